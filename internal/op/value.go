@@ -1,0 +1,157 @@
+package op
+
+import (
+	"fmt"
+
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"stheno/internal/kernel"
+)
+
+// Data returns the numbers of v in row-major order. The memory is v's own where v is contiguous, a copy where it is a
+// view; callers only read it.
+func Data[T kernel.Float](v G.Value) ([]T, error) {
+	switch x := v.(type) {
+	case *tensor.Dense:
+		if x.RequiresIterator() || x.DataOrder().IsColMajor() {
+			m, ok := x.Materialize().(*tensor.Dense)
+			if !ok {
+				return nil, fmt.Errorf("op: got a view that does not materialize (%T)", x)
+			}
+			if m == x || m.DataOrder().IsColMajor() {
+				return iterate[T](x)
+			}
+			x = m
+		}
+		switch d := x.Data().(type) {
+		case []T:
+			return d[:x.Size()], nil
+		case T:
+			return []T{d}, nil
+		}
+		return nil, fmt.Errorf("op: got a tensor of %v, want %T", x.Dtype(), *new(T))
+	case G.Scalar:
+		if d, ok := x.Data().(T); ok {
+			return []T{d}, nil
+		}
+		return nil, fmt.Errorf("op: got a scalar of %v, want %T", x.Dtype(), *new(T))
+	case nil:
+		return nil, fmt.Errorf("op: got no value, want a tensor of %T", *new(T))
+	}
+	return nil, fmt.Errorf("op: got a value of type %T, want *tensor.Dense", v)
+}
+
+// iterate copies a view element by element, for layouts that Materialize leaves alone.
+func iterate[T kernel.Float](x *tensor.Dense) ([]T, error) {
+	src, ok := x.Data().([]T)
+	if !ok {
+		return nil, fmt.Errorf("op: got a tensor of %v, want %T", x.Dtype(), *new(T))
+	}
+	shape, strides := x.Shape(), x.Strides()
+	out := make([]T, shape.TotalSize())
+	idx := make([]int, shape.Dims())
+	for i := range out {
+		at := 0
+		for d, j := range idx {
+			at += j * strides[d]
+		}
+		out[i] = src[at]
+		for d := len(idx) - 1; d >= 0; d-- {
+			if idx[d]++; idx[d] < shape[d] {
+				break
+			}
+			idx[d] = 0
+		}
+	}
+	return out, nil
+}
+
+// Ints returns the integers of v (int, int32 or int64, tensor or scalar) as ints, always a copy.
+func Ints(v G.Value) ([]int, error) {
+	var data any
+	switch x := v.(type) {
+	case *tensor.Dense:
+		if x.RequiresIterator() {
+			x, _ = x.Materialize().(*tensor.Dense)
+		}
+		data = x.Data()
+	case G.Scalar:
+		data = x.Data()
+	case nil:
+		return nil, fmt.Errorf("op: got no value, want integers")
+	}
+	switch d := data.(type) {
+	case []int:
+		return append([]int(nil), d...), nil
+	case []int32:
+		return widen(d), nil
+	case []int64:
+		return widen(d), nil
+	case int:
+		return []int{d}, nil
+	case int32:
+		return []int{int(d)}, nil
+	case int64:
+		return []int{int(d)}, nil
+	}
+	return nil, fmt.Errorf("op: got a value of type %T, want integers", v)
+}
+
+func widen[I int32 | int64](d []I) []int {
+	out := make([]int, len(d))
+	for i, x := range d {
+		out[i] = int(x)
+	}
+	return out
+}
+
+// Int returns the single integer in v.
+func Int(v G.Value) (int, error) {
+	xs, err := Ints(v)
+	if err != nil {
+		return 0, err
+	}
+	if len(xs) != 1 {
+		return 0, fmt.Errorf("op: got %d integers, want 1", len(xs))
+	}
+	return xs[0], nil
+}
+
+// New returns a zeroed tensor of rank 1 or more, and its memory.
+func New[T kernel.Float](shape tensor.Shape) (*tensor.Dense, []T) {
+	data := make([]T, shape.TotalSize())
+	return tensor.New(tensor.WithShape(shape...), tensor.WithBacking(data)), data
+}
+
+// NewLike returns a zeroed tensor with the shape and dtype of v, which has rank 1 or more.
+func NewLike(v G.Value) *tensor.Dense { return newOf(v.Dtype(), v.Shape()) }
+
+func newOf(dt tensor.Dtype, shape tensor.Shape) *tensor.Dense {
+	if dt == tensor.Float64 {
+		d, _ := New[float64](shape)
+		return d
+	}
+	d, _ := New[float32](shape)
+	return d
+}
+
+// NewScalar returns x as the value of a scalar node.
+func NewScalar[T kernel.Float](x T) G.Value {
+	if x, ok := any(x).(float64); ok {
+		return G.NewF64(x)
+	}
+	return G.NewF32(float32(x))
+}
+
+// Memory returns the numbers of a contiguous tensor, such as New and NewLike make, for reading and writing.
+func Memory[T kernel.Float](d *tensor.Dense) []T {
+	switch x := d.Data().(type) {
+	case []T:
+		return x
+	case nil:
+		return nil
+	default:
+		panic(fmt.Sprintf("op: got a tensor of %T, want []%T", x, *new(T)))
+	}
+}
