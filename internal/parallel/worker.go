@@ -1,0 +1,148 @@
+package parallel
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Worker is the identity under which a goroutine executes tasks of one Run, and the owner of its scratch memory. It is
+// valid inside the body it was given to, on that goroutine only.
+type Worker struct {
+	id    int
+	gen   uint64 // the value of scratchGen that the slabs belong to
+	slabs [Slots]slab
+}
+
+// ID returns the worker's number within its Run, 0 for the caller. No two goroutines in one Run share a number, and it is
+// below min(Threads(), n) as they were when the Run started. Workers of different Runs may have equal numbers.
+func (w *Worker) ID() int { return w.id }
+
+// callers holds the Workers of goroutines that call Run, the last one used on top.
+var callers struct {
+	sync.Mutex
+	idle []*Worker
+}
+
+func takeCaller() *Worker {
+	callers.Lock()
+	defer callers.Unlock()
+	if n := len(callers.idle); n > 0 {
+		w := callers.idle[n-1]
+		callers.idle = callers.idle[:n-1]
+		return w
+	}
+	return &Worker{gen: scratchGen.Load()}
+}
+
+func putCaller(w *Worker) {
+	callers.Lock()
+	defer callers.Unlock()
+	w.dropStale(scratchGen.Load())
+	callers.idle = append(callers.idle, w)
+}
+
+// The states of a helper. Its own goroutine makes the transitions marked h, the Run that owns the crew those marked r.
+//
+//	idle    → offered  r  a Run wants help
+//	parked  → offered  r  the same, and a token is sent on wake
+//	offered → idle     r  the offer is taken back
+//	offered → running  h  the offer is accepted
+//	running → idle     h  no unclaimed task is left
+//	running → awaited  r  the Run has spun long enough and sleeps on done
+//	awaited → idle     h  the same as running → idle, and a token is sent on done
+//	idle    → parked   h  the helper has spun long enough and sleeps on wake
+const (
+	idle uint32 = iota
+	parked
+	offered
+	running
+	awaited
+)
+
+// How long goroutines of the pool spin before they sleep. Waking a parked thread takes 5–100 µs, so spinning for that long
+// costs at most about as much as sleeping would have.
+const (
+	helperSpin = 200 * time.Microsecond // a helper waiting for the next Run
+	callerSpin = 100 * time.Microsecond // a Run waiting for the last task of a helper
+)
+
+// helper is a Worker with a goroutine of its own. The padding keeps state, on which it spins, off the cache lines that
+// others write.
+type helper struct {
+	Worker
+	crew *crew
+	wake chan struct{} // capacity 1: neither side's send ever blocks
+	done chan struct{} // capacity 1
+	_    [128]byte
+	// state holds one of the constants above.
+	state atomic.Uint32
+	_     [124]byte
+}
+
+func newHelper(c *crew, id int) *helper {
+	h := &helper{
+		Worker: Worker{id: id, gen: scratchGen.Load()},
+		crew:   c,
+		wake:   make(chan struct{}, 1),
+		done:   make(chan struct{}, 1),
+	}
+	go h.loop()
+	return h
+}
+
+// loop serves Runs until the process ends. Only a runtime.Goexit in a body leaves it, and the deferred call then goes on
+// with a fresh goroutine.
+func (h *helper) loop() {
+	defer func() { go h.loop() }()
+	for {
+		h.await()
+		h.serve()
+	}
+}
+
+// await returns in state running.
+func (h *helper) await() {
+	for {
+		if h.state.CompareAndSwap(offered, running) {
+			return
+		}
+		// With no processor to spare a spinning helper would only keep the caller from running.
+		if h.id < int(h.crew.procs.Load()) && spinWhile(&h.state, idle, helperSpin) {
+			continue
+		}
+		if h.state.CompareAndSwap(idle, parked) {
+			<-h.wake
+		}
+	}
+}
+
+// serve takes part in the Run that was accepted.
+func (h *helper) serve() {
+	defer func() {
+		if h.state.Swap(idle) == awaited {
+			h.done <- struct{}{}
+		}
+	}()
+	h.crew.work(&h.Worker)
+}
+
+// offer asks the helper to take part in the Run described by its crew.
+func (h *helper) offer() {
+	if h.state.Swap(offered) == parked {
+		h.wake <- struct{}{}
+	}
+}
+
+// collect takes the offer back or waits until the helper is done with it.
+func (h *helper) collect() {
+	if h.state.CompareAndSwap(offered, idle) {
+		return
+	}
+	if h.crew.procs.Load() > 1 && spinWhile(&h.state, running, callerSpin) {
+		return
+	}
+	if h.state.CompareAndSwap(running, awaited) {
+		<-h.done
+	}
+}
