@@ -3,6 +3,7 @@ package parallel
 import (
 	"runtime"
 	"sync/atomic"
+	"time"
 )
 
 // crew is a set of helpers and the Run that they serve. Whoever holds busy owns the fields; helpers read the description
@@ -58,11 +59,9 @@ func (c *crew) run(w *Worker, threads, n int, body func(w *Worker, i int)) {
 	c.body, c.n = body, uint64(n)
 	c.next.Store(0)
 
-	asked, returned := 0, false
+	start, returned := clock(), false
 	defer func() {
-		for _, h := range c.helpers[:asked] {
-			h.collect()
-		}
+		c.collect(threads-1, start)
 		f := c.failed.Load()
 		if f != nil {
 			c.failed.Store(nil)
@@ -74,13 +73,38 @@ func (c *crew) run(w *Worker, threads, n int, body func(w *Worker, i int)) {
 			f.raise()
 		}
 	}()
-	// Helpers that are awake may finish all tasks while others are still being woken.
-	for asked < threads-1 && c.next.Load() < c.n {
-		c.helpers[asked].offer()
-		asked++
+	for _, h := range c.helpers[:threads-1] {
+		// Helpers that are awake may finish all tasks while others are still being woken.
+		if c.next.Load() >= c.n {
+			break
+		}
+		if h.rest.over(start) {
+			h.asked = true
+			h.offer()
+		}
 	}
 	c.work(w)
 	returned = true
+}
+
+// collect ends the participation of the first k helpers in the Run that began at start.
+func (c *crew) collect(k int, start time.Duration) {
+	ended := time.Duration(-1) // when the owner ran out of tasks, if there was time to look
+	for _, h := range c.helpers[:k] {
+		if !h.asked {
+			continue
+		}
+		h.asked = false
+		if h.dismiss() {
+			continue
+		}
+		began := clock()
+		if ended < 0 {
+			ended = began
+		}
+		h.wait()
+		h.rest.note(ended-start, began, clock())
+	}
 }
 
 // work claims and executes tasks until none is left. Each claim calls body, which gives the scheduler a point to preempt

@@ -50,6 +50,7 @@ func TestPanicReachesTheCaller(t *testing.T) {
 func TestPanicOnAHelper(t *testing.T) {
 	setProcs(t, 2)
 	setThreads(t, 2)
+	rouse(t)
 	var meet sync.WaitGroup
 	meet.Add(2)
 	var finished atomic.Bool
@@ -121,6 +122,7 @@ func TestGoexitEndsTheCaller(t *testing.T) {
 		t.Run(fmt.Sprintf("threads=%d/worker=%d", c.threads, c.exits), func(t *testing.T) {
 			setThreads(t, c.threads)
 			for range 20 {
+				rouse(t)
 				var meet sync.WaitGroup
 				meet.Add(c.threads)
 				reached, done := false, make(chan any)

@@ -88,6 +88,7 @@ func TestHelpersTakePart(t *testing.T) {
 	setProcs(t, 4)
 	setThreads(t, 4)
 	for range 50 {
+		rouse(t)
 		var meet sync.WaitGroup
 		meet.Add(4)
 		var ids [4]atomic.Int32

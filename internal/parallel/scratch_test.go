@@ -130,6 +130,7 @@ func TestScratchWorkersAreApart(t *testing.T) {
 func TestReleaseScratch(t *testing.T) {
 	setProcs(t, 4)
 	setThreads(t, 4)
+	rouse(t)
 	var meet sync.WaitGroup
 	meet.Add(4)
 	use := func(w *Worker, _ int) {
@@ -141,6 +142,7 @@ func TestReleaseScratch(t *testing.T) {
 	require.GreaterOrEqual(t, ScratchBytes(), int64(4<<20), "all four workers hold theirs")
 	ReleaseScratch()
 	require.Zero(t, ScratchBytes())
+	rouse(t)
 	meet.Add(4)
 	Run(4, use)
 	require.GreaterOrEqual(t, ScratchBytes(), int64(4<<20), "and get it anew")

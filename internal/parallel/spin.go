@@ -10,9 +10,15 @@ const (
 	checksPerClock = 64 // some 3–10 µs; reading the clock costs about as much as one check
 )
 
+// epoch is the zero of clock.
+var epoch = time.Now()
+
+// clock returns the time since the process started, by the monotonic clock.
+func clock() time.Duration { return time.Since(epoch) }
+
 // spinWhile waits until state is not v and reports true, or until budget has passed and reports false.
 func spinWhile(state *atomic.Uint32, v uint32, budget time.Duration) bool {
-	var start time.Time
+	end := time.Duration(-1)
 	for {
 		for range checksPerClock {
 			if state.Load() != v {
@@ -20,9 +26,9 @@ func spinWhile(state *atomic.Uint32, v uint32, budget time.Duration) bool {
 			}
 			relax()
 		}
-		if start.IsZero() {
-			start = time.Now()
-		} else if time.Since(start) >= budget {
+		if now := clock(); end < 0 {
+			end = now + budget
+		} else if now >= end {
 			return false
 		}
 	}

@@ -71,10 +71,12 @@ const (
 // others write.
 type helper struct {
 	Worker
-	crew *crew
-	wake chan struct{} // capacity 1: neither side's send ever blocks
-	done chan struct{} // capacity 1
-	_    [128]byte
+	crew  *crew
+	wake  chan struct{} // capacity 1: neither side's send ever blocks
+	done  chan struct{} // capacity 1
+	asked bool          // the owner's note that this Run made an offer
+	rest  rest          // the owner's too
+	_     [128]byte
 	// state holds one of the constants above.
 	state atomic.Uint32
 	_     [124]byte
@@ -134,11 +136,13 @@ func (h *helper) offer() {
 	}
 }
 
-// collect takes the offer back or waits until the helper is done with it.
-func (h *helper) collect() {
-	if h.state.CompareAndSwap(offered, idle) {
-		return
-	}
+// dismiss takes the offer back and reports true, or reports whether the helper is done with it.
+func (h *helper) dismiss() bool {
+	return h.state.CompareAndSwap(offered, idle) || h.state.Load() != running
+}
+
+// wait returns when the helper is done.
+func (h *helper) wait() {
 	if h.crew.procs.Load() > 1 && spinWhile(&h.state, running, callerSpin) {
 		return
 	}
