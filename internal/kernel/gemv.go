@@ -1,0 +1,186 @@
+package kernel
+
+import "stheno/internal/parallel"
+
+// gemvRows is the largest number of rows of A for which a product goes row by row: it then reads B in the order of memory
+// and once, where blocks would first copy it.
+const gemvRows = 3
+
+// Bounds of a piece of B that all rows of A pass over before the next.
+const (
+	gemvBlock = 1 << 15 // elements: half of the second-level cache
+	gemvSplit = 1 << 17 // multiply-adds below which one goroutine computes all
+)
+
+// asVectors computes the product as one or a few vectors times a matrix and reports whether it did. One column is one row
+// of the transposed product.
+func (g *gemm[T]) asVectors() bool {
+	if g.c.Rows > gemvRows && g.c.Cols > 1 {
+		return false
+	}
+	v := gemv[T]{c: g.c, a: g.a, b: g.b, accumulate: g.accumulate, ep: g.ep}
+	if g.c.Rows > gemvRows {
+		v.c, v.a, v.b, v.flipped = g.c.T(), g.b.T(), g.a.T(), true
+	}
+	switch {
+	case v.b.RowStride == 1 && v.b.Rows >= 1: // rows of Bᵀ are contiguous
+		v.dot = true
+	case v.b.ColStride == 1:
+	default:
+		return false
+	}
+	v.run()
+	return true
+}
+
+// gemv is a product whose C has few rows. If flipped it is the transpose of what was asked for, with one row.
+type gemv[T Float] struct {
+	c, a, b    Matrix[T]
+	accumulate bool
+	ep         Epilogue[T]
+	flipped    bool
+	dot        bool // whether columns of B are contiguous, or else its rows
+}
+
+// run cuts the columns of C into tasks.
+func (g *gemv[T]) run() {
+	m, n, k := g.c.Rows, g.c.Cols, g.b.Rows
+	piece := n
+	if threads := parallel.Threads(); threads > 1 && m*n*k >= gemvSplit {
+		piece = max(64, ceilTo(n/(gemmTasks*threads)+1, 64))
+	}
+	parallel.Run(tasks(n, piece), func(w *parallel.Worker, t int) {
+		j0, j1 := t*piece, min((t+1)*piece, n)
+		if g.dot {
+			g.dots(w, j0, j1)
+		} else {
+			g.axpys(w, j0, j1)
+		}
+		g.finish(j0, j1)
+	})
+}
+
+// axpys computes columns j0 to j1 as sums of rows of B.
+func (g *gemv[T]) axpys(w *parallel.Worker, j0, j1 int) {
+	m, k, n := g.c.Rows, g.b.Rows, j1-j0
+	c := g.c
+	if c.ColStride != 1 { // gather into rows, scatter at the end
+		c = RowMajor(parallel.Scratch[T](w, slotA, m*n), m, n)
+		for i := range m {
+			for j := range n {
+				c.Data[c.at(i, j)] = g.c.Data[g.c.at(i, j0+j)]
+			}
+		}
+	} else {
+		c.Data = c.Data[j0:]
+	}
+	if !g.accumulate {
+		for i := range m {
+			clear(c.Data[c.at(i, 0):][:n])
+		}
+	}
+	rows := max(8, gemvBlock/n&^7)
+	for p := 0; p < k; p += rows {
+		for i := range m {
+			axpy(n, min(rows, k-p), g.a.Data[g.a.at(i, p):], g.a.ColStride, g.b.Data[g.b.at(p, j0):], g.b.RowStride, c.Data[c.at(i, 0):])
+		}
+	}
+	if g.c.ColStride != 1 {
+		for i := range m {
+			for j := range n {
+				g.c.Data[g.c.at(i, j0+j)] = c.Data[c.at(i, j)]
+			}
+		}
+	}
+}
+
+// axpy computes y[j] += Σ_{p<k} x[p·incX]·w[p·ldw+j] for j < n.
+func axpy[T Float](n, k int, x []T, incX int, w []T, ldw int, y []T) {
+	if vectorized[T]() {
+		axpySIMD(n, k, pointer(x), 4*incX, pointer(w), 4*ldw, pointer(y))
+		return
+	}
+	y = y[:n]
+	for p := range k {
+		s, row := x[p*incX], w[p*ldw:][:n]
+		for j, v := range row {
+			y[j] += s * v
+		}
+	}
+}
+
+// dots computes columns j0 to j1 as scalar products with columns of B.
+func (g *gemv[T]) dots(w *parallel.Worker, j0, j1 int) {
+	m, k := g.c.Rows, g.b.Rows
+	a := g.a
+	if a.ColStride != 1 {
+		a = RowMajor(parallel.Scratch[T](w, slotA, m*k), m, k)
+		for i := range m {
+			for p := range k {
+				a.Data[a.at(i, p)] = g.a.Data[g.a.at(i, p)]
+			}
+		}
+	}
+	cols := j1 - j0
+	if m > 1 {
+		cols = max(4, gemvBlock/k&^3)
+	}
+	for j := j0; j < j1; j += cols {
+		n := min(cols, j1-j)
+		for i := range m {
+			dots(n, k, g.b.Data[g.b.at(0, j):], g.b.ColStride, a.Data[a.at(i, 0):], g.c.Data[g.c.at(i, j):], g.c.ColStride, g.accumulate)
+		}
+	}
+}
+
+// dots computes y[r·incY] = [y[r·incY]] + Σ_{p<k} w[r·ldw+p]·x[p] for r < rows.
+func dots[T Float](rows, k int, w []T, ldw int, x, y []T, incY int, add bool) {
+	if vectorized[T]() {
+		dotSIMD(rows, k, pointer(w), 4*ldw, pointer(x), pointer(y), 4*incY, add)
+		return
+	}
+	x = x[:k]
+	for r := range rows {
+		var s [4]T
+		row := w[r*ldw:][:k]
+		p := 0
+		for ; p+4 <= k; p += 4 {
+			u, v := row[p:p+4], x[p:p+4]
+			s[0] += u[0] * v[0]
+			s[1] += u[1] * v[1]
+			s[2] += u[2] * v[2]
+			s[3] += u[3] * v[3]
+		}
+		for ; p < k; p++ {
+			s[0] += row[p] * x[p]
+		}
+		sum := (s[0] + s[1]) + (s[2] + s[3])
+		if add {
+			sum += y[r*incY]
+		}
+		y[r*incY] = sum
+	}
+}
+
+// finish runs the epilogue on columns j0 to j1, in the coordinates of the caller.
+func (g *gemv[T]) finish(j0, j1 int) {
+	m := g.c.Rows
+	if bias := g.ep.Bias; bias != nil {
+		for i := range m {
+			for j := j0; j < j1; j++ {
+				at := j
+				if g.flipped {
+					at = 0
+				}
+				g.c.Data[g.c.at(i, j)] += bias[at]
+			}
+		}
+	}
+	switch {
+	case g.ep.After == nil:
+	case g.flipped:
+		g.ep.After(j0, j1, 0, 1)
+	default:
+		g.ep.After(0, m, j0, j1)
+	}
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// pack emits the copies into panels and the transposition.
+func (e *emitter) pack() {
+	e.packPanels()
+	if e.lanes == 8 {
+		e.packSix()
+		e.transpose()
+	}
+}
+
+// packPanels emits dst[q][p][:] = src[p][q·w : (q+1)·w] with w the columns of a full tile, row by row so that the source is
+// read in order.
+func (e *emitter) packPanels() {
+	e.function("packPanels", "func(dst *float32, panel int, src *float32, lds, rows, panels int)",
+		"packPanels"+e.name+" copies whole panels of columns: dst[q·panel+p·w+j] = src[p·lds+q·w+j] for p < rows, q < panels,",
+		"j < w, the width of a full tile. panel and lds are in bytes. rows ≥ 1, panels ≥ 1.")
+	dst, panel, src, lds := e.arg("dst"), e.arg("panel"), e.arg("src"), e.arg("lds")
+	rows, panels := e.arg("rows"), e.arg("panels")
+	nv := e.acc / tileRows
+	to, from, left := e.GP64(), e.GP64(), e.GP64()
+	row, next := e.label("row"), e.label("panel")
+	e.Label(row)
+	e.MOVQ(dst, to)
+	e.MOVQ(src, from)
+	e.MOVQ(panels, left)
+	e.Label(next)
+	for j := range nv {
+		e.VMOVUPS(at(from, j*e.bytes()), e.regs[j])
+	}
+	for j := range nv {
+		e.VMOVUPS(e.regs[j], at(to, j*e.bytes()))
+	}
+	e.ADDQ(operand.U32(uint32(nv*e.bytes())), from)
+	e.ADDQ(panel, to)
+	e.DECQ(left)
+	e.JNZ(operand.LabelRef(next))
+	e.ADDQ(operand.U32(uint32(nv*e.bytes())), dst)
+	e.ADDQ(lds, src)
+	e.DECQ(rows)
+	e.JNZ(operand.LabelRef(row))
+	e.ret()
+}
+
+// packSix emits dst[g][p][:] = src[p][6g : 6g+6].
+func (e *emitter) packSix() {
+	e.function("packSix", "func(dst *float32, group int, src *float32, lds, rows, groups int)",
+		"packSix"+e.name+" copies groups of six columns: dst[g·group+p·6+i] = src[p·lds+6g+i] for p < rows, g < groups, i < 6.",
+		"group and lds are in bytes. rows ≥ 1, groups ≥ 1.")
+	dst, group, src, lds := e.arg("dst"), e.arg("group"), e.arg("src"), e.arg("lds")
+	rows, groups := e.arg("rows"), e.arg("groups")
+	to, from, left := e.GP64(), e.GP64(), e.GP64()
+	row, next := e.label("row"), e.label("group")
+	e.Label(row)
+	e.MOVQ(dst, to)
+	e.MOVQ(src, from)
+	e.MOVQ(groups, left)
+	e.Label(next)
+	e.VMOVUPS(at(from, 0), reg.X0)
+	e.VMOVSD(at(from, 16), reg.X1)
+	e.VMOVUPS(reg.X0, at(to, 0))
+	e.VMOVSD(reg.X1, at(to, 16))
+	e.ADDQ(operand.Imm(24), from)
+	e.ADDQ(group, to)
+	e.DECQ(left)
+	e.JNZ(operand.LabelRef(next))
+	e.ADDQ(operand.Imm(24), dst)
+	e.ADDQ(lds, src)
+	e.DECQ(rows)
+	e.JNZ(operand.LabelRef(row))
+	e.ret()
+}
+
+// transpose emits the transposition of a strip of eight rows.
+func (e *emitter) transpose() {
+	e.function("transpose8", "func(dst *float32, ldd int, src *float32, lds, blocks int, scale float32)",
+		"transpose8"+e.name+" turns eight rows into eight columns: dst[j·ldd+i] = scale·src[i·lds+j] for i < 8, j < 8·blocks.",
+		"ldd and lds are in bytes. blocks ≥ 1.")
+	dst, ldd, src, lds, blocks := e.arg("dst"), e.arg("ldd"), e.arg("src"), e.arg("lds"), e.arg("blocks")
+	scale := reg.Y15
+	e.VBROADCASTSS(e.memArg("scale"), scale)
+	src3, src6, dst3, dst6 := e.GP64(), e.GP64(), e.GP64(), e.GP64()
+	e.triple(src, lds, src3)
+	e.triple(src3, lds, src6)
+	loop := e.label("loop")
+	e.Label(loop)
+	e.triple(dst, ldd, dst3)
+	e.triple(dst3, ldd, dst6)
+	eight := func(p, p3, p6, stride reg.Register, i, disp int) operand.Mem {
+		if i >= 6 {
+			return row(p6, nil, stride, i-6, disp)
+		}
+		return row(p, p3, stride, i, disp)
+	}
+	for half := range 2 {
+		r, t, o := e.regs[0:4], e.regs[4:8], e.regs[8:12]
+		for i := range 4 { // r[i] = [row i | row i+4], four columns each
+			e.VMOVUPS(eight(src, src3, src6, lds, i, 16*half), r[i].AsX())
+			e.VINSERTF128(operand.Imm(1), eight(src, src3, src6, lds, i+4, 16*half), r[i], r[i])
+		}
+		e.VUNPCKLPS(r[1], r[0], t[0]) // columns 0, 1 of rows 0, 1 (4, 5)
+		e.VUNPCKHPS(r[1], r[0], t[1]) // columns 2, 3
+		e.VUNPCKLPS(r[3], r[2], t[2]) // columns 0, 1 of rows 2, 3 (6, 7)
+		e.VUNPCKHPS(r[3], r[2], t[3])
+		e.VSHUFPS(operand.Imm(0x44), t[2], t[0], o[0])
+		e.VSHUFPS(operand.Imm(0xee), t[2], t[0], o[1])
+		e.VSHUFPS(operand.Imm(0x44), t[3], t[1], o[2])
+		e.VSHUFPS(operand.Imm(0xee), t[3], t[1], o[3])
+		for j := range 4 {
+			e.VMULPS(scale, o[j], o[j])
+			e.VMOVUPS(o[j], eight(dst, dst3, dst6, ldd, 4*half+j, 0))
+		}
+	}
+	for _, p := range []reg.Register{src, src3, src6} {
+		e.ADDQ(operand.Imm(32), p)
+	}
+	e.LEAQ(operand.Mem{Base: dst6, Index: ldd, Scale: 2}, dst)
+	e.DECQ(blocks)
+	e.JNZ(operand.LabelRef(loop))
+	e.ret()
+}
