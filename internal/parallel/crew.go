@@ -59,9 +59,9 @@ func (c *crew) run(w *Worker, threads, n int, body func(w *Worker, i int)) {
 	c.body, c.n = body, uint64(n)
 	c.next.Store(0)
 
-	start, returned := clock(), false
+	start, mine, returned := clock(), 0, false
 	defer func() {
-		c.collect(threads-1, start)
+		c.collect(threads-1, mine, start)
 		f := c.failed.Load()
 		if f != nil {
 			c.failed.Store(nil)
@@ -83,12 +83,13 @@ func (c *crew) run(w *Worker, threads, n int, body func(w *Worker, i int)) {
 			h.offer()
 		}
 	}
-	c.work(w)
+	mine = c.work(w)
 	returned = true
 }
 
-// collect ends the participation of the first k helpers in the Run that began at start.
-func (c *crew) collect(k int, start time.Duration) {
+// collect ends the participation of the first k helpers in the Run that began at start, of whose tasks the owner has
+// executed mine.
+func (c *crew) collect(k, mine int, start time.Duration) {
 	ended := time.Duration(-1) // when the owner ran out of tasks, if there was time to look
 	for _, h := range c.helpers[:k] {
 		if !h.asked {
@@ -103,13 +104,13 @@ func (c *crew) collect(k int, start time.Duration) {
 			ended = began
 		}
 		h.wait()
-		h.rest.note(ended-start, began, clock())
+		h.rest.note(ended-start, mine, began, clock())
 	}
 }
 
-// work claims and executes tasks until none is left. Each claim calls body, which gives the scheduler a point to preempt
-// at. A failure is recorded, and takes away the tasks that are left.
-func (c *crew) work(w *Worker) {
+// work claims and executes tasks until none is left, and returns how many. Each claim calls body, which gives the scheduler
+// a point to preempt at. A failure is recorded, and takes away the tasks that are left.
+func (c *crew) work(w *Worker) (tasks int) {
 	returned := false
 	defer func() {
 		if !returned {
@@ -123,6 +124,8 @@ func (c *crew) work(w *Worker) {
 			break
 		}
 		c.body(w, int(i))
+		tasks++
 	}
 	returned = true
+	return tasks
 }

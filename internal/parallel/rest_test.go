@@ -14,35 +14,37 @@ func TestRestGrowsWhileStallsRecur(t *testing.T) {
 	require.True(t, r.over(0))
 	now := 10 * ms
 	for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256} {
-		r.note(50*time.Microsecond, now, now+3*ms)
+		r.note(50*time.Microsecond, 8, now, now+3*ms)
 		require.Equal(t, want*ms, r.length)
 		require.False(t, r.over(now+3*ms+want*ms-1))
 		require.True(t, r.over(now+3*ms+want*ms))
 		now += 3*ms + want*ms + 5*ms
 	}
 	now += restMax
-	r.note(50*time.Microsecond, now, now+3*ms)
+	r.note(50*time.Microsecond, 8, now, now+3*ms)
 	require.Equal(t, restMin, r.length, "a stall after a long time without is a first one")
 }
 
 func TestRestOnlyAfterAStall(t *testing.T) {
-	for _, c := range []struct{ worked, waited time.Duration }{
-		{0, 0},
-		{0, stallMin - 1},      // short
-		{20 * ms, 39 * ms},     // tasks of unequal length
-		{200 * ms, 100 * ms},   // less than the caller worked
-		{ms, 2*ms - 1},         // just under the factor
-		{stallMin, stallMin},   // one task each, and the helper began late
-		{10 * ms, callerSpin},  // the usual end of a long Run
-		{10 * ms, 10*ms + 100}, // three tasks for two
+	for _, c := range []struct {
+		worked time.Duration
+		tasks  int
+		waited time.Duration
+	}{
+		{0, 0, 0},
+		{stallMin, 8, stallMin - 1}, // not worth sleeping
+		{10 * ms, 8, 10*ms - 1},     // less than the caller worked
+		{10 * ms, 1, 10 * ms},       // three tasks for two workers
+		{10 * ms, 1, 29 * ms},       // tasks of unequal length
+		{0, 0, 10 * ms},             // the others have taken all tasks
 	} {
 		var r rest
-		r.note(c.worked, 5*ms, 5*ms+c.waited)
-		require.Zero(t, r, "worked %v, waited %v", c.worked, c.waited)
+		r.note(c.worked, c.tasks, 5*ms, 5*ms+c.waited)
+		require.Zero(t, r, "worked %v on %d tasks, waited %v", c.worked, c.tasks, c.waited)
 	}
 	var r rest
-	r.note(ms, 5*ms, 7*ms)
-	require.Equal(t, rest{until: 8 * ms, length: ms}, r)
+	r.note(ms, 3, 5*ms, 6*ms)
+	require.Equal(t, rest{until: 7 * ms, length: ms}, r)
 }
 
 // A Run makes no offer to a helper at rest and does all its tasks without it.
