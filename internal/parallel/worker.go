@@ -65,6 +65,9 @@ const (
 const (
 	// A helper waiting for the next Run. Waking its thread takes 5–100 µs: spinning costs at most about twice that.
 	helperSpin = 200 * time.Microsecond
+	// The same while the last Run goes on without it. Its caller has at most a task left then, unless the two threads
+	// share a core: in that case the caller cannot go on before the helper sleeps.
+	helperSpinBusy = 30 * time.Microsecond
 	// A Run waiting for the last task of a helper. If the helper's core is taken by another process, sleeping soon is
 	// what lets the operating system move the helper to the caller's core.
 	callerSpin = 30 * time.Microsecond
@@ -112,14 +115,24 @@ func (h *helper) await() {
 		if h.state.CompareAndSwap(offered, running) {
 			return
 		}
-		// With no processor to spare a spinning helper would only keep the caller from running.
-		if h.id < int(h.crew.procs.Load()) && spinWhile(&h.state, idle, helperSpin) {
+		if h.spin() {
 			continue
 		}
 		if h.state.CompareAndSwap(idle, parked) {
 			<-h.wake
 		}
 	}
+}
+
+// spin waits for an offer and reports whether there is one.
+func (h *helper) spin() bool {
+	if h.id >= int(h.crew.procs.Load()) {
+		return false // no processor to spare: it would only keep others from running
+	}
+	if spinWhile(&h.state, idle, helperSpinBusy) {
+		return true
+	}
+	return !h.crew.busy.Load() && spinWhile(&h.state, idle, helperSpin-helperSpinBusy)
 }
 
 // serve takes part in the Run that was accepted.
