@@ -90,7 +90,14 @@ func (c *crew) run(w *Worker, threads, n int, body func(w *Worker, i int)) {
 // collect ends the participation of the first k helpers in the Run that began at start, of whose tasks the owner has
 // executed mine.
 func (c *crew) collect(k, mine int, start time.Duration) {
-	ended := time.Duration(-1) // when the owner ran out of tasks, if there was time to look
+	asked := 0
+	for _, h := range c.helpers[:k] {
+		if h.asked {
+			asked++
+		}
+	}
+	var task, saved time.Duration // of the owner's tasks the average; and what each helper has spared it
+	looked := false
 	for _, h := range c.helpers[:k] {
 		if !h.asked {
 			continue
@@ -100,11 +107,15 @@ func (c *crew) collect(k, mine int, start time.Duration) {
 			continue
 		}
 		began := clock()
-		if ended < 0 {
-			ended = began
+		if !looked && mine > 0 {
+			task = (began - start) / time.Duration(mine)
+			saved = task * time.Duration(int(c.n)-mine) / time.Duration(asked)
 		}
+		looked = true
 		h.wait()
-		h.rest.note(ended-start, mine, began, clock())
+		if mine > 0 {
+			h.rest.note(task, saved, began, clock())
+		}
 	}
 }
 

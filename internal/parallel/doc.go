@@ -9,10 +9,13 @@
 // # Offers
 //
 // A Run offers its tasks to the workers and starts on them itself. Once no task is unclaimed it takes back every offer
-// that was not yet accepted and waits only for workers that hold a task. A worker that the operating system has not
-// scheduled therefore costs nothing, and a Run on a loaded machine is never slower than its caller alone by more than
-// the one task a descheduled worker may hold. Tasks should be small enough for that (about 5–500 µs) and more numerous
-// than threads.
+// that was not yet accepted and waits only for workers that hold a task. A worker that the operating system does not
+// schedule therefore costs nothing, unless it loses its core while it holds a task. A worker to which that happens gets
+// no offers for a while, longer each time, so that on a machine whose other cores are taken a Run is about as fast as a
+// plain loop.
+//
+// Tasks must not wait for each other: any number of workers, the caller alone included, may execute them. They should be
+// of similar length, from some microseconds to about a millisecond, and several times as many as threads.
 //
 // # Determinism
 //

@@ -14,37 +14,34 @@ func TestRestGrowsWhileStallsRecur(t *testing.T) {
 	require.True(t, r.over(0))
 	now := 10 * ms
 	for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256} {
-		r.note(50*time.Microsecond, 8, now, now+3*ms)
+		r.note(5*time.Microsecond, 5*time.Microsecond, now, now+3*ms)
 		require.Equal(t, want*ms, r.length)
 		require.False(t, r.over(now+3*ms+want*ms-1))
 		require.True(t, r.over(now+3*ms+want*ms))
 		now += 3*ms + want*ms + 5*ms
 	}
 	now += restMax
-	r.note(50*time.Microsecond, 8, now, now+3*ms)
+	r.note(5*time.Microsecond, 5*time.Microsecond, now, now+3*ms)
 	require.Equal(t, restMin, r.length, "a stall after a long time without is a first one")
 }
 
 func TestRestOnlyAfterAStall(t *testing.T) {
-	for _, c := range []struct {
-		worked time.Duration
-		tasks  int
-		waited time.Duration
-	}{
+	for _, c := range []struct{ task, saved, waited time.Duration }{
 		{0, 0, 0},
-		{stallMin, 8, stallMin - 1}, // not worth sleeping
-		{10 * ms, 8, 10*ms - 1},     // less than the caller worked
-		{10 * ms, 1, 10 * ms},       // three tasks for two workers
-		{10 * ms, 1, 29 * ms},       // tasks of unequal length
-		{0, 0, 10 * ms},             // the others have taken all tasks
+		{0, 0, stallMin - 1},     // not worth sleeping
+		{10 * ms, 0, 10 * ms},    // three tasks for two workers
+		{10 * ms, 0, 30*ms - 1},  // tasks of unequal length
+		{ms, 10 * ms, 20*ms - 1}, // a pause in a long Run to which the helper contributed
 	} {
 		var r rest
-		r.note(c.worked, c.tasks, 5*ms, 5*ms+c.waited)
-		require.Zero(t, r, "worked %v on %d tasks, waited %v", c.worked, c.tasks, c.waited)
+		r.note(c.task, c.saved, 5*ms, 5*ms+c.waited)
+		require.Zero(t, r, "task %v, saved %v, waited %v", c.task, c.saved, c.waited)
 	}
-	var r rest
-	r.note(ms, 3, 5*ms, 6*ms)
-	require.Equal(t, rest{until: 7 * ms, length: ms}, r)
+	for _, c := range []struct{ task, saved time.Duration }{{0, 0}, {ms, 0}, {0, ms + ms/2}, {ms, ms}} {
+		var r rest
+		r.note(c.task, c.saved, 5*ms, 8*ms)
+		require.Equal(t, rest{until: 8*ms + restMin, length: restMin}, r, "task %v, saved %v", c.task, c.saved)
+	}
 }
 
 // A Run makes no offer to a helper at rest and does all its tasks without it.
