@@ -1,0 +1,263 @@
+package ops
+
+import (
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"stheno/internal/kernel"
+	"stheno/internal/op"
+	"stheno/internal/parallel"
+)
+
+// LinearConfig configures Linear.
+type LinearConfig struct {
+	// Activation is applied to the result while it is in the cache.
+	Activation Activation
+
+	// TransposeWeight says that w is stored as (out, in), as an embedding table is that also serves as the output layer.
+	TransposeWeight bool
+
+	// NoGrad makes a node that no gradient flows through and that keeps nothing for a backward pass.
+	NoGrad bool
+}
+
+// Linear is an affine map of each row, then an activation:
+//
+//	y = act(x·W + b)
+//
+// x has shape (rows, in) or (batch, seq, in); w has shape (in, out), or (out, in) with TransposeWeight; b has shape (out)
+// or is nil. The result has shape (rows, out) or (batch, seq, out) and is differentiable with respect to x, w and b unless
+// NoGrad is set.
+//
+// With an activation other than ReLU the backward pass needs x·W + b, which the node keeps from the forward pass: as much
+// memory again as the result takes.
+func Linear(x, w, b *G.Node, cfg LinearConfig) (*G.Node, error) {
+	const fn = "ops.Linear"
+	args := []op.Arg{{Name: "x", Node: x}, {Name: "w", Node: w}}
+	if b != nil {
+		args = append(args, op.Arg{Name: "b", Node: b})
+	}
+	o := &linear{cfg: cfg, biased: b != nil}
+	if err := o.check(fn, args); err != nil {
+		return nil, err
+	}
+	shape := x.Shape()
+	shape[shape.Dims()-1] = o.out
+	in := nodesOf(args)
+	o.keeps = cfg.Activation != ActNone && cfg.Activation != ActReLU && !cfg.NoGrad
+	if o.keeps {
+		kept, err := op.Side(x, shape, x.Dtype())
+		if err != nil {
+			return nil, err
+		}
+		in = append(in, kept)
+	}
+	attrs := struct {
+		LinearConfig
+		Bias bool
+	}{cfg, o.biased}
+	o.Base = op.NewBase(fn, attrs, shape, x.Dtype(), in...)
+	o.dtype = x.Dtype()
+	return G.ApplyOp(o, in...)
+}
+
+// linear has the inputs x and w, then b if biased, then a side for the pre-activation if it keeps that.
+type linear struct {
+	op.Base
+	cfg           LinearConfig
+	dtype         tensor.Dtype
+	rows, in, out int
+	biased, keeps bool
+}
+
+var _ op.Backwarder = (*linear)(nil)
+
+// check reads the sizes from the arguments.
+func (o *linear) check(fn string, args []op.Arg) error {
+	if err := op.CheckArgs(fn, args...); err != nil {
+		return err
+	}
+	if err := op.CheckFloat(fn, args...); err != nil {
+		return err
+	}
+	x, w := args[0], args[1]
+	if err := op.CheckRank(fn, x, 2, 3); err != nil {
+		return err
+	}
+	if err := op.CheckRank(fn, w, 2); err != nil {
+		return err
+	}
+	for _, a := range args {
+		if err := checkRows(fn, a); err != nil {
+			return err
+		}
+	}
+	o.rows, o.in = rowsOf(x.Node.Shape())
+	want := []int{o.in, w.Node.Shape()[1]}
+	o.out = want[1]
+	if o.cfg.TransposeWeight {
+		o.out = w.Node.Shape()[0]
+		want = []int{o.out, o.in}
+	}
+	if err := op.CheckShape(fn, w, want...); err != nil {
+		return err
+	}
+	if o.biased {
+		if err := op.CheckRank(fn, args[2], 1); err != nil {
+			return err
+		}
+		if err := op.CheckShape(fn, args[2], o.out); err != nil {
+			return err
+		}
+	}
+	return checkActivation(fn, o.cfg.Activation)
+}
+
+func (o *linear) Do(in ...G.Value) (_ G.Value, err error) {
+	defer op.Recover(o.Name(), &err)
+	if o.dtype == tensor.Float64 {
+		return linearForward[float64](o, in)
+	}
+	return linearForward[float32](o, in)
+}
+
+// DiffWRT: x, w and b, nothing with NoGrad.
+func (o *linear) DiffWRT(n int) []bool {
+	wrt := make([]bool, n)
+	for i := range wrt {
+		wrt[i] = !o.cfg.NoGrad && !(o.keeps && i == n-1)
+	}
+	return wrt
+}
+
+// SymDiff builds the gradient for a TapeMachine.
+func (o *linear) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
+	return op.SymDiff(o, in, out, grad)
+}
+
+// DoDiff is the gradient on a LispMachine.
+func (o *linear) DoDiff(_ G.ExecutionContext, in G.Nodes, out *G.Node) error {
+	if o.cfg.NoGrad {
+		return nil
+	}
+	return op.DoDiff(o, in, out)
+}
+
+// Backward: with Z = x·W + b and dZ = dOut·act'(Z),
+//
+//	dX = dZ·Wᵀ    dW = Xᵀ·dZ    db = Σ_rows dZ
+func (o *linear) Backward(in []G.Value, out, dOut G.Value, dIn []*tensor.Dense) error {
+	if o.dtype == tensor.Float64 {
+		return linearBackward[float64](o, in, out, dOut, dIn)
+	}
+	return linearBackward[float32](o, in, out, dOut, dIn)
+}
+
+func linearArgs[T kernel.Float](o *linear, in []G.Value) (x, w, b []T, err error) {
+	if x, err = elements[T](o.Name(), "x", in[0], o.rows*o.in); err != nil {
+		return nil, nil, nil, err
+	}
+	if w, err = elements[T](o.Name(), "w", in[1], o.in*o.out); err != nil {
+		return nil, nil, nil, err
+	}
+	if o.biased {
+		b, err = elements[T](o.Name(), "b", in[2], o.out)
+	}
+	return x, w, b, err
+}
+
+// linearWeight is W as an in×out matrix, however it is stored.
+func linearWeight[T kernel.Float](o *linear, w []T) kernel.Matrix[T] {
+	if o.cfg.TransposeWeight {
+		return kernel.RowMajor(w, o.out, o.in).T()
+	}
+	return kernel.RowMajor(w, o.in, o.out)
+}
+
+func linearForward[T kernel.Float](o *linear, in []G.Value) (G.Value, error) {
+	x, w, b, err := linearArgs[T](o, in)
+	if err != nil {
+		return nil, err
+	}
+	out, y := op.New[T](o.OutShape())
+	z := y
+	if o.keeps {
+		if z, err = elements[T](o.Name(), "kept", in[len(in)-1], len(y)); err != nil {
+			return nil, err
+		}
+	}
+	end := kernel.Epilogue[T]{Bias: b}
+	if o.cfg.Activation != ActNone {
+		end.After = func(i0, i1, j0, j1 int) {
+			for i := i0 * o.out; i < i1*o.out; i += o.out {
+				activate(o.cfg.Activation, y[i+j0:i+j1], z[i+j0:i+j1])
+			}
+		}
+	}
+	kernel.Gemm(kernel.RowMajor(z, o.rows, o.out), kernel.RowMajor(x, o.rows, o.in), linearWeight(o, w), false, end)
+	return out, nil
+}
+
+func linearBackward[T kernel.Float](o *linear, in []G.Value, out, dOut G.Value, dIn []*tensor.Dense) error {
+	if o.cfg.NoGrad {
+		return nil
+	}
+	x, w, _, err := linearArgs[T](o, in)
+	if err != nil {
+		return err
+	}
+	dy, err := elements[T](o.Name(), "gradient", dOut, o.rows*o.out)
+	if err != nil {
+		return err
+	}
+	var z []T // what the activation's derivative is a function of
+	switch {
+	case o.keeps:
+		z, err = elements[T](o.Name(), "kept", in[len(in)-1], len(dy))
+	case o.cfg.Activation != ActNone:
+		z, err = elements[T](o.Name(), "result", out, len(dy))
+	}
+	if err != nil {
+		return err
+	}
+	var db []T
+	if o.biased {
+		db = op.Memory[T](dIn[2])
+	}
+	// A Run of one task lends the caller's scratch without taking the workers.
+	parallel.Run(1, func(worker *parallel.Worker, _ int) {
+		dz := dy
+		if z != nil {
+			dz = parallel.Scratch[T](worker, 0, len(dy))
+		}
+		linearDelta(o, dz, db, z, dy)
+		dZ := kernel.RowMajor(dz, o.rows, o.out)
+		X := kernel.RowMajor(x, o.rows, o.in)
+		dX := kernel.RowMajor(op.Memory[T](dIn[0]), o.rows, o.in)
+		kernel.Gemm(dX, dZ, linearWeight(o, w).T(), false, kernel.Epilogue[T]{})
+		if o.cfg.TransposeWeight {
+			kernel.Gemm(kernel.RowMajor(op.Memory[T](dIn[1]), o.out, o.in), dZ.T(), X, false, kernel.Epilogue[T]{})
+		} else {
+			kernel.Gemm(kernel.RowMajor(op.Memory[T](dIn[1]), o.in, o.out), X.T(), dZ, false, kernel.Epilogue[T]{})
+		}
+	})
+	return nil
+}
+
+// linearDelta computes dz = dy·act'(z), unless z is nil and dz is dy, and db, unless that is nil, in one pass.
+func linearDelta[T kernel.Float](o *linear, dz, db, z, dy []T) {
+	if z == nil && db == nil {
+		return
+	}
+	sumOverRows(chunkRows(o.rows, o.out), db, func(lo, hi int, sum []T) {
+		for a := lo * o.out; a < hi*o.out; a += o.out {
+			b := a + o.out
+			if z != nil {
+				activateGrad(o.cfg.Activation, dz[a:b], z[a:b], dy[a:b])
+			}
+			if db != nil {
+				kernel.Add(sum, sum, dz[a:b])
+			}
+		}
+	})
+}
