@@ -103,13 +103,15 @@ type gemm[T Float] struct {
 	packsA, packsB bool // whether the operand is copied before use
 }
 
-// Bounds of blocks, measured. A panel of B with gemmSteps rows and six rows of A fit into the first-level cache (AVX2),
-// gemmRows rows of A into the second-level cache, gemmCols columns of B into a worker's scratch (gemmSteps·gemmCols
-// elements).
+// Bounds of blocks, measured.
 const (
-	gemmSteps = 384
-	gemmRows  = 126
-	gemmCols  = 512
+	gemmSteps = 384 // of k: a panel of B and six rows of A fill the first-level cache (AVX2)
+	gemmRows  = 126 // rows of A that leave room in the second-level cache
+	gemmCols  = 256 // columns of B in a worker's scratch
+	// gemmColsPacked replaces gemmCols where A is packed too, which is done again for each block of columns.
+	gemmColsPacked = 512
+	// gemmColsFew replaces gemmCols where few rows use a panel of B, so that it is still close when they do.
+	gemmColsFew = 128
 	// gemmSplit is the number of multiply-adds below which a product stays on the caller's goroutine.
 	gemmSplit = 1 << 18
 	// gemmTasks is the number of tasks per thread that evens out the finish.
@@ -119,11 +121,17 @@ const (
 // plan chooses the blocks. Only the size of tasks may depend on the number of threads: tasks begin at multiples of a tile,
 // so that every element is computed in the same way whichever task it falls into.
 func (g *gemm[T]) plan(m, n, k, threads int) {
-	g.width = 16
-	if vectorized[T]() && active == AVX512 {
-		g.width = 64
+	g.width = panelWidth[T]()
+	g.packsA = k > 0 && g.a.ColStride != 1 && (g.a.RowStride != 1 || g.a.ColStride > 2*tileRows)
+	g.packsB = k > 0 && (g.b.ColStride != 1 || m > 2*tileRows && (m > 6*tileRows || k*n > 1<<16))
+	g.rows, g.cols = ceilTo(m, tileRows), gemmCols
+	switch {
+	case m <= gemmRows:
+		g.cols = gemmColsFew
+	case g.packsA:
+		g.cols = gemmColsPacked
 	}
-	g.rows, g.cols = ceilTo(m, tileRows), ceilTo(min(n, gemmCols), 64)
+	g.cols = ceilTo(min(n, g.cols), 64)
 	if m*n*k >= gemmSplit && threads > 1 {
 		for tasks(m, g.rows)*tasks(n, g.cols) < gemmTasks*threads {
 			switch {
@@ -140,8 +148,6 @@ func (g *gemm[T]) plan(m, n, k, threads int) {
 	}
 	g.steps = even(k, gemmSteps, 8)
 	g.together = even(g.rows, gemmRows, tileRows)
-	g.packsA = k > 0 && g.a.ColStride != 1
-	g.packsB = k > 0 && (g.b.ColStride != 1 || m > 2*tileRows)
 }
 
 // tasks is how many pieces of a given size cover n.

@@ -53,7 +53,7 @@ func dot1AVX2(groups int, k int, w *float32, ldw int, x *float32, y *float32, in
 func packPanelsAVX2(dst *float32, panel int, src *float32, lds int, rows int, panels int)
 
 // packSixAVX2 copies groups of six columns: dst[g·group+p·6+i] = src[p·lds+6g+i] for p < rows, g < groups, i < 6.
-// group and lds are in bytes. rows ≥ 1, groups ≥ 1.
+// group and lds are in bytes. rows ≥ 0, groups ≥ 1.
 //
 //go:noescape
 func packSixAVX2(dst *float32, group int, src *float32, lds int, rows int, groups int)

@@ -2923,7 +2923,7 @@ set154:
 	RET
 
 // func packPanelsAVX2(dst *float32, panel int, src *float32, lds int, rows int, panels int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·packPanelsAVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ panel+8(FP), CX
@@ -2938,18 +2938,19 @@ row155:
 	MOVQ DI, R10
 
 panel156:
-	VMOVUPS (R9), Y0
-	VMOVUPS 32(R9), Y1
-	VMOVUPS Y0, (R8)
-	VMOVUPS Y1, 32(R8)
-	ADDQ    $0x00000040, R9
-	ADDQ    CX, R8
-	DECQ    R10
-	JNZ     panel156
-	ADDQ    $0x00000040, AX
-	ADDQ    BX, DX
-	DECQ    SI
-	JNZ     row155
+	PREFETCHT0 (R9)(BX*4)
+	VMOVUPS    (R9), Y0
+	VMOVUPS    32(R9), Y1
+	VMOVUPS    Y0, (R8)
+	VMOVUPS    Y1, 32(R8)
+	ADDQ       $0x00000040, R9
+	ADDQ       CX, R8
+	DECQ       R10
+	JNZ        panel156
+	ADDQ       $0x00000040, AX
+	ADDQ       BX, DX
+	DECQ       SI
+	JNZ        row155
 	VZEROUPPER
 	RET
 
@@ -2963,24 +2964,90 @@ TEXT ·packSixAVX2(SB), NOSPLIT, $0-48
 	MOVQ rows+32(FP), SI
 	MOVQ groups+40(FP), DI
 
-row157:
+chunk157:
+	CMPQ SI, $0x08
+	JLT  done159
 	MOVQ AX, R8
 	MOVQ DX, R9
-	MOVQ DI, R10
+	MOVQ DI, R12
+	LEAQ (DX)(BX*2), R10
+	ADDQ BX, R10
+	LEAQ (R10)(BX*2), R11
+	ADDQ BX, R11
 
 group158:
 	VMOVUPS (R9), X0
-	VMOVSD  16(R9), X1
+	VMOVSD  16(R9), X8
 	VMOVUPS X0, (R8)
-	VMOVSD  X1, 16(R8)
+	VMOVSD  X8, 16(R8)
+	VMOVUPS (R9)(BX*1), X1
+	VMOVSD  16(R9)(BX*1), X9
+	VMOVUPS X1, 24(R8)
+	VMOVSD  X9, 40(R8)
+	VMOVUPS (R9)(BX*2), X2
+	VMOVSD  16(R9)(BX*2), X10
+	VMOVUPS X2, 48(R8)
+	VMOVSD  X10, 64(R8)
+	VMOVUPS (R10), X3
+	VMOVSD  16(R10), X11
+	VMOVUPS X3, 72(R8)
+	VMOVSD  X11, 88(R8)
+	VMOVUPS (R10)(BX*1), X4
+	VMOVSD  16(R10)(BX*1), X12
+	VMOVUPS X4, 96(R8)
+	VMOVSD  X12, 112(R8)
+	VMOVUPS (R10)(BX*2), X5
+	VMOVSD  16(R10)(BX*2), X13
+	VMOVUPS X5, 120(R8)
+	VMOVSD  X13, 136(R8)
+	VMOVUPS (R11), X6
+	VMOVSD  16(R11), X14
+	VMOVUPS X6, 144(R8)
+	VMOVSD  X14, 160(R8)
+	VMOVUPS (R11)(BX*1), X7
+	VMOVSD  16(R11)(BX*1), X15
+	VMOVUPS X7, 168(R8)
+	VMOVSD  X15, 184(R8)
 	ADDQ    $0x18, R9
+	ADDQ    $0x18, R10
+	ADDQ    $0x18, R11
 	ADDQ    CX, R8
-	DECQ    R10
+	DECQ    R12
 	JNZ     group158
-	ADDQ    $0x18, AX
+	ADDQ    $0x000000c0, AX
+	LEAQ    (DX)(BX*8), DX
+	SUBQ    $0x08, SI
+	JMP     chunk157
+
+done159:
+chunk160:
+	CMPQ SI, $0x01
+	JLT  done162
+	MOVQ AX, R8
+	MOVQ DX, R9
+	MOVQ DI, R12
+	LEAQ (DX)(BX*2), R10
+	ADDQ BX, R10
+	LEAQ (R10)(BX*2), R11
+	ADDQ BX, R11
+
+group161:
+	VMOVUPS (R9), X0
+	VMOVSD  16(R9), X8
+	VMOVUPS X0, (R8)
+	VMOVSD  X8, 16(R8)
+	ADDQ    $0x18, R9
+	ADDQ    $0x18, R10
+	ADDQ    $0x18, R11
+	ADDQ    CX, R8
+	DECQ    R12
+	JNZ     group161
+	ADDQ    $0x00000018, AX
 	ADDQ    BX, DX
-	DECQ    SI
-	JNZ     row157
+	SUBQ    $0x01, SI
+	JMP     chunk160
+
+done162:
 	VZEROUPPER
 	RET
 
@@ -2998,7 +3065,7 @@ TEXT ·transpose8AVX2(SB), NOSPLIT, $0-44
 	LEAQ         (DI)(BX*2), R8
 	ADDQ         BX, R8
 
-loop159:
+loop163:
 	LEAQ        (AX)(CX*2), R9
 	ADDQ        CX, R9
 	LEAQ        (R9)(CX*2), R10
@@ -3056,7 +3123,7 @@ loop159:
 	ADDQ        $0x20, R8
 	LEAQ        (R10)(CX*2), AX
 	DECQ        SI
-	JNZ         loop159
+	JNZ         loop163
 	VZEROUPPER
 	RET
 
@@ -3081,7 +3148,7 @@ TEXT ·peakFMAAVX2(SB), NOSPLIT, $0-8
 	VXORPS Y14, Y14, Y14
 	VXORPS Y15, Y15, Y15
 
-loop160:
+loop164:
 	VFMADD231PS Y12, Y13, Y0
 	VFMADD231PS Y12, Y13, Y1
 	VFMADD231PS Y12, Y13, Y2
@@ -3107,6 +3174,6 @@ loop160:
 	VFMADD231PS Y12, Y13, Y10
 	VFMADD231PS Y12, Y13, Y11
 	SUBQ        $0x02, AX
-	JGT         loop160
+	JGT         loop164
 	VZEROUPPER
 	RET

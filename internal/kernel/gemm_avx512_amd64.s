@@ -6482,7 +6482,7 @@ set242:
 	RET
 
 // func packPanelsAVX512(dst *float32, panel int, src *float32, lds int, rows int, panels int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·packPanelsAVX512(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ panel+8(FP), CX
@@ -6497,22 +6497,26 @@ row243:
 	MOVQ DI, R10
 
 panel244:
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	VMOVUPS 128(R9), Z2
-	VMOVUPS 192(R9), Z3
-	VMOVUPS Z0, (R8)
-	VMOVUPS Z1, 64(R8)
-	VMOVUPS Z2, 128(R8)
-	VMOVUPS Z3, 192(R8)
-	ADDQ    $0x00000100, R9
-	ADDQ    CX, R8
-	DECQ    R10
-	JNZ     panel244
-	ADDQ    $0x00000100, AX
-	ADDQ    BX, DX
-	DECQ    SI
-	JNZ     row243
+	PREFETCHT0 (R9)(BX*4)
+	PREFETCHT0 64(R9)(BX*4)
+	PREFETCHT0 128(R9)(BX*4)
+	PREFETCHT0 192(R9)(BX*4)
+	VMOVUPS    (R9), Z0
+	VMOVUPS    64(R9), Z1
+	VMOVUPS    128(R9), Z2
+	VMOVUPS    192(R9), Z3
+	VMOVUPS    Z0, (R8)
+	VMOVUPS    Z1, 64(R8)
+	VMOVUPS    Z2, 128(R8)
+	VMOVUPS    Z3, 192(R8)
+	ADDQ       $0x00000100, R9
+	ADDQ       CX, R8
+	DECQ       R10
+	JNZ        panel244
+	ADDQ       $0x00000100, AX
+	ADDQ       BX, DX
+	DECQ       SI
+	JNZ        row243
 	VZEROUPPER
 	RET
 

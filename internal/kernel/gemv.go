@@ -2,9 +2,12 @@ package kernel
 
 import "stheno/internal/parallel"
 
-// gemvRows is the largest number of rows of A for which a product goes row by row: it then reads B in the order of memory
-// and once, where blocks would first copy it.
-const gemvRows = 3
+// The largest numbers of rows of A for which a product goes row by row: it then reads B in the order of memory and once.
+// More rows are worth the short lines in which tiles read B, or the copy that turns its columns into rows.
+const (
+	gemvRowsAxpy = 2 // B with contiguous rows
+	gemvRowsDot  = 5 // B with contiguous columns
+)
 
 // Bounds of a piece of B that all rows of A pass over before the next.
 const (
@@ -15,17 +18,14 @@ const (
 // asVectors computes the product as one or a few vectors times a matrix and reports whether it did. One column is one row
 // of the transposed product.
 func (g *gemm[T]) asVectors() bool {
-	if g.c.Rows > gemvRows && g.c.Cols > 1 {
-		return false
-	}
 	v := gemv[T]{c: g.c, a: g.a, b: g.b, accumulate: g.accumulate, ep: g.ep}
-	if g.c.Rows > gemvRows {
+	if g.c.Cols == 1 && g.c.Rows > 1 {
 		v.c, v.a, v.b, v.flipped = g.c.T(), g.b.T(), g.a.T(), true
 	}
-	switch {
-	case v.b.RowStride == 1 && v.b.Rows >= 1: // rows of Bᵀ are contiguous
+	switch rows := v.c.Rows; {
+	case v.b.RowStride == 1 && rows <= gemvRowsDot:
 		v.dot = true
-	case v.b.ColStride == 1:
+	case v.b.ColStride == 1 && rows <= gemvRowsAxpy:
 	default:
 		return false
 	}

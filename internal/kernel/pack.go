@@ -19,6 +19,41 @@ func Transpose[T Float](dst []T, ldd int, src []T, lds, rows, cols int, scale T)
 	}
 }
 
+// panelWidth is the number of columns of a full register tile, and of a packed panel.
+func panelWidth[T Float]() int {
+	if vectorized[T]() && active == AVX512 {
+		return 64
+	}
+	return 16
+}
+
+// PackedLen is the number of elements that Pack needs for a k×n matrix.
+func PackedLen[T Float](k, n int) int { return k * ceilTo(n, panelWidth[T]()) }
+
+// Pack copies B (k×n, any strides) into dst, of PackedLen(k, n) elements, for TilePacked: panels as wide as a register
+// tile, row by row. A panel then lies in one piece, which the first-level cache can hold whole; rows of a wider matrix
+// often fall into few of its sets. The layout belongs to the active instruction set.
+func Pack[T Float](dst []T, b Matrix[T]) {
+	b.check("B")
+	checkLen("packed", len(dst), PackedLen[T](b.Rows, b.Cols))
+	if b.Rows > 0 {
+		packB(dst, b, 0, b.Rows, 0, b.Cols, panelWidth[T]())
+	}
+}
+
+// TilePacked is Tile for a B that Pack has copied.
+func TilePacked[T Float](m, n, k int, a []T, rsA, csA int, packed []T, c []T, ldc int, mode TileMode, alpha []T) {
+	if m <= 0 || n <= 0 {
+		return
+	}
+	width := panelWidth[T]()
+	checkTile(m, n, k, len(a), rsA, csA, len(packed), 0, len(c), ldc, mode, len(alpha))
+	checkLen("packed", len(packed), k*ceilTo(n, width))
+	for j := 0; j < n; j += width {
+		tile(m, min(width, n-j), k, a, rsA, csA, tileRows*rsA, packed[j*k:], width, c[j:], ldc, mode, alpha)
+	}
+}
+
 // packB copies B (rows p0 to p1, columns j0 to j1) into panels of width columns: dst[q·(p1−p0)·width + (p−p0)·width + j] is
 // B(p, j0+q·width+j). The last panel may be narrower; what its rows hold beyond it is not written.
 func packB[T Float](dst []T, b Matrix[T], p0, p1, j0, j1, width int) {

@@ -210,6 +210,41 @@ func testTile[T Float](t *testing.T) {
 	}
 }
 
+// A packed B gives the very same sums, whatever its layout was.
+func TestTilePacked(t *testing.T) {
+	forEachISA(t, func(t *testing.T) {
+		for _, s := range [][3]int{{1, 1, 1}, {6, 16, 64}, {7, 59, 59}, {96, 97, 33}, {13, 130, 6}, {5, 64, 0}, {3, 0, 4}, {0, 3, 4}, {20, 257, 130}} {
+			m, n, k := s[0], s[1], s[2]
+			for _, layout := range layouts {
+				g := gemmCase{gap: 3}
+				x := normal[float32](11)
+				rs, cs := g.operand(k, n, layout)
+				b := newGuarded(k, n, rs, cs, x)
+				a, c := newGuarded(m, k, k, 1, x), newGuarded(m, n, n+1, 1, x)
+				packed := newGuarded(1, PackedLen[float32](k, n), PackedLen[float32](k, n), 1, func() float32 { return float32(math.NaN()) })
+				Pack(packed.Data, b.Matrix)
+				packed.requireIntact(t, layout)
+				dense := newGuarded(k, n, n, 1, x)
+				for p := range k {
+					for j := range n {
+						dense.Data[dense.at(p, j)] = b.Data[b.at(p, j)]
+					}
+				}
+				alpha := newGuarded(1, m, m, 1, x).Data
+				want, got := c.clone(), c.clone()
+				Tile(m, n, k, a.Data, k, 1, dense.Data, n, want.Data, n+1, TileScaleAdd, alpha)
+				TilePacked(m, n, k, a.Data, k, 1, packed.Data, got.Data, n+1, TileScaleAdd, alpha)
+				got.requireIntact(t, layout)
+				for i := range m {
+					for j := range n {
+						require.Equal(t, want.Data[want.at(i, j)], got.Data[got.at(i, j)], "%v %s (%d, %d)", s, layout, i, j)
+					}
+				}
+			}
+		}
+	})
+}
+
 // A long k is cut into several calls of assembly.
 func TestTileLongK(t *testing.T) {
 	const m, n, k = 7, 19, 1<<14 + 13

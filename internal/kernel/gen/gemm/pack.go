@@ -30,6 +30,9 @@ func (e *emitter) packPanels() {
 	e.MOVQ(src, from)
 	e.MOVQ(panels, left)
 	e.Label(next)
+	for line := 0; line < nv*e.bytes(); line += 64 { // four rows ahead: a new row is too far for the hardware to foresee
+		e.PREFETCHT0(operand.Mem{Base: from, Index: lds, Scale: 4, Disp: line})
+	}
 	for j := range nv {
 		e.VMOVUPS(at(from, j*e.bytes()), e.regs[j])
 	}
@@ -47,33 +50,58 @@ func (e *emitter) packPanels() {
 	e.ret()
 }
 
-// packSix emits dst[g][p][:] = src[p][6g : 6g+6].
+// packSix emits dst[g][p][:] = src[p][6g : 6g+6], eight rows of the source at a time: they fill whole lines of dst, and are
+// few enough that a stride which maps them all to one set of the first-level cache does no harm.
 func (e *emitter) packSix() {
 	e.function("packSix", "func(dst *float32, group int, src *float32, lds, rows, groups int)",
 		"packSix"+e.name+" copies groups of six columns: dst[g·group+p·6+i] = src[p·lds+6g+i] for p < rows, g < groups, i < 6.",
-		"group and lds are in bytes. rows ≥ 1, groups ≥ 1.")
+		"group and lds are in bytes. rows ≥ 0, groups ≥ 1.")
 	dst, group, src, lds := e.arg("dst"), e.arg("group"), e.arg("src"), e.arg("lds")
 	rows, groups := e.arg("rows"), e.arg("groups")
-	to, from, left := e.GP64(), e.GP64(), e.GP64()
-	row, next := e.label("row"), e.label("group")
-	e.Label(row)
-	e.MOVQ(dst, to)
-	e.MOVQ(src, from)
-	e.MOVQ(groups, left)
-	e.Label(next)
-	e.VMOVUPS(at(from, 0), reg.X0)
-	e.VMOVSD(at(from, 16), reg.X1)
-	e.VMOVUPS(reg.X0, at(to, 0))
-	e.VMOVSD(reg.X1, at(to, 16))
-	e.ADDQ(operand.Imm(24), from)
-	e.ADDQ(group, to)
-	e.DECQ(left)
-	e.JNZ(operand.LabelRef(next))
-	e.ADDQ(operand.Imm(24), dst)
-	e.ADDQ(lds, src)
-	e.DECQ(rows)
-	e.JNZ(operand.LabelRef(row))
+	to, from, from3, from6, left := e.GP64(), e.GP64(), e.GP64(), e.GP64(), e.GP64()
+	for _, n := range []int{8, 1} {
+		chunk, next, done := e.label("chunk"), e.label("group"), e.label("done")
+		e.Label(chunk)
+		e.CMPQ(rows, operand.Imm(uint64(n)))
+		e.JLT(operand.LabelRef(done))
+		e.MOVQ(dst, to)
+		e.MOVQ(src, from)
+		e.MOVQ(groups, left)
+		e.triple(src, lds, from3)
+		e.triple(from3, lds, from6)
+		e.Label(next)
+		for p := range n {
+			e.VMOVUPS(eight(from, from3, from6, lds, p, 0), e.regs[p].AsX())
+			e.VMOVSD(eight(from, from3, from6, lds, p, 16), e.regs[8+p%8].AsX())
+			e.VMOVUPS(e.regs[p].AsX(), at(to, 24*p))
+			e.VMOVSD(e.regs[8+p%8].AsX(), at(to, 24*p+16))
+		}
+		for _, p := range []reg.Register{from, from3, from6} {
+			e.ADDQ(operand.Imm(24), p)
+		}
+		e.ADDQ(group, to)
+		e.DECQ(left)
+		e.JNZ(operand.LabelRef(next))
+		e.ADDQ(operand.U32(uint32(24*n)), dst)
+		for range n / 8 {
+			e.LEAQ(operand.Mem{Base: src, Index: lds, Scale: 8}, src)
+		}
+		if n == 1 {
+			e.ADDQ(lds, src)
+		}
+		e.SUBQ(operand.Imm(uint64(n)), rows)
+		e.JMP(operand.LabelRef(chunk))
+		e.Label(done)
+	}
 	e.ret()
+}
+
+// eight is the operand of row i (0 ≤ i < 8), given base, base + 3·stride and base + 6·stride.
+func eight(base, base3, base6, stride reg.Register, i, disp int) operand.Mem {
+	if i >= 6 {
+		return row(base6, nil, stride, i-6, disp)
+	}
+	return row(base, base3, stride, i, disp)
 }
 
 // transpose emits the transposition of a strip of eight rows.
@@ -91,12 +119,6 @@ func (e *emitter) transpose() {
 	e.Label(loop)
 	e.triple(dst, ldd, dst3)
 	e.triple(dst3, ldd, dst6)
-	eight := func(p, p3, p6, stride reg.Register, i, disp int) operand.Mem {
-		if i >= 6 {
-			return row(p6, nil, stride, i-6, disp)
-		}
-		return row(p, p3, stride, i, disp)
-	}
 	for half := range 2 {
 		r, t, o := e.regs[0:4], e.regs[4:8], e.regs[8:12]
 		for i := range 4 { // r[i] = [row i | row i+4], four columns each
