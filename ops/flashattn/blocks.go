@@ -1,0 +1,63 @@
+package flashattn
+
+import "stheno/internal/kernel"
+
+// Bounds of what Attend accepts.
+const (
+	maxDim   = 256     // of a head
+	maxBlock = 1 << 14 // of Config.BlockQ and BlockKV
+)
+
+// blocks are the sizes of the pieces in which attention is computed. They depend on shapes and on the instruction set and
+// on nothing that is measured while running: two runs of a program must round alike.
+type blocks struct {
+	// rows is the number of query rows, times the heads that share a key head, of one unit of forward work. Keys and
+	// values are packed once per unit, at a cost of some percent divided by rows/100.
+	rows int
+	// keys is the number of keys packed at a time: packed keys and values, and in the backward pass their gradients, stay
+	// in the second-level cache while the rows pass over them.
+	keys int
+	// chunk rows × panel keys is the tile of scores that exists at a time, in the first-level cache. chunk is a multiple
+	// of the six rows of a register tile.
+	chunk, panel int
+}
+
+// forwardBlocks chooses for heads of dimension d (keys) and dv (values).
+func (a attrs) forwardBlocks(d, dv int) blocks {
+	b := blocks{rows: 384, keys: 256, chunk: 48, panel: 64}
+	if d+dv > 256 {
+		b.keys = 128
+	}
+	return a.given(b)
+}
+
+// backwardBlocks chooses for the backward pass, where rows has no meaning.
+func (a attrs) backwardBlocks(d, dv int) blocks {
+	b := blocks{keys: 256, chunk: 48, panel: 64}
+	if d+dv > 192 {
+		b.keys = 128
+	}
+	return a.given(b)
+}
+
+func (a attrs) given(b blocks) blocks {
+	if a.BlockQ > 0 {
+		b.rows = a.BlockQ
+		b.chunk = min(b.chunk, ceilTo(a.BlockQ, 6))
+	}
+	if a.BlockKV > 0 {
+		b.keys = a.BlockKV
+		b.panel = min(b.panel, ceilTo(a.BlockKV, 8))
+		b.keys = ceilTo(b.keys, b.panel)
+	}
+	return b
+}
+
+func ceilTo(n, unit int) int { return (n + unit - 1) / unit * unit }
+
+// gather copies rows rows of n elements, src[i·stride:], one after another into dst.
+func gather[T kernel.Float](dst, src []T, rows, stride, n int) {
+	for i := range rows {
+		copy(dst[i*n:][:n], src[i*stride:])
+	}
+}

@@ -1,0 +1,185 @@
+package flashattn
+
+import (
+	"math"
+
+	"stheno/internal/kernel"
+	"stheno/internal/parallel"
+)
+
+// forwardRun computes a problem's output in units that are independent of each other.
+type forwardRun[T kernel.Float] struct {
+	*problem[T]
+	blocks
+	units []stacked
+}
+
+// forward fills p.out and, unless nil, p.lse, p.rowMax and p.rowSum. Rows that belong to no segment get what a row without keys gets.
+func (p *problem[T]) forward() {
+	fill(p.lse, T(math.Inf(-1)))
+	fill(p.rowMax, T(math.Inf(-1)))
+	clear(p.rowSum)
+	f := &forwardRun[T]{problem: p, blocks: p.forwardBlocks(p.q.Dim, p.v.Dim)}
+	f.units = f.plan()
+	parallel.Run(len(f.units), f.unit)
+}
+
+// plan cuts the rows of every segment and key head into units of about f.rows rows. Under a causal mask the last rows see
+// most, so they come first: what is left when the workers run out of units is small.
+func (f *forwardRun[T]) plan() []stacked {
+	step := max(1, ceilTo(f.rows, 6)/f.group)
+	for step*f.group%6 != 0 { // so that register tiles begin where those of the backward pass do
+		step++
+	}
+	var units []stacked
+	for _, seg := range f.segs {
+		for q1 := seg.q1; q1 > seg.q0; {
+			q0 := seg.q0 + (q1-1-seg.q0)/step*step
+			for h := range f.k.Heads {
+				units = append(units, stacked{seg: seg, kvHead: h, q0: q0, q1: q1, group: f.group})
+			}
+			q1 = q0
+		}
+	}
+	return units
+}
+
+// Scratch slots of a forward unit.
+const (
+	slotQ = iota
+	slotO
+	slotStats
+	slotEdges
+	slotK
+	slotV
+	slotS
+	slotDropped
+)
+
+// forwardUnit is the state of one unit on one worker.
+type forwardUnit[T kernel.Float] struct {
+	*forwardRun[T]
+	st                    stacked
+	q, o                  []T // rows × d and rows × dv
+	rowMax, rowSum, alpha []T // of each row, in base 2
+	lo, hi                []int32
+	kt, v                 []T // packed keys, panels of (d × panel); packed values, keys × dv
+	s, dropped            []T // a tile of scores, and of weights after dropout
+	vFinite               bool
+}
+
+func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
+	st := f.units[n]
+	rows, d, dv := st.rows(), f.q.Dim, f.v.Dim
+	u := forwardUnit[T]{forwardRun: f, st: st}
+	u.q = parallel.Scratch[T](w, slotQ, rows*d)
+	u.o = parallel.Scratch[T](w, slotO, rows*dv)
+	stats := parallel.Scratch[T](w, slotStats, 3*rows)
+	u.rowMax, u.rowSum, u.alpha = stats[:rows], stats[rows:2*rows], stats[2*rows:]
+	edges := parallel.Scratch[int32](w, slotEdges, 2*rows)
+	u.lo, u.hi = edges[:rows], edges[rows:]
+	u.kt = parallel.Scratch[T](w, slotK, ceilTo(f.keys, f.panel)*d)
+	u.v = parallel.Scratch[T](w, slotV, f.keys*dv)
+	u.s = parallel.Scratch[T](w, slotS, f.chunk*f.panel)
+	if f.Dropout > 0 {
+		u.dropped = parallel.Scratch[T](w, slotDropped, f.chunk*f.panel)
+	}
+
+	for r := range rows {
+		i, h := st.place(r)
+		copy(u.q[r*d:][:d], f.q.row(st.seg.batch, i, h))
+	}
+	clear(u.o)
+	clear(u.rowSum)
+	fill(u.rowMax, T(math.Inf(-1)))
+	st.edges(f.sight, u.lo, u.hi)
+	first, last := st.span(u.lo, u.hi, f.panel)
+	for j0 := first; j0 < last; j0 += f.keys {
+		u.pass(j0, min(j0+f.keys, last))
+	}
+	u.finish()
+}
+
+// pass takes all rows over keys j0 ≤ j < j1.
+func (u *forwardUnit[T]) pass(j0, j1 int) {
+	u.pack(j0, j1)
+	for r0 := 0; r0 < len(u.rowMax); r0 += u.chunk {
+		r1 := min(r0+u.chunk, len(u.rowMax))
+		for j := j0; j < j1; j += u.panel {
+			if t, ok := see(u.lo, u.hi, r0, r1, j, min(j+u.panel, j1)); ok {
+				u.tile(t, j0, j)
+			}
+		}
+	}
+}
+
+// pack copies keys, transposed and scaled, and values of j0 ≤ j < j1.
+func (u *forwardUnit[T]) pack(j0, j1 int) {
+	b, h := u.st.seg.batch, u.st.kvHead
+	packKeys(u.kt, &u.k, b, h, j0, j1, u.panel, u.keyScale())
+	gather(u.v, u.problem.v.Data[u.problem.v.at(b, j0, h):], j1-j0, u.problem.v.SeqStride, u.problem.v.Dim)
+	u.vFinite = finite(u.v[:(j1-j0)*u.problem.v.Dim])
+}
+
+// packKeys writes rows j0 ≤ j < j1 of one head of x, transposed and scaled, in panels: dst[n·panel·d + c·panel + j] holds
+// element c of row j0 + n·panel + j.
+func packKeys[T kernel.Float](dst []T, x *Heads[T], b, h, j0, j1, panel int, scale T) {
+	for j := j0; j < j1; j += panel {
+		kernel.Transpose(dst[(j-j0)*x.Dim:], panel, x.Data[x.at(b, j, h):], x.SeqStride, min(panel, j1-j), x.Dim, scale)
+	}
+}
+
+// tile takes rows over a tile of one panel, which begins at key j; packed keys begin at j0.
+func (u *forwardUnit[T]) tile(t tile, j0, j int) {
+	rows, n, d, dv := t.rz-t.ra, t.jz-t.ja, u.problem.q.Dim, u.problem.v.Dim
+	kt := u.kt[(j-j0)*d+t.ja-j:]
+	kernel.Tile(rows, n, d, u.q[t.ra*d:], d, 1, kt, u.panel, u.s, u.panel, kernel.TileSet, nil)
+	u.scores(&u.st, t, u.s, u.panel, u.lo, u.hi, nil)
+	v := u.v[(t.ja-j0)*dv:]
+	if !u.vFinite {
+		u.careful(t, v)
+		return
+	}
+	alpha := u.alpha[:rows]
+	kernel.SoftmaxStep(u.s, u.panel, rows, n, u.rowMax[t.ra:t.rz], u.rowSum[t.ra:t.rz], alpha)
+	weights := u.s
+	if u.Dropout > 0 {
+		u.drop(&u.st, t, u.dropped, u.s, u.panel)
+		weights = u.dropped
+	}
+	kernel.Tile(rows, dv, n, weights, u.panel, 1, v, dv, u.o[t.ra*dv:], dv, kernel.TileScaleAdd, alpha)
+}
+
+// finish divides by the sums, lets the sinks in and writes output and log-sum-exp.
+func (u *forwardUnit[T]) finish() {
+	dv, b := u.problem.v.Dim, u.st.seg.batch
+	for r := range u.rowMax {
+		i, h := u.st.place(r)
+		out, o := u.out.row(b, i, h), u.o[r*dv:][:dv]
+		m, sum := float64(u.rowMax[r]), float64(u.rowSum[r])
+		if sum == 0 { // no key seen
+			clear(out)
+			continue
+		}
+		inv := 1.0
+		if u.sinks != nil {
+			sink := float64(u.sinks[h]) * math.Log2E
+			top := max(m, sink)
+			inv = math.Exp2(m - top)
+			sum = sum*inv + math.Exp2(sink-top)
+			m = top
+		}
+		inv /= sum
+		kernel.Scale(out, o, T(inv))
+		at := u.rowAt(b, h, i)
+		if u.lse != nil {
+			u.lse[at] = T((m + math.Log2(sum)) * math.Ln2)
+		}
+		if u.problem.rowMax != nil {
+			u.problem.rowMax[at], u.problem.rowSum[at] = T(m), T(sum)
+		}
+	}
+}
+
+// rowAt is the place of a row in arrays (batch, heads, seqQ).
+func (p *problem[T]) rowAt(b, h, i int) int { return (b*p.q.Heads+h)*p.q.Seq + i }

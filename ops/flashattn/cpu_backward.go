@@ -1,0 +1,324 @@
+package flashattn
+
+import (
+	"math"
+
+	"stheno/internal/kernel"
+	"stheno/internal/parallel"
+)
+
+// gradients is what the backward pass reads and fills besides the problem. Data or slices that are nil are not wanted;
+// what is wanted must be zeroed.
+type gradients[T kernel.Float] struct {
+	dOut       Heads[T]
+	dLSE       []T // (batch, heads, seqQ), nil for zero
+	dQ, dK, dV Heads[T]
+	dSinks     []T
+	dBias      bias[T]
+}
+
+// backwardRun computes gradients in the order of FlashAttention-2: for each block of keys, all rows that see it, with the
+// weights recomputed from the row statistics: w = 2^(logit − rowMax) is the weight times rowSum, and 1/rowSum goes into the
+// row of dOut and into delta once. Keys, values and their gradients stay in cache; the gradient of q is added to.
+//
+// A task owns what it writes: some segments and key heads and every splits-th block of their keys. With more than one split
+// each has its own dQ, and these are added in order at the end. Tasks depend on shapes only, so results do not depend on
+// the number of threads.
+type backwardRun[T kernel.Float] struct {
+	*problem[T]
+	*gradients[T]
+	blocks
+	delta   []T   // (batch, heads, seqQ): scale/rowSum·(rowsum(dOut∘out) − dLSE)
+	partial [][]T // dQ of each split, contiguous as q; nil for one split
+
+	segGroup, headGroup int // segments and key heads of one task
+	splits              int
+}
+
+// fewTasks is the number of tasks below which blocks of keys are shared out.
+const fewTasks = 4
+
+// backward fills g.
+func (p *problem[T]) backward(g *gradients[T]) {
+	r := &backwardRun[T]{problem: p, gradients: g, blocks: p.backwardBlocks(p.q.Dim, p.v.Dim)}
+	parallel.Run(1, func(w *parallel.Worker, _ int) {
+		n := p.q.Batch * p.q.Heads * p.q.Seq
+		r.plan()
+		r.delta = parallel.Scratch[T](w, slotRows, n)
+		if r.splits > 1 {
+			size := p.q.Batch * p.q.Seq * p.q.Heads * p.q.Dim
+			all := parallel.Scratch[T](w, slotPartial, r.splits*size)
+			clear(all)
+			for s := range r.splits {
+				r.partial = append(r.partial, all[s*size:][:size])
+			}
+		}
+		parallel.Run(p.q.Batch*p.q.Heads, r.rows)
+		segs, heads := r.groups()
+		parallel.Run(segs*heads*r.splits, r.task)
+		r.sum()
+	})
+	if g.dSinks != nil {
+		r.sinks()
+	}
+}
+
+// plan chooses the tasks.
+func (r *backwardRun[T]) plan() {
+	r.segGroup, r.headGroup, r.splits = 1, 1, 1
+	if r.dBias.data != nil { // tasks that add to one place of dBias become one
+		if r.dBias.headStride == 0 {
+			r.headGroup = r.k.Heads
+		}
+		if r.dBias.batchStride == 0 && r.q.Batch > 1 {
+			r.segGroup = len(r.segs)
+		}
+	}
+	segs, heads := r.groups()
+	if segs*heads < fewTasks {
+		r.splits = max(1, min((fewTasks+segs*heads-1)/(segs*heads), (r.k.Seq+r.keys-1)/r.keys))
+	}
+}
+
+// groups is the number of groups of segments and of key heads.
+func (r *backwardRun[T]) groups() (segs, heads int) {
+	return (len(r.segs) + r.segGroup - 1) / r.segGroup, (r.k.Heads + r.headGroup - 1) / r.headGroup
+}
+
+// rows prepares the row statistics of one (batch, head).
+func (r *backwardRun[T]) rows(_ *parallel.Worker, n int) {
+	b, h := n/r.q.Heads, n%r.q.Heads
+	for i := range r.q.Seq {
+		at := r.rowAt(b, h, i)
+		delta := kernel.Dot(r.out.row(b, i, h), r.dOut.row(b, i, h))
+		if r.dLSE != nil {
+			delta -= r.dLSE[at]
+		}
+		r.delta[at] = delta * T(r.Scale) * r.inverse(at)
+	}
+}
+
+// inverse is 1/rowSum, 0 for a row that sees no key.
+func (r *backwardRun[T]) inverse(at int) T {
+	if r.rowSum[at] == 0 {
+		return 0
+	}
+	return 1 / r.rowSum[at]
+}
+
+// Scratch slots of the backward pass; rows and partial belong to the caller of all tasks.
+const (
+	slotRows = iota
+	slotPartial
+	slotBackEdges
+	slotBackKeys
+	slotBackGrads
+	slotBackRows
+	slotBackTiles
+)
+
+// backwardUnit is the state of one (segment, key head) and split on one worker.
+type backwardUnit[T kernel.Float] struct {
+	*backwardRun[T]
+	st     stacked
+	split  int
+	lo, hi []int32
+
+	// Of a block of keys: k (keys × d), kt and vt (transposed and scaled, in panels), gradients dk (keys × d), dv (keys × dv).
+	k, kt, vt, dk, dv []T
+	blockFinite       bool
+	// Of a chunk of rows: q, dOut/rowSum, dq, statistics.
+	q, dOut, dq, rowMax, delta []T
+	chunkFinite                bool
+	// Tiles: logits or weights, their gradient, weights after dropout, capped logits.
+	s, ds, dropped, capped []T
+}
+
+// task walks through the segments and key heads of one task in order.
+func (r *backwardRun[T]) task(w *parallel.Worker, n int) {
+	_, heads := r.groups()
+	n, split := n/r.splits, n%r.splits
+	s0, h0 := n/heads*r.segGroup, n%heads*r.headGroup
+	for _, seg := range r.segs[s0:min(s0+r.segGroup, len(r.segs))] {
+		for h := h0; h < min(h0+r.headGroup, r.problem.k.Heads); h++ {
+			st := stacked{seg: seg, kvHead: h, q0: seg.q0, q1: seg.q1, group: r.group}
+			if st.rows() > 0 && seg.k1 > seg.k0 {
+				u := backwardUnit[T]{backwardRun: r, st: st, split: split}
+				u.run(w)
+			}
+		}
+	}
+}
+
+// carve cuts pieces of the given sizes off a slice.
+func carve[T any](from []T, into ...*[]T) func(sizes ...int) {
+	return func(sizes ...int) {
+		for i, n := range sizes {
+			*into[i], from = from[:n:n], from[n:]
+		}
+	}
+}
+
+func (u *backwardUnit[T]) run(w *parallel.Worker) {
+	rows, d, dv := u.st.rows(), u.problem.q.Dim, u.problem.v.Dim
+	edges := parallel.Scratch[int32](w, slotBackEdges, 2*rows)
+	u.lo, u.hi = edges[:rows], edges[rows:]
+	u.st.edges(u.sight, u.lo, u.hi)
+	keys := ceilTo(u.keys, u.panel)
+	carve(parallel.Scratch[T](w, slotBackKeys, keys*(2*d+dv)), &u.k, &u.kt, &u.vt)(keys*d, keys*d, keys*dv)
+	carve(parallel.Scratch[T](w, slotBackGrads, keys*(d+dv)), &u.dk, &u.dv)(keys*d, keys*dv)
+	c := u.chunk
+	carve(parallel.Scratch[T](w, slotBackRows, c*(2*d+dv+2)), &u.q, &u.dq, &u.dOut, &u.rowMax, &u.delta)(c*d, c*d, c*dv, c, c)
+	size := c * u.panel
+	carve(parallel.Scratch[T](w, slotBackTiles, 4*size), &u.s, &u.ds, &u.dropped, &u.capped)(size, size, size, size)
+
+	first, last := u.st.span(u.lo, u.hi, u.panel)
+	block := 0
+	for j0 := first; j0 < last; j0 += u.keys {
+		if block%u.splits == u.split {
+			u.pass(j0, min(j0+u.keys, last))
+		}
+		block++
+	}
+}
+
+// pass takes keys j0 ≤ j < j1 over all rows that see any of them.
+func (u *backwardUnit[T]) pass(j0, j1 int) {
+	n, d, dv := j1-j0, u.problem.q.Dim, u.problem.v.Dim
+	b, h := u.st.seg.batch, u.st.kvHead
+	gather(u.k, u.problem.k.Data[u.problem.k.at(b, j0, h):], n, u.problem.k.SeqStride, d)
+	packKeys(u.kt, &u.problem.k, b, h, j0, j1, u.panel, u.keyScale())
+	packKeys(u.vt, &u.problem.v, b, h, j0, j1, u.panel, T(u.Scale))
+	u.blockFinite = finite(u.k[:n*d])
+	for j := range n {
+		u.blockFinite = u.blockFinite && finite(u.problem.v.row(b, j0+j, h))
+	}
+	clear(u.dk[:n*d])
+	clear(u.dv[:n*dv])
+	rows := len(u.lo)
+	for r0 := 0; r0 < rows; r0 += u.chunk {
+		r1 := min(r0+u.chunk, rows)
+		if _, ok := see(u.lo, u.hi, r0, r1, j0, j1); ok {
+			u.chunkPass(r0, r1, j0, j1)
+		}
+	}
+	for j := range n {
+		add(u.dK, b, j0+j, h, u.dk[j*d:][:d])
+		add(u.dV, b, j0+j, h, u.dv[j*dv:][:dv])
+	}
+}
+
+// add adds x to row (b, i, h) of a gradient, if it is wanted.
+func add[T kernel.Float](to Heads[T], b, i, h int, x []T) {
+	if to.Data != nil {
+		row := to.row(b, i, h)
+		kernel.Add(row, row, x)
+	}
+}
+
+// chunkPass takes rows r0 ≤ r < r1 over keys j0 ≤ j < j1.
+func (u *backwardUnit[T]) chunkPass(r0, r1, j0, j1 int) {
+	d, dv, b := u.problem.q.Dim, u.problem.v.Dim, u.st.seg.batch
+	for r := r0; r < r1; r++ {
+		i, h := u.st.place(r)
+		copy(u.q[(r-r0)*d:][:d], u.problem.q.row(b, i, h))
+		at := u.rowAt(b, h, i)
+		kernel.Scale(u.dOut[(r-r0)*dv:][:dv], u.gradients.dOut.row(b, i, h), u.inverse(at))
+		u.rowMax[r-r0], u.delta[r-r0] = u.problem.rowMax[at], u.backwardRun.delta[at]
+	}
+	m := r1 - r0
+	u.chunkFinite = finite(u.q[:m*d]) && finite(u.dOut[:m*dv]) && finite(u.delta[:m])
+	clear(u.dq[:m*d])
+	for j := j0; j < j1; j += u.panel {
+		if t, ok := see(u.lo, u.hi, r0, r1, j, min(j+u.panel, j1)); ok {
+			u.tile(t, r0, j0, j)
+		}
+	}
+	to := u.dQ
+	if u.partial != nil {
+		to = Contiguous(u.partial[u.split], u.problem.q.Batch, u.problem.q.Seq, u.problem.q.Heads, d)
+	}
+	for r := r0; r < r1; r++ {
+		i, h := u.st.place(r)
+		add(to, b, i, h, u.dq[(r-r0)*d:][:d])
+	}
+}
+
+// tile adds what a tile of one panel, which begins at key j, contributes to all gradients. The chunk begins at row r0 and
+// the block at key j0.
+func (u *backwardUnit[T]) tile(t tile, r0, j0, j int) {
+	rows, n, ld, d, dv := t.rz-t.ra, t.jz-t.ja, u.panel, u.problem.q.Dim, u.problem.v.Dim
+	q, dOut, dq := u.q[(t.ra-r0)*d:], u.dOut[(t.ra-r0)*dv:], u.dq[(t.ra-r0)*d:]
+	rowMax, delta := u.rowMax[t.ra-r0:][:rows], u.delta[t.ra-r0:][:rows]
+	k, dk, dV := u.k[(t.ja-j0)*d:], u.dk[(t.ja-j0)*d:], u.dv[(t.ja-j0)*dv:]
+
+	kernel.Tile(rows, n, d, q, d, 1, u.kt[(j-j0)*d+t.ja-j:], ld, u.s, ld, kernel.TileSet, nil)
+	u.scores(&u.st, t, u.s, ld, u.lo, u.hi, u.capped)
+	kernel.Tile(rows, n, dv, dOut, dv, 1, u.vt[(j-j0)*dv+t.ja-j:], ld, u.ds, ld, kernel.TileSet, nil)
+	if !u.blockFinite || !u.chunkFinite {
+		u.careful(t, r0, j0)
+		return
+	}
+	kernel.ProbFromLSE(u.s, u.s, ld, rows, n, rowMax)
+	weights := u.s
+	if u.Dropout > 0 {
+		weights = u.dropped
+		u.drop(&u.st, t, weights, u.s, ld)
+		u.drop(&u.st, t, u.ds, u.ds, ld)
+	}
+	kernel.Tile(n, dv, rows, weights, 1, ld, dOut, dv, dV, dv, kernel.TileAdd, nil)
+	kernel.DScore(u.ds, u.s, u.ds, ld, rows, n, delta)
+	if !t.full { // a masked weight is 0, but 0 times an overflow is not
+		mask(u.ds, ld, rows, u.lo[t.ra:], u.hi[t.ra:], t.ja, n, 0)
+	}
+	u.addBias(t)
+	if u.Softcap > 0 {
+		kernel.SoftcapGrad(u.ds, u.capped, ld, rows, n, u.Softcap)
+	}
+	kernel.Tile(n, d, rows, u.ds, 1, ld, q, d, dk, d, kernel.TileAdd, nil)
+	kernel.Tile(rows, d, n, u.ds, ld, 1, k, d, dq, d, kernel.TileAdd, nil)
+}
+
+// addBias adds the tile's dS to dBias. u.ds carries the factor scale.
+func (u *backwardUnit[T]) addBias(t tile) {
+	if u.dBias.data == nil {
+		return
+	}
+	n := t.jz - t.ja
+	for r := t.ra; r < t.rz; r++ {
+		i, h := u.st.place(r)
+		to := u.dBias.data[u.dBias.at(u.st.seg.batch, h, i)+t.ja:][:n]
+		kernel.Axpy(to, T(1/u.Scale), u.ds[(r-t.ra)*u.panel:][:n])
+	}
+}
+
+// sum adds the dQ of the splits in order.
+func (r *backwardRun[T]) sum() {
+	if r.partial == nil || r.dQ.Data == nil {
+		return
+	}
+	parallel.Run(r.q.Batch*r.q.Seq, func(_ *parallel.Worker, n int) {
+		b, i := n/r.q.Seq, n%r.q.Seq
+		for h := range r.q.Heads {
+			from := (n*r.q.Heads + h) * r.q.Dim
+			for _, part := range r.partial {
+				add(r.dQ, b, i, h, part[from:][:r.q.Dim])
+			}
+		}
+	})
+}
+
+// sinks computes dSinks_h = −Σ e^(sink_h − lse)·(dOut·out − dLSE) over the rows of head h that see a key.
+func (r *backwardRun[T]) sinks() {
+	for h := range r.q.Heads {
+		sum, sink := 0.0, float64(r.problem.sinks[h])*math.Log2E
+		for b := range r.q.Batch {
+			for i := range r.q.Seq {
+				if at := r.rowAt(b, h, i); r.rowSum[at] != 0 {
+					sum -= math.Exp2(sink-float64(r.rowMax[at])) * float64(r.delta[at]) / r.Scale
+				}
+			}
+		}
+		r.dSinks[h] = T(sum)
+	}
+}

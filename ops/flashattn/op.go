@@ -1,0 +1,137 @@
+package flashattn
+
+import (
+	"fmt"
+
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"stheno/internal/kernel"
+	"stheno/internal/op"
+)
+
+// attendOp computes attention. Its inputs are q, k, v, then those of sinks, bias, cumulative lengths and step that attrs
+// names, then the side that takes the row statistics. If attrs.Packed, the log-sum-exp follows the output in one vector.
+type attendOp struct {
+	op.Base
+	attrs
+}
+
+var (
+	_ op.Backwarder = (*attendOp)(nil)
+	_ G.ADOp        = (*attendOp)(nil)
+)
+
+func (o *attendOp) Do(in ...G.Value) (_ G.Value, err error) {
+	defer op.Recover(o.Name(), &err)
+	if len(in) != o.Arity() {
+		return nil, fmt.Errorf("%s: got %d inputs, want %d", o.Name(), len(in), o.Arity())
+	}
+	var out G.Value
+	if in[0].Dtype() == tensor.Float64 {
+		out, err = do[float64](o, in)
+	} else {
+		out, err = do[float32](o, in)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.Name(), err)
+	}
+	return out, nil
+}
+
+func do[T kernel.Float](o *attendOp, in []G.Value) (G.Value, error) {
+	p, err := fromValues[T](o.attrs, in)
+	if err != nil {
+		return nil, err
+	}
+	out, mem := op.New[T](o.OutShape())
+	if err := p.bind(mem, in); err != nil {
+		return nil, err
+	}
+	p.forward()
+	return out, nil
+}
+
+func (o *attendOp) DiffWRT(n int) []bool {
+	wrt := make([]bool, n)
+	diff := 3
+	if o.HasSinks {
+		diff++
+	}
+	if o.HasBias {
+		diff++
+	}
+	for i := range min(diff, n) {
+		wrt[i] = true
+	}
+	return wrt
+}
+
+// fromValues makes a problem of the op's inputs, without its outputs.
+func fromValues[T kernel.Float](a attrs, in []G.Value) (*problem[T], error) {
+	p := &problem[T]{attrs: a}
+	for i, x := range []*Heads[T]{&p.q, &p.k, &p.v} {
+		data, err := op.Data[T](in[i])
+		if err != nil {
+			return nil, err
+		}
+		s := in[i].Shape()
+		*x = Contiguous(data, s[0], s[1], s[2], s[3])
+	}
+	rest := in[3:]
+	next := func() (v G.Value) { v, rest = rest[0], rest[1:]; return v }
+	var err error
+	if a.HasSinks {
+		if p.sinks, err = op.Data[T](next()); err != nil {
+			return nil, err
+		}
+	}
+	if a.HasBias {
+		v := next()
+		if p.bias.data, err = op.Data[T](v); err != nil {
+			return nil, err
+		}
+		p.bias.shape(v.Shape())
+	}
+	if a.HasCuQ {
+		cuQ, err := op.Ints(next())
+		if err != nil {
+			return nil, err
+		}
+		cuKV := cuQ
+		if a.HasCuKV {
+			if cuKV, err = op.Ints(next()); err != nil {
+				return nil, err
+			}
+		}
+		if p.segs, err = packedSegments(cuQ, cuKV, p.q.Seq, p.k.Seq); err != nil {
+			return nil, err
+		}
+	} else {
+		p.segs = segments(p.q.Batch, p.q.Seq, p.k.Seq)
+	}
+	step := 0
+	if a.HasStep {
+		if step, err = op.Int(next()); err != nil {
+			return nil, err
+		}
+	}
+	p.prepare(step)
+	return p, nil
+}
+
+// bind gives p the memory of its output and statistics: mem holds the output and, if packed, the log-sum-exp after it.
+func (p *problem[T]) bind(mem []T, in []G.Value) error {
+	n := p.q.Batch * p.q.Seq * p.q.Heads
+	p.out = Contiguous(mem[:n*p.v.Dim], p.q.Batch, p.q.Seq, p.q.Heads, p.v.Dim)
+	if p.Packed {
+		p.lse = mem[n*p.v.Dim:][:n]
+	}
+	side, ok := in[len(in)-1].(*tensor.Dense)
+	if !ok {
+		return fmt.Errorf("got a side of type %T, want *tensor.Dense", in[len(in)-1])
+	}
+	stats := op.Memory[T](side)
+	p.rowMax, p.rowSum = stats[:n], stats[n:]
+	return nil
+}
