@@ -46,7 +46,7 @@ func TestRunDoesNotStallCollection(t *testing.T) {
 	wg.Wait()
 }
 
-// A spinning wait that nothing ends: with no bound on it, only relax lets a collection stop it.
+// A spinning wait that nothing ends: what lets a collection stop it is that it calls Go functions.
 func TestSpinDoesNotStallCollection(t *testing.T) {
 	setProcs(t, 2)
 	var state atomic.Uint32

@@ -239,3 +239,26 @@ func TestRunDoesNotAllocate(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, testing.AllocsPerRun(200, func() { Run(16, body) }), "1 thread")
 }
+
+// A helper that the scheduler never runs: the Run takes its offer back and does not wait.
+func TestRunDoesNotWaitForAHelperThatNeverStarts(t *testing.T) {
+	for _, state := range []uint32{idle, parked} {
+		c := new(crew)
+		h := &helper{crew: c, wake: make(chan struct{}, 1), done: make(chan struct{}, 1)} // and no goroutine
+		h.state.Store(state)
+		c.helpers = []*helper{h}
+		for range 3 {
+			require.True(t, c.acquire())
+			calls := 0
+			c.run(new(Worker), 2, 5, func(*Worker, int) { calls++ })
+			require.Equal(t, 5, calls)
+			require.Equal(t, idle, h.state.Load())
+			require.False(t, c.busy.Load())
+		}
+		want := 0
+		if state == parked {
+			want = 1
+		}
+		require.Len(t, h.wake, want, "a sleeping helper gets one token, however many offers")
+	}
+}

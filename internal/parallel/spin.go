@@ -35,8 +35,8 @@ func spinWhile(state *atomic.Uint32, v uint32, budget time.Duration) bool {
 }
 
 // relax pauses for a moment of a spinning wait. It is a call that cannot be inlined, to a function that itself calls, and
-// so begins with the stack check at which a goroutine can be preempted. Without it a loop around pause spends almost all
-// its time in assembly, where it cannot be, and a garbage collection may have to wait for seconds.
+// so begins with the stack check at which a goroutine can be preempted. A loop without such a call, around pause alone,
+// spends almost all its time in assembly, where it cannot be, and a garbage collection may have to wait for seconds.
 //
 //go:noinline
 func relax() { pause(pausesPerCheck) }
