@@ -1,0 +1,144 @@
+package stheno
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/nlpodyssey/safetensors"
+	"gorgonia.org/tensor"
+)
+
+// Keys of a checkpoint's metadata, and the prefix of tensors that are not weights.
+const (
+	metaFormat      = "format"
+	metaConfig      = "stheno.config"
+	metaTraining    = "stheno.training"
+	optimizerPrefix = "optimizer."
+)
+
+// Save writes the weights to a safetensors file, one tensor a parameter, with the Config as JSON in the metadata. The file
+// appears whole or not at all: it is written beside path, synced and renamed. Save does not run while a graph trains.
+func (m *Model) Save(path string) error { return m.save(path, nil, nil) }
+
+// save also writes tensors and metadata of a training run.
+func (m *Model) save(path string, extra map[string]*tensor.Dense, meta map[string]string) error {
+	cfg, err := json.Marshal(m.cfg)
+	if err != nil {
+		return fmt.Errorf("stheno: Save: %w", err)
+	}
+	tensors := map[string]*tensor.Dense{}
+	for name, d := range extra {
+		tensors[optimizerPrefix+name] = d
+	}
+	for _, p := range m.params {
+		tensors[p.Name] = p.Value
+	}
+	all := map[string]string{metaFormat: "pt", metaConfig: string(cfg)}
+	for k, v := range meta {
+		all[k] = v
+	}
+	if err := writeTensors(path, tensors, all); err != nil {
+		return fmt.Errorf("stheno: saving %s: %w", path, err)
+	}
+	return nil
+}
+
+// Load reads a model that Save wrote, or the weights of a training checkpoint. A file that is truncated, no safetensors
+// file, of another program or inconsistent is an error.
+func Load(path string) (*Model, error) {
+	var m *Model
+	err := withFile(path, func(r io.ReaderAt, size int64) (err error) {
+		m, err = readModel(r, size)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("stheno: loading %s: %w", path, err)
+	}
+	return m, nil
+}
+
+func withFile(path string, read func(r io.ReaderAt, size int64) error) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("got a folder or a device, want a file")
+	}
+	return read(f, info.Size())
+}
+
+func readModel(r io.ReaderAt, size int64) (*Model, error) {
+	file, err := openTensors(r, size)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := file.config()
+	if err != nil {
+		return nil, err
+	}
+	return file.model(cfg, safetensors.F32)
+}
+
+// config reads the Config of a checkpoint.
+func (t *tensorReader) config() (Config, error) {
+	var cfg Config
+	text, ok := t.meta[metaConfig]
+	if !ok {
+		return cfg, fmt.Errorf("not a checkpoint of this module: got no %q in the metadata", metaConfig)
+	}
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&cfg); err != nil {
+		return cfg, fmt.Errorf("metadata %q: %w", metaConfig, err)
+	}
+	if err := cfg.Validate(); err != nil {
+		return cfg, fmt.Errorf("metadata %q: %w", metaConfig, err)
+	}
+	return cfg.WithDefaults(), nil
+}
+
+// model reads the weights, checked against cfg by name, shape and dtype before any is read.
+func (t *tensorReader) model(cfg Config, dtype safetensors.DType) (*Model, error) {
+	var have float64
+	for name, info := range t.tensors {
+		if !strings.HasPrefix(name, optimizerPrefix) {
+			have += float64(info.DataOffsets[1]-info.DataOffsets[0]) / float64(dtype.Size())
+		}
+	}
+	if want := cfg.params(); have != want {
+		return nil, fmt.Errorf("got %.0f weights of %v, want %.0f for the model of its metadata", have, dtype, want)
+	}
+	known := map[string]bool{}
+	for _, s := range cfg.specs() {
+		known[s.name] = true
+		info, ok := t.tensors[s.name]
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("got no tensor %q", s.name)
+		case info.DType != dtype:
+			return nil, fmt.Errorf("tensor %q: got dtype %v, want %v", s.name, info.DType, dtype)
+		case !slices.EqualFunc(info.Shape, s.shape, func(got uint64, want int) bool { return got == uint64(want) }):
+			return nil, fmt.Errorf("tensor %q: got shape %v, want %v", s.name, info.Shape, s.shape)
+		}
+	}
+	for name := range t.tensors {
+		if !known[name] && !strings.HasPrefix(name, optimizerPrefix) {
+			return nil, fmt.Errorf("got a tensor %q, which the model of its metadata does not have", name)
+		}
+	}
+	dt := tensor.Float32
+	if dtype == safetensors.F64 {
+		dt = tensor.Float64
+	}
+	return buildModel(cfg, dt, func(s spec) (*tensor.Dense, error) { return t.read(s.name) })
+}

@@ -1,0 +1,139 @@
+package stheno
+
+import (
+	"fmt"
+
+	G "gorgonia.org/gorgonia"
+
+	"stheno/ops/kvcompress"
+)
+
+// plan says which graph of a model to build.
+type plan struct {
+	batch, seq int
+	train      bool               // targets, dropout and a loss
+	caches     []kvcompress.Cache // one a layer: attention reaches back into them
+	past       *plainCache        // with Plain nodes and a seq of 1: the same as inputs of the graph
+	last       bool               // logits of the last position only
+}
+
+func (p plan) rows() int { return p.batch * p.seq }
+
+// toolkit makes the nodes of one graph out of one set of nodes. Activations are whatever shape suits the set; the
+// decoder only passes them on. The first failure sticks: later calls do nothing and err reports it.
+type toolkit interface {
+	embedTokens(table *G.Node) *G.Node
+	embedPositions(table *G.Node) *G.Node
+	add(x, y *G.Node) *G.Node
+	dropout(x *G.Node, site int) *G.Node
+	norm(x, gamma, beta *G.Node) *G.Node
+	linear(x, w, b *G.Node) *G.Node
+	activated(x, w, b *G.Node) *G.Node                   // the activation of a linear layer
+	swiglu(gate, up *G.Node) *G.Node                     // silu(gate)⊙up
+	attention(layer int, q, k, v, sinks *G.Node) *G.Node // heads split, rotated, attended and joined again
+	last(x *G.Node) *G.Node                              // the last position of each sequence
+	head(x, table *G.Node) *G.Node                       // x·tableᵀ
+	loss(logits *G.Node) *G.Node
+
+	let(in feed) error // binds the values of one run
+	err() error
+}
+
+// feed is what one run of a graph takes: batch·seq tokens, as many targets in training, the position of the first token
+// and, where there is dropout, the number of the run.
+type feed struct {
+	tokens, targets []int
+	pos, step       int
+}
+
+// graph is a decoder's graph, built and not yet compiled.
+type graph struct {
+	g       *G.ExprGraph
+	t       toolkit
+	params  G.Nodes // in the order of Model.Parameters
+	logits  *G.Node
+	loss    *G.Node // with plan.train
+	plan    plan
+	cfg     Config
+	tokenIn *G.Node
+}
+
+func (m *Model) graph(p plan, nodes Nodes) (*graph, error) {
+	if err := m.checkPlan(p, nodes); err != nil {
+		return nil, err
+	}
+	g := G.NewGraph()
+	byName, params := m.bind(g)
+	out := &graph{g: g, params: params, plan: p, cfg: m.cfg}
+	switch nodes {
+	case Fused:
+		f := newFused(g, m, p)
+		out.t, out.tokenIn = f, f.tokens
+	case Plain:
+		f, err := newPlain(g, m, p)
+		if err != nil {
+			return nil, err
+		}
+		out.t, out.tokenIn = f, f.tokens
+	}
+	out.logits = decode(out.t, m.cfg, p, func(name string) *G.Node { return byName[name] })
+	if p.train {
+		out.loss = out.t.loss(out.logits)
+	}
+	if err := out.t.err(); err != nil {
+		return nil, fmt.Errorf("stheno: building a graph of %s nodes: %w", nodes, err)
+	}
+	return out, nil
+}
+
+func (m *Model) checkPlan(p plan, nodes Nodes) error {
+	switch {
+	case !knownKind(nodesNames, int(nodes)):
+		return fmt.Errorf("stheno: got nodes %d, want Fused or Plain", nodes)
+	case p.batch < 1:
+		return fmt.Errorf("stheno: got a batch of %d, want at least 1", p.batch)
+	case p.seq < 1 || p.seq > m.cfg.MaxSeq:
+		return fmt.Errorf("stheno: got sequences of %d tokens, want 1 to MaxSeq = %d", p.seq, m.cfg.MaxSeq)
+	case p.caches != nil && len(p.caches) != m.cfg.Layers:
+		return fmt.Errorf("stheno: got %d caches, want %d, one a layer", len(p.caches), m.cfg.Layers)
+	}
+	return nil
+}
+
+// decode builds the decoder of the package comment and returns its logits.
+func decode(t toolkit, cfg Config, p plan, w func(name string) *G.Node) *G.Node {
+	linear := func(x *G.Node, name string) *G.Node { return t.linear(x, w(name+".weight"), w(name+".bias")) }
+	norm := func(x *G.Node, name string) *G.Node { return t.norm(x, w(name+".weight"), w(name+".bias")) }
+
+	h := t.embedTokens(w("wte.weight"))
+	if cfg.Positions == Learned {
+		h = t.add(h, t.embedPositions(w("wpe.weight")))
+	}
+	h = t.dropout(h, 0)
+	for l := range cfg.Layers {
+		block := fmt.Sprintf("h.%d.", l)
+		a := norm(h, block+"ln_1")
+		q := linear(a, block+"attn.q_proj")
+		k := linear(a, block+"attn.k_proj")
+		v := linear(a, block+"attn.v_proj")
+		o := linear(t.attention(l, q, k, v, w(block+"attn.sinks")), block+"attn.c_proj")
+		h = t.add(h, t.dropout(o, 1+2*l))
+
+		a = norm(h, block+"ln_2")
+		var f *G.Node
+		if cfg.Activation == SwiGLU {
+			f = t.swiglu(linear(a, block+"mlp.c_gate"), linear(a, block+"mlp.c_fc"))
+		} else {
+			f = t.activated(a, w(block+"mlp.c_fc.weight"), w(block+"mlp.c_fc.bias"))
+		}
+		h = t.add(h, t.dropout(linear(f, block+"mlp.c_proj"), 2+2*l))
+	}
+	if p.last {
+		h = t.last(h)
+	}
+	h = norm(h, "ln_f")
+	if cfg.TiedEmbeddings {
+		return t.head(h, w("wte.weight"))
+	}
+	return t.head(h, w("lm_head.weight"))
+}

@@ -1,0 +1,204 @@
+package stheno
+
+import (
+	"fmt"
+
+	"stheno/ops/kvcompress"
+)
+
+// SessionConfig configures a Session.
+type SessionConfig struct {
+	// Capacity is how many tokens the session can hold. 0 means the model's MaxSeq.
+	Capacity int
+	// Nodes chooses what its graphs are composed of.
+	Nodes Nodes
+	// Caches replaces the plain float32 caches, one a layer, each for a batch of 1. Only with Fused nodes.
+	Caches []kvcompress.Cache
+}
+
+// Session runs a model over one growing sequence, keeping the keys and values of what it has seen. Sessions of one model
+// may run at the same time; a Session is for one goroutine.
+type Session struct {
+	m        *Model
+	capacity int
+	caches   []kvcompress.Cache // with Fused nodes
+	past     *plainCache        // with Plain nodes
+	decode   *InferenceGraph    // of one token, built when it is first needed
+}
+
+// NewSession returns a session that has seen nothing.
+func (m *Model) NewSession(cfg SessionConfig) (*Session, error) {
+	s := &Session{m: m, capacity: cfg.Capacity, caches: cfg.Caches}
+	if s.capacity == 0 {
+		s.capacity = m.cfg.MaxSeq
+	}
+	if s.capacity < 1 || s.capacity > m.cfg.MaxSeq {
+		return nil, fmt.Errorf("stheno: SessionConfig.Capacity: got %d, want 1 to MaxSeq = %d", s.capacity, m.cfg.MaxSeq)
+	}
+	switch {
+	case cfg.Nodes == Plain && cfg.Caches != nil:
+		return nil, fmt.Errorf("stheno: SessionConfig.Caches: got %d caches with Plain nodes, want none", len(cfg.Caches))
+	case cfg.Nodes == Plain:
+		s.past = newPlainCache(m, s.capacity)
+	case cfg.Nodes != Fused:
+		return nil, fmt.Errorf("stheno: SessionConfig.Nodes: got %v, want Fused or Plain", cfg.Nodes)
+	case cfg.Caches == nil:
+		var err error
+		if s.caches, err = m.NewCaches(1, s.capacity); err != nil {
+			return nil, err
+		}
+	default:
+		for l, c := range cfg.Caches {
+			if c == nil || c.Len() != 0 {
+				return nil, fmt.Errorf("stheno: SessionConfig.Caches[%d]: got nil or a cache in use, want an empty one", l)
+			}
+		}
+	}
+	return s, nil
+}
+
+// NewCaches returns empty float32 caches, one a layer, for batch sequences of up to capacity tokens.
+func (m *Model) NewCaches(batch, capacity int) ([]kvcompress.Cache, error) {
+	out := make([]kvcompress.Cache, m.cfg.Layers)
+	for l := range out {
+		c, err := kvcompress.NewPlain(kvcompress.Shape{
+			Batch: batch, KVHeads: m.cfg.KVHeads, HeadDim: m.cfg.HeadDim, Capacity: capacity,
+		})
+		if err != nil {
+			return nil, err
+		}
+		out[l] = c
+	}
+	return out, nil
+}
+
+// Len is the number of tokens the session holds.
+func (s *Session) Len() int {
+	if s.past != nil {
+		return s.past.n
+	}
+	return s.caches[0].Len()
+}
+
+// CacheBytes is the memory held for keys and values.
+func (s *Session) CacheBytes() int64 {
+	if s.past != nil {
+		return s.past.bytes()
+	}
+	var n int64
+	for _, c := range s.caches {
+		n += c.Bytes()
+	}
+	return n
+}
+
+// Feed appends tokens to the sequence and returns the logits of the token that follows, vocab numbers that belong to the
+// caller. Many tokens at once are a prefill, whose graph is built for their number; one is a decoding step. After an error
+// the session holds what it held before.
+func (s *Session) Feed(tokens []int) ([]float32, error) {
+	if len(tokens) == 0 {
+		return nil, fmt.Errorf("stheno: Feed: got no tokens, want at least one")
+	}
+	n := s.Len()
+	if n+len(tokens) > s.capacity {
+		return nil, fmt.Errorf("stheno: Feed: got %d tokens on top of %d, want at most %d in all", len(tokens), n, s.capacity)
+	}
+	if err := s.m.checkTokens("tokens", tokens, len(tokens)); err != nil {
+		return nil, err
+	}
+	logits, err := s.feed(tokens)
+	if err != nil {
+		if undo := s.Truncate(n); undo != nil {
+			return nil, fmt.Errorf("%w; and forgetting the tokens again: %w", err, undo)
+		}
+		return nil, err
+	}
+	return logits, nil
+}
+
+func (s *Session) feed(tokens []int) ([]float32, error) {
+	if len(tokens) == 1 {
+		return s.feedOne(tokens[0])
+	}
+	if s.past != nil && s.past.n > 0 { // Plain graphs of many tokens start from an empty cache
+		for _, id := range tokens[:len(tokens)-1] {
+			if _, err := s.feedOne(id); err != nil {
+				return nil, err
+			}
+		}
+		return s.feedOne(tokens[len(tokens)-1])
+	}
+	g, err := s.graph(len(tokens))
+	if err != nil {
+		return nil, err
+	}
+	defer g.Close()
+	return s.run(g, tokens)
+}
+
+func (s *Session) feedOne(token int) ([]float32, error) {
+	if s.decode == nil {
+		g, err := s.graph(1)
+		if err != nil {
+			return nil, err
+		}
+		s.decode = g
+	}
+	return s.run(s.decode, []int{token})
+}
+
+func (s *Session) graph(seq int) (*InferenceGraph, error) {
+	switch {
+	case s.past == nil:
+		return s.m.DecodeGraph(seq, s.caches)
+	case seq == 1:
+		return s.m.inference(plan{batch: 1, seq: 1, past: s.past, last: true}, Plain)
+	default:
+		return s.m.inference(plan{batch: 1, seq: seq, last: true}, Plain)
+	}
+}
+
+func (s *Session) run(g *InferenceGraph, tokens []int) ([]float32, error) {
+	out, err := g.Run(tokens, s.Len())
+	if err != nil {
+		return nil, err
+	}
+	if s.past != nil {
+		if err := s.past.add(g.t.(*plain).kv, len(tokens)); err != nil {
+			return nil, err
+		}
+	}
+	logits, ok := out.Data().([]float32)
+	if !ok {
+		return nil, fmt.Errorf("stheno: got logits of %v, want float32", out.Dtype())
+	}
+	return logits, nil
+}
+
+// Truncate forgets all but the first n tokens.
+func (s *Session) Truncate(n int) error {
+	if n < 0 || n > s.Len() {
+		return fmt.Errorf("stheno: Truncate: got %d tokens, want 0 to %d", n, s.Len())
+	}
+	if s.past != nil {
+		s.past.truncate(n)
+		return nil
+	}
+	for _, c := range s.caches {
+		if c.Len() < n { // the run failed before this layer
+			continue
+		}
+		if err := c.Truncate(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close frees the session's machine.
+func (s *Session) Close() error {
+	if s.decode == nil {
+		return nil
+	}
+	return s.decode.Close()
+}
