@@ -18,8 +18,10 @@ TEXT ·tile2AVX2(SB), NOSPLIT, $0-104
 	MOVQ alpha+88(FP), R10
 
 rows2:
-	CMPQ       AX, $0x06
-	JLT        rest3
+	CMPQ AX, $0x06
+	JLT  rest3
+
+	// 6 rows: sums = 0
 	MOVQ       CX, R11
 	LEAQ       (CX)(DX*2), R12
 	ADDQ       DX, R12
@@ -48,6 +50,7 @@ rows2:
 	SUBQ       $0x04, R14
 	JLT        few5
 
+	// sums += column p of A · row p of B, four p at a time
 loop4:
 	VMOVUPS      (R13), Y12
 	VMOVUPS      32(R13), Y13
@@ -176,6 +179,7 @@ one6:
 	JNZ          one6
 
 sums7:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store9
 	JEQ          add8
@@ -247,8 +251,10 @@ store9:
 	JMP     rows2
 
 rest3:
-	CMPQ       AX, $0x05
-	JNE        fewer10
+	CMPQ AX, $0x05
+	JNE  fewer10
+
+	// 5 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -273,6 +279,7 @@ rest3:
 	SUBQ       $0x04, R12
 	JLT        few12
 
+	// sums += column p of A · row p of B, four p at a time
 loop11:
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
@@ -386,6 +393,7 @@ one13:
 	JNZ          one13
 
 sums14:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store16
 	JEQ          add15
@@ -442,8 +450,10 @@ store16:
 	JMP     done1
 
 fewer10:
-	CMPQ       AX, $0x04
-	JNE        fewer17
+	CMPQ AX, $0x04
+	JNE  fewer17
+
+	// 4 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -465,6 +475,7 @@ fewer10:
 	SUBQ       $0x04, R12
 	JLT        few19
 
+	// sums += column p of A · row p of B, four p at a time
 loop18:
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
@@ -563,6 +574,7 @@ one20:
 	JNZ          one20
 
 sums21:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store23
 	JEQ          add22
@@ -610,8 +622,10 @@ store23:
 	JMP     done1
 
 fewer17:
-	CMPQ       AX, $0x03
-	JNE        fewer24
+	CMPQ AX, $0x03
+	JNE  fewer24
+
+	// 3 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -637,6 +651,7 @@ fewer17:
 	SUBQ       $0x04, SI
 	JLT        few26
 
+	// sums += column p of A · row p of B, four p at a time
 loop25:
 	VMOVUPS      (CX), Y12
 	VMOVUPS      32(CX), Y13
@@ -715,12 +730,14 @@ one27:
 	JNZ          one27
 
 sums28:
-	VADDPS       Y6, Y0, Y0
-	VADDPS       Y7, Y1, Y1
-	VADDPS       Y8, Y2, Y2
-	VADDPS       Y9, Y3, Y3
-	VADDPS       Y10, Y4, Y4
-	VADDPS       Y11, Y5, Y5
+	VADDPS Y6, Y0, Y0
+	VADDPS Y7, Y1, Y1
+	VADDPS Y8, Y2, Y2
+	VADDPS Y9, Y3, Y3
+	VADDPS Y10, Y4, Y4
+	VADDPS Y11, Y5, Y5
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store30
 	JEQ          add29
@@ -759,8 +776,10 @@ store30:
 	JMP     done1
 
 fewer24:
-	CMPQ       AX, $0x02
-	JNE        fewer31
+	CMPQ AX, $0x02
+	JNE  fewer31
+
+	// 2 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -781,6 +800,7 @@ fewer24:
 	SUBQ       $0x04, SI
 	JLT        few33
 
+	// sums += column p of A · row p of B, four p at a time
 loop32:
 	VMOVUPS      (CX), Y12
 	VMOVUPS      32(CX), Y13
@@ -844,10 +864,12 @@ one34:
 	JNZ          one34
 
 sums35:
-	VADDPS       Y4, Y0, Y0
-	VADDPS       Y5, Y1, Y1
-	VADDPS       Y6, Y2, Y2
-	VADDPS       Y7, Y3, Y3
+	VADDPS Y4, Y0, Y0
+	VADDPS Y5, Y1, Y1
+	VADDPS Y6, Y2, Y2
+	VADDPS Y7, Y3, Y3
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store37
 	JEQ          add36
@@ -877,8 +899,10 @@ store37:
 	JMP     done1
 
 fewer31:
-	CMPQ       AX, $0x01
-	JNE        fewer38
+	CMPQ AX, $0x01
+	JNE  fewer38
+
+	// 1 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -898,6 +922,7 @@ fewer31:
 	SUBQ       $0x04, DX
 	JLT        few40
 
+	// sums += column p of A · row p of B, four p at a time
 loop39:
 	VMOVUPS      (CX), Y12
 	VMOVUPS      32(CX), Y13
@@ -946,12 +971,14 @@ one41:
 	JNZ          one41
 
 sums42:
-	VADDPS       Y4, Y0, Y0
-	VADDPS       Y5, Y1, Y1
-	VADDPS       Y6, Y2, Y2
-	VADDPS       Y7, Y3, Y3
-	VADDPS       Y2, Y0, Y0
-	VADDPS       Y3, Y1, Y1
+	VADDPS Y4, Y0, Y0
+	VADDPS Y5, Y1, Y1
+	VADDPS Y6, Y2, Y2
+	VADDPS Y7, Y3, Y3
+	VADDPS Y2, Y0, Y0
+	VADDPS Y3, Y1, Y1
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store44
 	JEQ          add43
@@ -990,8 +1017,10 @@ TEXT ·tile1AVX2(SB), NOSPLIT, $0-104
 	MOVQ alpha+88(FP), R10
 
 rows46:
-	CMPQ       AX, $0x06
-	JLT        rest47
+	CMPQ AX, $0x06
+	JLT  rest47
+
+	// 6 rows: sums = 0
 	MOVQ       CX, R11
 	LEAQ       (CX)(DX*2), R12
 	ADDQ       DX, R12
@@ -1020,6 +1049,7 @@ rows46:
 	SUBQ       $0x04, R14
 	JLT        few49
 
+	// sums += column p of A · row p of B, four p at a time
 loop48:
 	VMOVUPS      (R13), Y12
 	ADDQ         DI, R13
@@ -1113,12 +1143,14 @@ one50:
 	JNZ          one50
 
 sums51:
-	VADDPS       Y6, Y0, Y0
-	VADDPS       Y7, Y1, Y1
-	VADDPS       Y8, Y2, Y2
-	VADDPS       Y9, Y3, Y3
-	VADDPS       Y10, Y4, Y4
-	VADDPS       Y11, Y5, Y5
+	VADDPS Y6, Y0, Y0
+	VADDPS Y7, Y1, Y1
+	VADDPS Y8, Y2, Y2
+	VADDPS Y9, Y3, Y3
+	VADDPS Y10, Y4, Y4
+	VADDPS Y11, Y5, Y5
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store53
 	JEQ          add52
@@ -1166,8 +1198,10 @@ store53:
 	JMP     rows46
 
 rest47:
-	CMPQ       AX, $0x05
-	JNE        fewer54
+	CMPQ AX, $0x05
+	JNE  fewer54
+
+	// 5 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -1192,6 +1226,7 @@ rest47:
 	SUBQ       $0x04, R12
 	JLT        few56
 
+	// sums += column p of A · row p of B, four p at a time
 loop55:
 	VMOVUPS      (SI), Y12
 	ADDQ         DI, SI
@@ -1275,11 +1310,13 @@ one57:
 	JNZ          one57
 
 sums58:
-	VADDPS       Y5, Y0, Y0
-	VADDPS       Y6, Y1, Y1
-	VADDPS       Y7, Y2, Y2
-	VADDPS       Y8, Y3, Y3
-	VADDPS       Y9, Y4, Y4
+	VADDPS Y5, Y0, Y0
+	VADDPS Y6, Y1, Y1
+	VADDPS Y7, Y2, Y2
+	VADDPS Y8, Y3, Y3
+	VADDPS Y9, Y4, Y4
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store60
 	JEQ          add59
@@ -1316,8 +1353,10 @@ store60:
 	JMP     done45
 
 fewer54:
-	CMPQ       AX, $0x04
-	JNE        fewer61
+	CMPQ AX, $0x04
+	JNE  fewer61
+
+	// 4 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -1339,6 +1378,7 @@ fewer54:
 	SUBQ       $0x04, R12
 	JLT        few63
 
+	// sums += column p of A · row p of B, four p at a time
 loop62:
 	VMOVUPS      (SI), Y12
 	ADDQ         DI, SI
@@ -1412,10 +1452,12 @@ one64:
 	JNZ          one64
 
 sums65:
-	VADDPS       Y4, Y0, Y0
-	VADDPS       Y5, Y1, Y1
-	VADDPS       Y6, Y2, Y2
-	VADDPS       Y7, Y3, Y3
+	VADDPS Y4, Y0, Y0
+	VADDPS Y5, Y1, Y1
+	VADDPS Y6, Y2, Y2
+	VADDPS Y7, Y3, Y3
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store67
 	JEQ          add66
@@ -1447,8 +1489,10 @@ store67:
 	JMP     done45
 
 fewer61:
-	CMPQ       AX, $0x03
-	JNE        fewer68
+	CMPQ AX, $0x03
+	JNE  fewer68
+
+	// 3 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -1474,6 +1518,7 @@ fewer61:
 	SUBQ       $0x04, SI
 	JLT        few70
 
+	// sums += column p of A · row p of B, four p at a time
 loop69:
 	VMOVUPS      (CX), Y12
 	ADDQ         DI, CX
@@ -1532,15 +1577,17 @@ one71:
 	JNZ          one71
 
 sums72:
-	VADDPS       Y6, Y0, Y0
-	VADDPS       Y7, Y1, Y1
-	VADDPS       Y8, Y2, Y2
-	VADDPS       Y9, Y3, Y3
-	VADDPS       Y10, Y4, Y4
-	VADDPS       Y11, Y5, Y5
-	VADDPS       Y3, Y0, Y0
-	VADDPS       Y4, Y1, Y1
-	VADDPS       Y5, Y2, Y2
+	VADDPS Y6, Y0, Y0
+	VADDPS Y7, Y1, Y1
+	VADDPS Y8, Y2, Y2
+	VADDPS Y9, Y3, Y3
+	VADDPS Y10, Y4, Y4
+	VADDPS Y11, Y5, Y5
+	VADDPS Y3, Y0, Y0
+	VADDPS Y4, Y1, Y1
+	VADDPS Y5, Y2, Y2
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store74
 	JEQ          add73
@@ -1567,8 +1614,10 @@ store74:
 	JMP     done45
 
 fewer68:
-	CMPQ       AX, $0x02
-	JNE        fewer75
+	CMPQ AX, $0x02
+	JNE  fewer75
+
+	// 2 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -1589,6 +1638,7 @@ fewer68:
 	SUBQ       $0x04, SI
 	JLT        few77
 
+	// sums += column p of A · row p of B, four p at a time
 loop76:
 	VMOVUPS      (CX), Y12
 	ADDQ         DI, CX
@@ -1637,12 +1687,14 @@ one78:
 	JNZ          one78
 
 sums79:
-	VADDPS       Y4, Y0, Y0
-	VADDPS       Y5, Y1, Y1
-	VADDPS       Y6, Y2, Y2
-	VADDPS       Y7, Y3, Y3
-	VADDPS       Y2, Y0, Y0
-	VADDPS       Y3, Y1, Y1
+	VADDPS Y4, Y0, Y0
+	VADDPS Y5, Y1, Y1
+	VADDPS Y6, Y2, Y2
+	VADDPS Y7, Y3, Y3
+	VADDPS Y2, Y0, Y0
+	VADDPS Y3, Y1, Y1
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store81
 	JEQ          add80
@@ -1664,8 +1716,10 @@ store81:
 	JMP     done45
 
 fewer75:
-	CMPQ       AX, $0x01
-	JNE        fewer82
+	CMPQ AX, $0x01
+	JNE  fewer82
+
+	// 1 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -1681,6 +1735,7 @@ fewer75:
 	SUBQ       $0x04, DX
 	JLT        few84
 
+	// sums += column p of A · row p of B, four p at a time
 loop83:
 	VMOVUPS      (CX), Y12
 	ADDQ         DI, CX
@@ -1719,9 +1774,11 @@ one85:
 	JNZ          one85
 
 sums86:
-	VADDPS       Y2, Y0, Y0
-	VADDPS       Y3, Y1, Y1
-	VADDPS       Y1, Y0, Y0
+	VADDPS Y2, Y0, Y0
+	VADDPS Y3, Y1, Y1
+	VADDPS Y1, Y0, Y0
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store88
 	JEQ          add87
@@ -1761,8 +1818,10 @@ TEXT ·tile1mAVX2(SB), NOSPLIT, $0-104
 	VMOVUPS (R12), Y13
 
 rows90:
-	CMPQ       AX, $0x06
-	JLT        rest91
+	CMPQ AX, $0x06
+	JLT  rest91
+
+	// 6 rows: sums = 0
 	MOVQ       CX, R11
 	LEAQ       (CX)(DX*2), R12
 	ADDQ       DX, R12
@@ -1791,6 +1850,7 @@ rows90:
 	SUBQ       $0x04, R14
 	JLT        few93
 
+	// sums += column p of A · row p of B, four p at a time
 loop92:
 	VMASKMOVPS   (R13), Y13, Y12
 	ADDQ         DI, R13
@@ -1884,12 +1944,14 @@ one94:
 	JNZ          one94
 
 sums95:
-	VADDPS       Y6, Y0, Y0
-	VADDPS       Y7, Y1, Y1
-	VADDPS       Y8, Y2, Y2
-	VADDPS       Y9, Y3, Y3
-	VADDPS       Y10, Y4, Y4
-	VADDPS       Y11, Y5, Y5
+	VADDPS Y6, Y0, Y0
+	VADDPS Y7, Y1, Y1
+	VADDPS Y8, Y2, Y2
+	VADDPS Y9, Y3, Y3
+	VADDPS Y10, Y4, Y4
+	VADDPS Y11, Y5, Y5
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store97
 	JEQ          add96
@@ -1943,8 +2005,10 @@ store97:
 	JMP        rows90
 
 rest91:
-	CMPQ       AX, $0x05
-	JNE        fewer98
+	CMPQ AX, $0x05
+	JNE  fewer98
+
+	// 5 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -1969,6 +2033,7 @@ rest91:
 	SUBQ       $0x04, R12
 	JLT        few100
 
+	// sums += column p of A · row p of B, four p at a time
 loop99:
 	VMASKMOVPS   (SI), Y13, Y12
 	ADDQ         DI, SI
@@ -2052,11 +2117,13 @@ one101:
 	JNZ          one101
 
 sums102:
-	VADDPS       Y5, Y0, Y0
-	VADDPS       Y6, Y1, Y1
-	VADDPS       Y7, Y2, Y2
-	VADDPS       Y8, Y3, Y3
-	VADDPS       Y9, Y4, Y4
+	VADDPS Y5, Y0, Y0
+	VADDPS Y6, Y1, Y1
+	VADDPS Y7, Y2, Y2
+	VADDPS Y8, Y3, Y3
+	VADDPS Y9, Y4, Y4
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store104
 	JEQ          add103
@@ -2098,8 +2165,10 @@ store104:
 	JMP        done89
 
 fewer98:
-	CMPQ       AX, $0x04
-	JNE        fewer105
+	CMPQ AX, $0x04
+	JNE  fewer105
+
+	// 4 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -2121,6 +2190,7 @@ fewer98:
 	SUBQ       $0x04, R12
 	JLT        few107
 
+	// sums += column p of A · row p of B, four p at a time
 loop106:
 	VMASKMOVPS   (SI), Y13, Y12
 	ADDQ         DI, SI
@@ -2194,10 +2264,12 @@ one108:
 	JNZ          one108
 
 sums109:
-	VADDPS       Y4, Y0, Y0
-	VADDPS       Y5, Y1, Y1
-	VADDPS       Y6, Y2, Y2
-	VADDPS       Y7, Y3, Y3
+	VADDPS Y4, Y0, Y0
+	VADDPS Y5, Y1, Y1
+	VADDPS Y6, Y2, Y2
+	VADDPS Y7, Y3, Y3
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store111
 	JEQ          add110
@@ -2233,8 +2305,10 @@ store111:
 	JMP        done89
 
 fewer105:
-	CMPQ       AX, $0x03
-	JNE        fewer112
+	CMPQ AX, $0x03
+	JNE  fewer112
+
+	// 3 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -2260,6 +2334,7 @@ fewer105:
 	SUBQ       $0x04, SI
 	JLT        few114
 
+	// sums += column p of A · row p of B, four p at a time
 loop113:
 	VMASKMOVPS   (CX), Y13, Y12
 	ADDQ         DI, CX
@@ -2318,15 +2393,17 @@ one115:
 	JNZ          one115
 
 sums116:
-	VADDPS       Y6, Y0, Y0
-	VADDPS       Y7, Y1, Y1
-	VADDPS       Y8, Y2, Y2
-	VADDPS       Y9, Y3, Y3
-	VADDPS       Y10, Y4, Y4
-	VADDPS       Y11, Y5, Y5
-	VADDPS       Y3, Y0, Y0
-	VADDPS       Y4, Y1, Y1
-	VADDPS       Y5, Y2, Y2
+	VADDPS Y6, Y0, Y0
+	VADDPS Y7, Y1, Y1
+	VADDPS Y8, Y2, Y2
+	VADDPS Y9, Y3, Y3
+	VADDPS Y10, Y4, Y4
+	VADDPS Y11, Y5, Y5
+	VADDPS Y3, Y0, Y0
+	VADDPS Y4, Y1, Y1
+	VADDPS Y5, Y2, Y2
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store118
 	JEQ          add117
@@ -2356,8 +2433,10 @@ store118:
 	JMP        done89
 
 fewer112:
-	CMPQ       AX, $0x02
-	JNE        fewer119
+	CMPQ AX, $0x02
+	JNE  fewer119
+
+	// 2 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -2378,6 +2457,7 @@ fewer112:
 	SUBQ       $0x04, SI
 	JLT        few121
 
+	// sums += column p of A · row p of B, four p at a time
 loop120:
 	VMASKMOVPS   (CX), Y13, Y12
 	ADDQ         DI, CX
@@ -2426,12 +2506,14 @@ one122:
 	JNZ          one122
 
 sums123:
-	VADDPS       Y4, Y0, Y0
-	VADDPS       Y5, Y1, Y1
-	VADDPS       Y6, Y2, Y2
-	VADDPS       Y7, Y3, Y3
-	VADDPS       Y2, Y0, Y0
-	VADDPS       Y3, Y1, Y1
+	VADDPS Y4, Y0, Y0
+	VADDPS Y5, Y1, Y1
+	VADDPS Y6, Y2, Y2
+	VADDPS Y7, Y3, Y3
+	VADDPS Y2, Y0, Y0
+	VADDPS Y3, Y1, Y1
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store125
 	JEQ          add124
@@ -2455,8 +2537,10 @@ store125:
 	JMP        done89
 
 fewer119:
-	CMPQ       AX, $0x01
-	JNE        fewer126
+	CMPQ AX, $0x01
+	JNE  fewer126
+
+	// 1 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -2472,6 +2556,7 @@ fewer119:
 	SUBQ       $0x04, DX
 	JLT        few128
 
+	// sums += column p of A · row p of B, four p at a time
 loop127:
 	VMASKMOVPS   (CX), Y13, Y12
 	ADDQ         DI, CX
@@ -2510,9 +2595,11 @@ one129:
 	JNZ          one129
 
 sums130:
-	VADDPS       Y2, Y0, Y0
-	VADDPS       Y3, Y1, Y1
-	VADDPS       Y1, Y0, Y0
+	VADDPS Y2, Y0, Y0
+	VADDPS Y3, Y1, Y1
+	VADDPS Y1, Y0, Y0
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store132
 	JEQ          add131

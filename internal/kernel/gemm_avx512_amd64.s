@@ -18,8 +18,10 @@ TEXT ·tile4AVX512(SB), NOSPLIT, $0-104
 	MOVQ alpha+88(FP), R10
 
 rows2:
-	CMPQ       AX, $0x06
-	JLT        rest3
+	CMPQ AX, $0x06
+	JLT  rest3
+
+	// 6 rows: sums = 0
 	MOVQ       CX, R11
 	LEAQ       (CX)(DX*2), R12
 	ADDQ       DX, R12
@@ -78,6 +80,7 @@ rows2:
 	SUBQ       $0x04, R14
 	JLT        few5
 
+	// sums += column p of A · row p of B, four p at a time
 loop4:
 	VMOVUPS      (R13), Z24
 	VMOVUPS      64(R13), Z25
@@ -276,6 +279,7 @@ one6:
 	JNZ          one6
 
 sums7:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store9
 	JEQ          add8
@@ -395,8 +399,10 @@ store9:
 	JMP     rows2
 
 rest3:
-	CMPQ       AX, $0x05
-	JNE        fewer10
+	CMPQ AX, $0x05
+	JNE  fewer10
+
+	// 5 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -446,6 +452,7 @@ rest3:
 	SUBQ       $0x04, R12
 	JLT        few12
 
+	// sums += column p of A · row p of B, four p at a time
 loop11:
 	VMOVUPS      (SI), Z24
 	VMOVUPS      64(SI), Z25
@@ -619,6 +626,7 @@ one13:
 	JNZ          one13
 
 sums14:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store16
 	JEQ          add15
@@ -715,8 +723,10 @@ store16:
 	JMP     done1
 
 fewer10:
-	CMPQ       AX, $0x04
-	JNE        fewer17
+	CMPQ AX, $0x04
+	JNE  fewer17
+
+	// 4 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -758,6 +768,7 @@ fewer10:
 	SUBQ       $0x04, R12
 	JLT        few19
 
+	// sums += column p of A · row p of B, four p at a time
 loop18:
 	VMOVUPS      (SI), Z24
 	VMOVUPS      64(SI), Z25
@@ -906,6 +917,7 @@ one20:
 	JNZ          one20
 
 sums21:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store23
 	JEQ          add22
@@ -985,8 +997,10 @@ store23:
 	JMP     done1
 
 fewer17:
-	CMPQ       AX, $0x03
-	JNE        fewer24
+	CMPQ AX, $0x03
+	JNE  fewer24
+
+	// 3 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -1021,6 +1035,7 @@ fewer17:
 	SUBQ       $0x04, SI
 	JLT        few26
 
+	// sums += column p of A · row p of B, four p at a time
 loop25:
 	VMOVUPS      (CX), Z24
 	VMOVUPS      64(CX), Z25
@@ -1139,6 +1154,7 @@ one27:
 	JNZ          one27
 
 sums28:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store30
 	JEQ          add29
@@ -1201,8 +1217,10 @@ store30:
 	JMP     done1
 
 fewer24:
-	CMPQ       AX, $0x02
-	JNE        fewer31
+	CMPQ AX, $0x02
+	JNE  fewer31
+
+	// 2 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -1229,6 +1247,7 @@ fewer24:
 	SUBQ       $0x04, SI
 	JLT        few33
 
+	// sums += column p of A · row p of B, four p at a time
 loop32:
 	VMOVUPS      (CX), Z24
 	VMOVUPS      64(CX), Z25
@@ -1322,6 +1341,7 @@ one34:
 	JNZ          one34
 
 sums35:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store37
 	JEQ          add36
@@ -1367,8 +1387,10 @@ store37:
 	JMP     done1
 
 fewer31:
-	CMPQ       AX, $0x01
-	JNE        fewer38
+	CMPQ AX, $0x01
+	JNE  fewer38
+
+	// 1 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -1391,6 +1413,7 @@ fewer31:
 	SUBQ       $0x04, DX
 	JLT        few40
 
+	// sums += column p of A · row p of B, four p at a time
 loop39:
 	VMOVUPS      (CX), Z24
 	VMOVUPS      64(CX), Z25
@@ -1459,10 +1482,12 @@ one41:
 	JNZ          one41
 
 sums42:
-	VADDPS       Z4, Z0, Z0
-	VADDPS       Z5, Z1, Z1
-	VADDPS       Z6, Z2, Z2
-	VADDPS       Z7, Z3, Z3
+	VADDPS Z4, Z0, Z0
+	VADDPS Z5, Z1, Z1
+	VADDPS Z6, Z2, Z2
+	VADDPS Z7, Z3, Z3
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store44
 	JEQ          add43
@@ -1514,8 +1539,10 @@ TEXT ·tile4mAVX512(SB), NOSPLIT, $0-104
 	KMOVW R12, K1
 
 rows46:
-	CMPQ       AX, $0x06
-	JLT        rest47
+	CMPQ AX, $0x06
+	JLT  rest47
+
+	// 6 rows: sums = 0
 	MOVQ       CX, R11
 	LEAQ       (CX)(DX*2), R12
 	ADDQ       DX, R12
@@ -1574,6 +1601,7 @@ rows46:
 	SUBQ       $0x04, R14
 	JLT        few49
 
+	// sums += column p of A · row p of B, four p at a time
 loop48:
 	VMOVUPS      (R13), Z24
 	VMOVUPS      64(R13), Z25
@@ -1772,6 +1800,7 @@ one50:
 	JNZ          one50
 
 sums51:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store53
 	JEQ          add52
@@ -1897,8 +1926,10 @@ store53:
 	JMP     rows46
 
 rest47:
-	CMPQ       AX, $0x05
-	JNE        fewer54
+	CMPQ AX, $0x05
+	JNE  fewer54
+
+	// 5 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -1948,6 +1979,7 @@ rest47:
 	SUBQ       $0x04, R12
 	JLT        few56
 
+	// sums += column p of A · row p of B, four p at a time
 loop55:
 	VMOVUPS      (SI), Z24
 	VMOVUPS      64(SI), Z25
@@ -2121,6 +2153,7 @@ one57:
 	JNZ          one57
 
 sums58:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store60
 	JEQ          add59
@@ -2222,8 +2255,10 @@ store60:
 	JMP     done45
 
 fewer54:
-	CMPQ       AX, $0x04
-	JNE        fewer61
+	CMPQ AX, $0x04
+	JNE  fewer61
+
+	// 4 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -2265,6 +2300,7 @@ fewer54:
 	SUBQ       $0x04, R12
 	JLT        few63
 
+	// sums += column p of A · row p of B, four p at a time
 loop62:
 	VMOVUPS      (SI), Z24
 	VMOVUPS      64(SI), Z25
@@ -2413,6 +2449,7 @@ one64:
 	JNZ          one64
 
 sums65:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store67
 	JEQ          add66
@@ -2496,8 +2533,10 @@ store67:
 	JMP     done45
 
 fewer61:
-	CMPQ       AX, $0x03
-	JNE        fewer68
+	CMPQ AX, $0x03
+	JNE  fewer68
+
+	// 3 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -2532,6 +2571,7 @@ fewer61:
 	SUBQ       $0x04, SI
 	JLT        few70
 
+	// sums += column p of A · row p of B, four p at a time
 loop69:
 	VMOVUPS      (CX), Z24
 	VMOVUPS      64(CX), Z25
@@ -2650,6 +2690,7 @@ one71:
 	JNZ          one71
 
 sums72:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store74
 	JEQ          add73
@@ -2715,8 +2756,10 @@ store74:
 	JMP     done45
 
 fewer68:
-	CMPQ       AX, $0x02
-	JNE        fewer75
+	CMPQ AX, $0x02
+	JNE  fewer75
+
+	// 2 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -2743,6 +2786,7 @@ fewer68:
 	SUBQ       $0x04, SI
 	JLT        few77
 
+	// sums += column p of A · row p of B, four p at a time
 loop76:
 	VMOVUPS      (CX), Z24
 	VMOVUPS      64(CX), Z25
@@ -2836,6 +2880,7 @@ one78:
 	JNZ          one78
 
 sums79:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store81
 	JEQ          add80
@@ -2883,8 +2928,10 @@ store81:
 	JMP     done45
 
 fewer75:
-	CMPQ       AX, $0x01
-	JNE        fewer82
+	CMPQ AX, $0x01
+	JNE  fewer82
+
+	// 1 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -2907,6 +2954,7 @@ fewer75:
 	SUBQ       $0x04, DX
 	JLT        few84
 
+	// sums += column p of A · row p of B, four p at a time
 loop83:
 	VMOVUPS      (CX), Z24
 	VMOVUPS      64(CX), Z25
@@ -2975,10 +3023,12 @@ one85:
 	JNZ          one85
 
 sums86:
-	VADDPS       Z4, Z0, Z0
-	VADDPS       Z5, Z1, Z1
-	VADDPS       Z6, Z2, Z2
-	VADDPS       Z7, Z3, Z3
+	VADDPS Z4, Z0, Z0
+	VADDPS Z5, Z1, Z1
+	VADDPS Z6, Z2, Z2
+	VADDPS Z7, Z3, Z3
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store88
 	JEQ          add87
@@ -3031,8 +3081,10 @@ TEXT ·tile3mAVX512(SB), NOSPLIT, $0-104
 	KMOVW R12, K1
 
 rows90:
-	CMPQ       AX, $0x06
-	JLT        rest91
+	CMPQ AX, $0x06
+	JLT  rest91
+
+	// 6 rows: sums = 0
 	MOVQ       CX, R11
 	LEAQ       (CX)(DX*2), R12
 	ADDQ       DX, R12
@@ -3079,6 +3131,7 @@ rows90:
 	SUBQ       $0x04, R14
 	JLT        few93
 
+	// sums += column p of A · row p of B, four p at a time
 loop92:
 	VMOVUPS      (R13), Z24
 	VMOVUPS      64(R13), Z25
@@ -3242,6 +3295,7 @@ one94:
 	JNZ          one94
 
 sums95:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store97
 	JEQ          add96
@@ -3343,8 +3397,10 @@ store97:
 	JMP     rows90
 
 rest91:
-	CMPQ       AX, $0x05
-	JNE        fewer98
+	CMPQ AX, $0x05
+	JNE  fewer98
+
+	// 5 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -3384,6 +3440,7 @@ rest91:
 	SUBQ       $0x04, R12
 	JLT        few100
 
+	// sums += column p of A · row p of B, four p at a time
 loop99:
 	VMOVUPS      (SI), Z24
 	VMOVUPS      64(SI), Z25
@@ -3527,6 +3584,7 @@ one101:
 	JNZ          one101
 
 sums102:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store104
 	JEQ          add103
@@ -3608,8 +3666,10 @@ store104:
 	JMP     done89
 
 fewer98:
-	CMPQ       AX, $0x04
-	JNE        fewer105
+	CMPQ AX, $0x04
+	JNE  fewer105
+
+	// 4 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -3643,6 +3703,7 @@ fewer98:
 	SUBQ       $0x04, R12
 	JLT        few107
 
+	// sums += column p of A · row p of B, four p at a time
 loop106:
 	VMOVUPS      (SI), Z24
 	VMOVUPS      64(SI), Z25
@@ -3766,6 +3827,7 @@ one108:
 	JNZ          one108
 
 sums109:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store111
 	JEQ          add110
@@ -3833,8 +3895,10 @@ store111:
 	JMP     done89
 
 fewer105:
-	CMPQ       AX, $0x03
-	JNE        fewer112
+	CMPQ AX, $0x03
+	JNE  fewer112
+
+	// 3 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -3863,6 +3927,7 @@ fewer105:
 	SUBQ       $0x04, SI
 	JLT        few114
 
+	// sums += column p of A · row p of B, four p at a time
 loop113:
 	VMOVUPS      (CX), Z24
 	VMOVUPS      64(CX), Z25
@@ -3961,6 +4026,7 @@ one115:
 	JNZ          one115
 
 sums116:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store118
 	JEQ          add117
@@ -4014,8 +4080,10 @@ store118:
 	JMP     done89
 
 fewer112:
-	CMPQ       AX, $0x02
-	JNE        fewer119
+	CMPQ AX, $0x02
+	JNE  fewer119
+
+	// 2 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -4044,6 +4112,7 @@ fewer112:
 	SUBQ       $0x04, SI
 	JLT        few121
 
+	// sums += column p of A · row p of B, four p at a time
 loop120:
 	VMOVUPS      (CX), Z24
 	VMOVUPS      64(CX), Z25
@@ -4122,12 +4191,14 @@ one122:
 	JNZ          one122
 
 sums123:
-	VADDPS       Z6, Z0, Z0
-	VADDPS       Z7, Z1, Z1
-	VADDPS       Z8, Z2, Z2
-	VADDPS       Z9, Z3, Z3
-	VADDPS       Z10, Z4, Z4
-	VADDPS       Z11, Z5, Z5
+	VADDPS Z6, Z0, Z0
+	VADDPS Z7, Z1, Z1
+	VADDPS Z8, Z2, Z2
+	VADDPS Z9, Z3, Z3
+	VADDPS Z10, Z4, Z4
+	VADDPS Z11, Z5, Z5
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store125
 	JEQ          add124
@@ -4167,8 +4238,10 @@ store125:
 	JMP     done89
 
 fewer119:
-	CMPQ       AX, $0x01
-	JNE        fewer126
+	CMPQ AX, $0x01
+	JNE  fewer126
+
+	// 1 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -4194,6 +4267,7 @@ fewer119:
 	SUBQ       $0x04, DX
 	JLT        few128
 
+	// sums += column p of A · row p of B, four p at a time
 loop127:
 	VMOVUPS      (CX), Z24
 	VMOVUPS      64(CX), Z25
@@ -4252,15 +4326,17 @@ one129:
 	JNZ          one129
 
 sums130:
-	VADDPS       Z6, Z0, Z0
-	VADDPS       Z7, Z1, Z1
-	VADDPS       Z8, Z2, Z2
-	VADDPS       Z9, Z3, Z3
-	VADDPS       Z10, Z4, Z4
-	VADDPS       Z11, Z5, Z5
-	VADDPS       Z3, Z0, Z0
-	VADDPS       Z4, Z1, Z1
-	VADDPS       Z5, Z2, Z2
+	VADDPS Z6, Z0, Z0
+	VADDPS Z7, Z1, Z1
+	VADDPS Z8, Z2, Z2
+	VADDPS Z9, Z3, Z3
+	VADDPS Z10, Z4, Z4
+	VADDPS Z11, Z5, Z5
+	VADDPS Z3, Z0, Z0
+	VADDPS Z4, Z1, Z1
+	VADDPS Z5, Z2, Z2
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store132
 	JEQ          add131
@@ -4309,8 +4385,10 @@ TEXT ·tile2mAVX512(SB), NOSPLIT, $0-104
 	KMOVW R12, K1
 
 rows134:
-	CMPQ       AX, $0x06
-	JLT        rest135
+	CMPQ AX, $0x06
+	JLT  rest135
+
+	// 6 rows: sums = 0
 	MOVQ       CX, R11
 	LEAQ       (CX)(DX*2), R12
 	ADDQ       DX, R12
@@ -4345,6 +4423,7 @@ rows134:
 	SUBQ       $0x04, R14
 	JLT        few137
 
+	// sums += column p of A · row p of B, four p at a time
 loop136:
 	VMOVUPS      (R13), Z24
 	VMOVUPS.Z    64(R13), K1, Z25
@@ -4473,6 +4552,7 @@ one138:
 	JNZ          one138
 
 sums139:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store141
 	JEQ          add140
@@ -4550,8 +4630,10 @@ store141:
 	JMP     rows134
 
 rest135:
-	CMPQ       AX, $0x05
-	JNE        fewer142
+	CMPQ AX, $0x05
+	JNE  fewer142
+
+	// 5 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -4581,6 +4663,7 @@ rest135:
 	SUBQ       $0x04, R12
 	JLT        few144
 
+	// sums += column p of A · row p of B, four p at a time
 loop143:
 	VMOVUPS      (SI), Z24
 	VMOVUPS.Z    64(SI), K1, Z25
@@ -4694,6 +4777,7 @@ one145:
 	JNZ          one145
 
 sums146:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store148
 	JEQ          add147
@@ -4755,8 +4839,10 @@ store148:
 	JMP     done133
 
 fewer142:
-	CMPQ       AX, $0x04
-	JNE        fewer149
+	CMPQ AX, $0x04
+	JNE  fewer149
+
+	// 4 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -4782,6 +4868,7 @@ fewer142:
 	SUBQ       $0x04, R12
 	JLT        few151
 
+	// sums += column p of A · row p of B, four p at a time
 loop150:
 	VMOVUPS      (SI), Z24
 	VMOVUPS.Z    64(SI), K1, Z25
@@ -4880,6 +4967,7 @@ one152:
 	JNZ          one152
 
 sums153:
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store155
 	JEQ          add154
@@ -4931,8 +5019,10 @@ store155:
 	JMP     done133
 
 fewer149:
-	CMPQ       AX, $0x03
-	JNE        fewer156
+	CMPQ AX, $0x03
+	JNE  fewer156
+
+	// 3 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -4961,6 +5051,7 @@ fewer149:
 	SUBQ       $0x04, SI
 	JLT        few158
 
+	// sums += column p of A · row p of B, four p at a time
 loop157:
 	VMOVUPS      (CX), Z24
 	VMOVUPS.Z    64(CX), K1, Z25
@@ -5039,12 +5130,14 @@ one159:
 	JNZ          one159
 
 sums160:
-	VADDPS       Z6, Z0, Z0
-	VADDPS       Z7, Z1, Z1
-	VADDPS       Z8, Z2, Z2
-	VADDPS       Z9, Z3, Z3
-	VADDPS       Z10, Z4, Z4
-	VADDPS       Z11, Z5, Z5
+	VADDPS Z6, Z0, Z0
+	VADDPS Z7, Z1, Z1
+	VADDPS Z8, Z2, Z2
+	VADDPS Z9, Z3, Z3
+	VADDPS Z10, Z4, Z4
+	VADDPS Z11, Z5, Z5
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store162
 	JEQ          add161
@@ -5086,8 +5179,10 @@ store162:
 	JMP     done133
 
 fewer156:
-	CMPQ       AX, $0x02
-	JNE        fewer163
+	CMPQ AX, $0x02
+	JNE  fewer163
+
+	// 2 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -5110,6 +5205,7 @@ fewer156:
 	SUBQ       $0x04, SI
 	JLT        few165
 
+	// sums += column p of A · row p of B, four p at a time
 loop164:
 	VMOVUPS      (CX), Z24
 	VMOVUPS.Z    64(CX), K1, Z25
@@ -5173,10 +5269,12 @@ one166:
 	JNZ          one166
 
 sums167:
-	VADDPS       Z4, Z0, Z0
-	VADDPS       Z5, Z1, Z1
-	VADDPS       Z6, Z2, Z2
-	VADDPS       Z7, Z3, Z3
+	VADDPS Z4, Z0, Z0
+	VADDPS Z5, Z1, Z1
+	VADDPS Z6, Z2, Z2
+	VADDPS Z7, Z3, Z3
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store169
 	JEQ          add168
@@ -5208,8 +5306,10 @@ store169:
 	JMP     done133
 
 fewer163:
-	CMPQ       AX, $0x01
-	JNE        fewer170
+	CMPQ AX, $0x01
+	JNE  fewer170
+
+	// 1 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -5230,6 +5330,7 @@ fewer163:
 	SUBQ       $0x04, DX
 	JLT        few172
 
+	// sums += column p of A · row p of B, four p at a time
 loop171:
 	VMOVUPS      (CX), Z24
 	VMOVUPS.Z    64(CX), K1, Z25
@@ -5278,12 +5379,14 @@ one173:
 	JNZ          one173
 
 sums174:
-	VADDPS       Z4, Z0, Z0
-	VADDPS       Z5, Z1, Z1
-	VADDPS       Z6, Z2, Z2
-	VADDPS       Z7, Z3, Z3
-	VADDPS       Z2, Z0, Z0
-	VADDPS       Z3, Z1, Z1
+	VADDPS Z4, Z0, Z0
+	VADDPS Z5, Z1, Z1
+	VADDPS Z6, Z2, Z2
+	VADDPS Z7, Z3, Z3
+	VADDPS Z2, Z0, Z0
+	VADDPS Z3, Z1, Z1
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store176
 	JEQ          add175
@@ -5328,8 +5431,10 @@ TEXT ·tile1mAVX512(SB), NOSPLIT, $0-104
 	KMOVW R12, K1
 
 rows178:
-	CMPQ       AX, $0x06
-	JLT        rest179
+	CMPQ AX, $0x06
+	JLT  rest179
+
+	// 6 rows: sums = 0
 	MOVQ       CX, R11
 	LEAQ       (CX)(DX*2), R12
 	ADDQ       DX, R12
@@ -5358,6 +5463,7 @@ rows178:
 	SUBQ       $0x04, R14
 	JLT        few181
 
+	// sums += column p of A · row p of B, four p at a time
 loop180:
 	VMOVUPS.Z    (R13), K1, Z24
 	ADDQ         DI, R13
@@ -5451,12 +5557,14 @@ one182:
 	JNZ          one182
 
 sums183:
-	VADDPS       Z6, Z0, Z0
-	VADDPS       Z7, Z1, Z1
-	VADDPS       Z8, Z2, Z2
-	VADDPS       Z9, Z3, Z3
-	VADDPS       Z10, Z4, Z4
-	VADDPS       Z11, Z5, Z5
+	VADDPS Z6, Z0, Z0
+	VADDPS Z7, Z1, Z1
+	VADDPS Z8, Z2, Z2
+	VADDPS Z9, Z3, Z3
+	VADDPS Z10, Z4, Z4
+	VADDPS Z11, Z5, Z5
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store185
 	JEQ          add184
@@ -5510,8 +5618,10 @@ store185:
 	JMP     rows178
 
 rest179:
-	CMPQ       AX, $0x05
-	JNE        fewer186
+	CMPQ AX, $0x05
+	JNE  fewer186
+
+	// 5 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -5536,6 +5646,7 @@ rest179:
 	SUBQ       $0x04, R12
 	JLT        few188
 
+	// sums += column p of A · row p of B, four p at a time
 loop187:
 	VMOVUPS.Z    (SI), K1, Z24
 	ADDQ         DI, SI
@@ -5619,11 +5730,13 @@ one189:
 	JNZ          one189
 
 sums190:
-	VADDPS       Z5, Z0, Z0
-	VADDPS       Z6, Z1, Z1
-	VADDPS       Z7, Z2, Z2
-	VADDPS       Z8, Z3, Z3
-	VADDPS       Z9, Z4, Z4
+	VADDPS Z5, Z0, Z0
+	VADDPS Z6, Z1, Z1
+	VADDPS Z7, Z2, Z2
+	VADDPS Z8, Z3, Z3
+	VADDPS Z9, Z4, Z4
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store192
 	JEQ          add191
@@ -5665,8 +5778,10 @@ store192:
 	JMP     done177
 
 fewer186:
-	CMPQ       AX, $0x04
-	JNE        fewer193
+	CMPQ AX, $0x04
+	JNE  fewer193
+
+	// 4 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -5688,6 +5803,7 @@ fewer186:
 	SUBQ       $0x04, R12
 	JLT        few195
 
+	// sums += column p of A · row p of B, four p at a time
 loop194:
 	VMOVUPS.Z    (SI), K1, Z24
 	ADDQ         DI, SI
@@ -5761,10 +5877,12 @@ one196:
 	JNZ          one196
 
 sums197:
-	VADDPS       Z4, Z0, Z0
-	VADDPS       Z5, Z1, Z1
-	VADDPS       Z6, Z2, Z2
-	VADDPS       Z7, Z3, Z3
+	VADDPS Z4, Z0, Z0
+	VADDPS Z5, Z1, Z1
+	VADDPS Z6, Z2, Z2
+	VADDPS Z7, Z3, Z3
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store199
 	JEQ          add198
@@ -5800,8 +5918,10 @@ store199:
 	JMP     done177
 
 fewer193:
-	CMPQ       AX, $0x03
-	JNE        fewer200
+	CMPQ AX, $0x03
+	JNE  fewer200
+
+	// 3 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -5827,6 +5947,7 @@ fewer193:
 	SUBQ       $0x04, SI
 	JLT        few202
 
+	// sums += column p of A · row p of B, four p at a time
 loop201:
 	VMOVUPS.Z    (CX), K1, Z24
 	ADDQ         DI, CX
@@ -5885,15 +6006,17 @@ one203:
 	JNZ          one203
 
 sums204:
-	VADDPS       Z6, Z0, Z0
-	VADDPS       Z7, Z1, Z1
-	VADDPS       Z8, Z2, Z2
-	VADDPS       Z9, Z3, Z3
-	VADDPS       Z10, Z4, Z4
-	VADDPS       Z11, Z5, Z5
-	VADDPS       Z3, Z0, Z0
-	VADDPS       Z4, Z1, Z1
-	VADDPS       Z5, Z2, Z2
+	VADDPS Z6, Z0, Z0
+	VADDPS Z7, Z1, Z1
+	VADDPS Z8, Z2, Z2
+	VADDPS Z9, Z3, Z3
+	VADDPS Z10, Z4, Z4
+	VADDPS Z11, Z5, Z5
+	VADDPS Z3, Z0, Z0
+	VADDPS Z4, Z1, Z1
+	VADDPS Z5, Z2, Z2
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store206
 	JEQ          add205
@@ -5923,8 +6046,10 @@ store206:
 	JMP     done177
 
 fewer200:
-	CMPQ       AX, $0x02
-	JNE        fewer207
+	CMPQ AX, $0x02
+	JNE  fewer207
+
+	// 2 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -5945,6 +6070,7 @@ fewer200:
 	SUBQ       $0x04, SI
 	JLT        few209
 
+	// sums += column p of A · row p of B, four p at a time
 loop208:
 	VMOVUPS.Z    (CX), K1, Z24
 	ADDQ         DI, CX
@@ -5993,12 +6119,14 @@ one210:
 	JNZ          one210
 
 sums211:
-	VADDPS       Z4, Z0, Z0
-	VADDPS       Z5, Z1, Z1
-	VADDPS       Z6, Z2, Z2
-	VADDPS       Z7, Z3, Z3
-	VADDPS       Z2, Z0, Z0
-	VADDPS       Z3, Z1, Z1
+	VADDPS Z4, Z0, Z0
+	VADDPS Z5, Z1, Z1
+	VADDPS Z6, Z2, Z2
+	VADDPS Z7, Z3, Z3
+	VADDPS Z2, Z0, Z0
+	VADDPS Z3, Z1, Z1
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store213
 	JEQ          add212
@@ -6022,8 +6150,10 @@ store213:
 	JMP     done177
 
 fewer207:
-	CMPQ       AX, $0x01
-	JNE        fewer214
+	CMPQ AX, $0x01
+	JNE  fewer214
+
+	// 1 rows: sums = 0
 	MOVQ       CX, AX
 	LEAQ       (CX)(DX*2), CX
 	ADDQ       DX, CX
@@ -6039,6 +6169,7 @@ fewer207:
 	SUBQ       $0x04, DX
 	JLT        few216
 
+	// sums += column p of A · row p of B, four p at a time
 loop215:
 	VMOVUPS.Z    (CX), K1, Z24
 	ADDQ         DI, CX
@@ -6077,9 +6208,11 @@ one217:
 	JNZ          one217
 
 sums218:
-	VADDPS       Z2, Z0, Z0
-	VADDPS       Z3, Z1, Z1
-	VADDPS       Z1, Z0, Z0
+	VADDPS Z2, Z0, Z0
+	VADDPS Z3, Z1, Z1
+	VADDPS Z1, Z0, Z0
+
+	// C = sums, C + sums or alpha·C + sums
 	CMPQ         mode+80(FP), $0x01
 	JLT          store220
 	JEQ          add219

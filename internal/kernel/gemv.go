@@ -5,14 +5,17 @@ import "stheno/internal/parallel"
 // The largest numbers of rows of A for which a product goes row by row: it then reads B in the order of memory and once.
 // More rows are worth the short lines in which tiles read B, or the copy that turns its columns into rows.
 const (
-	gemvRowsAxpy = 2 // B with contiguous rows
 	gemvRowsDot  = 5 // B with contiguous columns
+	gemvRowsAxpy = 2 // B with contiguous rows, from the cache
+	gemvRowsCold = 5 // B with contiguous rows, of more than gemvCold elements
+	gemvCold     = 1 << 19
 )
 
 // Bounds of a piece of B that all rows of A pass over before the next.
 const (
-	gemvBlock = 1 << 15 // elements: half of the second-level cache
-	gemvSplit = 1 << 17 // multiply-adds below which one goroutine computes all
+	gemvBlock = 1 << 15 // elements: a part of the second-level cache
+	gemvSplit = 1 << 18 // multiply-adds below which one goroutine computes all
+	gemvTasks = 2       // tasks per thread: few, so that rows are read in long runs
 )
 
 // asVectors computes the product as one or a few vectors times a matrix and reports whether it did. One column is one row
@@ -25,7 +28,7 @@ func (g *gemm[T]) asVectors() bool {
 	switch rows := v.c.Rows; {
 	case v.b.RowStride == 1 && rows <= gemvRowsDot:
 		v.dot = true
-	case v.b.ColStride == 1 && rows <= gemvRowsAxpy:
+	case v.b.ColStride == 1 && (rows <= gemvRowsAxpy || rows <= gemvRowsCold && v.b.Rows*v.b.Cols > gemvCold):
 	default:
 		return false
 	}
@@ -47,7 +50,7 @@ func (g *gemv[T]) run() {
 	m, n, k := g.c.Rows, g.c.Cols, g.b.Rows
 	piece := n
 	if threads := parallel.Threads(); threads > 1 && m*n*k >= gemvSplit {
-		piece = max(64, ceilTo(n/(gemmTasks*threads)+1, 64))
+		piece = max(64, ceilTo(tasks(n, gemvTasks*threads), 64))
 	}
 	parallel.Run(tasks(n, piece), func(w *parallel.Worker, t int) {
 		j0, j1 := t*piece, min((t+1)*piece, n)

@@ -106,6 +106,7 @@ func (t *tileFunc) rows(r int) {
 	t.r, t.nsets = r, t.sets(r, t.nv)
 	t.walkA, t.walkA3, t.walkB, t.left = t.GP64(), t.GP64(), t.GP64(), t.GP64()
 	c3 := t.GP64()
+	t.Commentf("%d rows: sums = 0", r)
 	t.MOVQ(t.a, t.walkA)
 	t.triple(t.a, t.rs, t.walkA3)
 	t.triple(t.c, t.ldc, c3)
@@ -122,6 +123,7 @@ func (t *tileFunc) rows(r int) {
 	loop, few, one, sums := t.label("loop"), t.label("few"), t.label("one"), t.label("sums")
 	t.SUBQ(operand.Imm(tileUnroll), t.left)
 	t.JLT(operand.LabelRef(few))
+	t.Comment("sums += column p of A · row p of B, four p at a time")
 	t.Label(loop)
 	for u := range tileUnroll {
 		t.step(u % t.nsets)
@@ -178,6 +180,7 @@ func (t *tileFunc) finish(c3 reg.GPVirtual) {
 			}
 		}
 	}
+	t.Comment("C = sums, C + sums or alpha·C + sums")
 	add, store := t.label("add"), t.label("store")
 	t.CMPQ(t.memArg("mode"), operand.Imm(1))
 	t.JLT(operand.LabelRef(store))
