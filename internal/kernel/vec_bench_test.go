@@ -12,7 +12,7 @@ func perElement(b *testing.B, n int) {
 
 func BenchmarkElementwise(b *testing.B) {
 	const n = 3072 // hot in the first-level cache
-	x, y, z, w := filled(n, 0.3), filled(n, 0.1), filled(n, 0.2), filled(n, 0.5)
+	x, y, z, w := allOf(n, 0.3), allOf(n, 0.1), allOf(n, 0.2), allOf(n, 0.5)
 	for _, c := range []struct {
 		name string
 		run  func()
@@ -54,7 +54,7 @@ func BenchmarkSoftmaxStep(b *testing.B) {
 			for i := range s {
 				s[i] = float32(i%17) - 12
 			}
-			m, l, a := filled(rows, 0), filled(rows, 0), filled(rows, 0)
+			m, l, a := allOf(rows, 0), allOf(rows, 0), allOf(rows, 0)
 			for b.Loop() {
 				// The output is scores again, between 0 and 1: nothing needs restoring.
 				SoftmaxStep(s, n, rows, n, m, l, a)
@@ -66,7 +66,7 @@ func BenchmarkSoftmaxStep(b *testing.B) {
 
 func BenchmarkNormRow(b *testing.B) {
 	const n = 768
-	x, y, g := filled(n, 0.3), filled(n, 0.1), filled(n, 1)
+	x, y, g := allOf(n, 0.3), allOf(n, 0.1), allOf(n, 1)
 	b.Run("op=layerNorm", func(b *testing.B) {
 		for b.Loop() {
 			LayerNormRow(y, x, g, g, 1e-5)
@@ -74,7 +74,7 @@ func BenchmarkNormRow(b *testing.B) {
 		perElement(b, n)
 	})
 	b.Run("op=layerNormGrad", func(b *testing.B) {
-		dg, db := filled(n, 0), filled(n, 0)
+		dg, db := allOf(n, 0), allOf(n, 0)
 		for b.Loop() {
 			LayerNormGradRow(y, dg, db, x, x, g, 0.1, 1)
 		}

@@ -11,13 +11,6 @@ type Mask struct {
 	k reg.OpmaskVirtual
 }
 
-func (m Mask) op() operand.Op {
-	if m.k != nil {
-		return m.k
-	}
-	return m.v.r
-}
-
 // Predicates of Cmp, as VCMPPS numbers them (quiet).
 const (
 	EQ    = 0x00
@@ -40,7 +33,7 @@ func (k *K) Cmp(pred uint8, a, b V) Mask {
 	return Mask{v: d}
 }
 
-// UintLess returns the lanes in which a < b as unsigned integers. b is given with its top bit flipped on AVX2; see Flip.
+// UintLess returns the lanes in which a < b as unsigned integers, for a b that Flip has prepared.
 func (k *K) UintLess(a, b V) Mask {
 	if k.Arch.EVEX {
 		m := Mask{k: k.K()}
@@ -53,7 +46,7 @@ func (k *K) UintLess(a, b V) Mask {
 	return Mask{v: d}
 }
 
-// Flip prepares the right operand of UintLess.
+// Flip prepares the right operand of UintLess: AVX2 compares signed integers only, so the top bits are flipped.
 func (k *K) Flip(b V) V {
 	if k.Arch.EVEX {
 		return b
@@ -98,8 +91,7 @@ func (k *K) Select(m Mask, yes, no V) V {
 	if k.Arch.EVEX {
 		k.last(k.VBLENDMPS, k.VBLENDMPS_BCST, nil, yes, s, no.r, m.k, d.r)
 	} else {
-		y := yes
-		k.last(func(o ...operand.Op) { k.VBLENDVPS(o[0], o[1], o[2], o[3]) }, nil, []operand.Op{m.v.r}, y, s, no.r, d.r)
+		k.last(func(o ...operand.Op) { k.VBLENDVPS(o[0], o[1], o[2], o[3]) }, nil, []operand.Op{m.v.r}, yes, s, no.r, d.r)
 	}
 	return d
 }
@@ -125,16 +117,6 @@ func (k *K) Drop(m Mask, v V) V {
 	d := k.like(v)
 	k.VANDNPS(v.r, m.v.r, d.r)
 	return d
-}
-
-// Any jumps to label when a lane of m is set.
-func (k *K) Any(m Mask, label string) {
-	if k.Arch.EVEX {
-		k.KORTESTW(m.k, m.k)
-	} else {
-		k.VPTEST(m.v.r, m.v.r)
-	}
-	k.JNZ(operand.LabelRef(label))
 }
 
 // firstLanes returns the mask of the first n lanes, 0 ≤ n < Lanes.

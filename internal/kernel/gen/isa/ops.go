@@ -7,8 +7,8 @@ import (
 
 type ins func(ops ...operand.Op)
 
-// last emits an instruction whose first operand may be memory: op b, rest…; a constant b is read in place. bcst is the form
-// with an embedded broadcast.
+// last emits op pre…, b, rest…, where b is the operand that may stand in memory (the last source in Intel's order): a
+// constant is read in place unless it is pinned. bcst is the form with an embedded broadcast, nil when there is none.
 func (k *K) last(op, bcst ins, pre []operand.Op, b V, s reg.Spec, rest ...operand.Op) {
 	emit := op
 	var m operand.Op
@@ -52,10 +52,6 @@ func (k *K) com(op, bcst ins, a, b V) V {
 	return k.bin(op, bcst, a, b)
 }
 
-func fix(f func(a, b, c operand.Op)) ins {
-	return func(o ...operand.Op) { f(o[0], o[1], o[2]) }
-}
-
 // Add returns a+b.
 func (k *K) Add(a, b V) V { return k.com(k.VADDPS, k.VADDPS_BCST, a, b) }
 
@@ -81,7 +77,7 @@ func (k *K) Sqrt(a V) V {
 	return d
 }
 
-// And, Or, Xor and AndNot work on bits; AndNot returns b without the bits of a.
+// And returns a&b.
 func (k *K) And(a, b V) V { return k.com(k.VANDPS, k.VANDPS_BCST, a, b) }
 
 // Or returns a|b.
@@ -121,9 +117,6 @@ func (k *K) ShiftRightInt(a V, n uint8) V {
 
 // AddTo adds b to a in place.
 func (k *K) AddTo(a, b V) { k.last(k.VADDPS, k.VADDPS_BCST, nil, b, specOf(a), a.r, a.r) }
-
-// MulTo multiplies a by b in place.
-func (k *K) MulTo(a, b V) { k.last(k.VMULPS, k.VMULPS_BCST, nil, b, specOf(a), a.r, a.r) }
 
 // MaxTo replaces a by the larger of a and b, and by b when either is a NaN.
 func (k *K) MaxTo(a, b V) { k.last(k.VMAXPS, k.VMAXPS_BCST, nil, b, specOf(a), a.r, a.r) }

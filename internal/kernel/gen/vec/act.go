@@ -7,14 +7,14 @@ import (
 )
 
 // Beyond these the activations have reached their limits in float32; clamping keeps 0·Inf out.
-var (
-	geluEdge = isa.C(15)
-	siluEdge = isa.C(128)
+const (
+	geluEdge = 15
+	siluEdge = 128
 )
 
 func negate(k *K, x V) V { return k.Xor(x, isa.Bits(0x80000000)) }
 
-func clamp(k *K, x, edge V, low V) V { return k.AtMost(k.AtLeast(x, low), edge) }
+func clamp(k *K, x V, edge float64) V { return k.AtMost(k.AtLeast(x, isa.C(-edge)), isa.C(edge)) }
 
 // complement returns 1−s for s = 1/(1+e) without cancellation, as e·s. Where e overflows s is 0 and any finite value will do.
 func complement(k *K, e, s V) V { return k.Mul(k.AtMost(e, isa.C(1e38)), s) }
@@ -33,14 +33,14 @@ func geluTanhExp(k *K, x V) (e, xx V) {
 }
 
 func geluTanh(k *K, x V) V {
-	x = k.AtLeast(x, isa.C(-15))
+	x = k.AtLeast(x, isa.C(-geluEdge))
 	e, _ := geluTanhExp(k, x)
 	return k.Div(x, k.Add(e, isa.C(1)))
 }
 
 // With s = 1/(1+e^(−2u)): f' = s + x·s·(1−s)·2u'.
 func geluTanhGrad(k *K, x, dy V) V {
-	x = clamp(k, x, geluEdge, isa.C(-15))
+	x = clamp(k, x, geluEdge)
 	e, xx := geluTanhExp(k, x)
 	s := k.Div(isa.C(1), k.Add(e, isa.C(1)))
 	d := k.Mut(isa.C(geluA))
@@ -51,27 +51,27 @@ func geluTanhGrad(k *K, x, dy V) V {
 }
 
 func geluErf(k *K, x V) V {
-	low := k.AtLeast(x, isa.C(-15))
-	phi, _ := k.Phi(k.AtMost(low, geluEdge))
+	low := k.AtLeast(x, isa.C(-geluEdge))
+	phi, _ := k.Phi(k.AtMost(low, isa.C(geluEdge)))
 	return k.Mul(low, phi)
 }
 
 // f' = Φ(x) + x·e^(−x²/2)/√(2π).
 func geluErfGrad(k *K, x, dy V) V {
-	x = clamp(k, x, geluEdge, isa.C(-15))
+	x = clamp(k, x, geluEdge)
 	phi, e := k.Phi(x)
 	k.FMATo(phi, k.Mul(x, isa.C(1/math.Sqrt(2*math.Pi))), e)
 	return k.Mul(phi, dy)
 }
 
 func silu(k *K, x V) V {
-	x = k.AtLeast(x, isa.C(-128))
+	x = k.AtLeast(x, isa.C(-siluEdge))
 	return k.Div(x, k.Add(k.ExpFlush(negate(k, x)), isa.C(1)))
 }
 
 // f' = s·(1+x·(1−s)), s = σ(x); also returns x·s.
 func siluGrad(k *K, x V) (d, xs V) {
-	x = clamp(k, x, siluEdge, isa.C(-128))
+	x = clamp(k, x, siluEdge)
 	e := k.ExpFlush(negate(k, x))
 	s := k.Div(isa.C(1), k.Add(e, isa.C(1)))
 	d = complement(k, e, s)
