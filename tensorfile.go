@@ -27,7 +27,7 @@ func (v tensorView) DType() safetensors.DType {
 	switch v.d.Data().(type) {
 	case []float64:
 		return safetensors.F64
-	case []int, []int64:
+	case []int64:
 		return safetensors.I64
 	default:
 		return safetensors.F32
@@ -56,10 +56,6 @@ func (v tensorView) Data() []byte {
 		for _, x := range d {
 			out = binary.LittleEndian.AppendUint64(out, math.Float64bits(x))
 		}
-	case []int:
-		for _, x := range d {
-			out = binary.LittleEndian.AppendUint64(out, uint64(x))
-		}
 	case []int64:
 		for _, x := range d {
 			out = binary.LittleEndian.AppendUint64(out, uint64(x))
@@ -73,9 +69,9 @@ func writeTensors(path string, tensors map[string]*tensor.Dense, meta map[string
 	views := make(map[string]tensorView, len(tensors))
 	for name, d := range tensors {
 		switch d.Data().(type) {
-		case []float32, []float64, []int, []int64:
+		case []float32, []float64, []int64:
 		default:
-			return fmt.Errorf("%s: got a tensor of %v, want float32, float64 or integers", name, d.Dtype())
+			return fmt.Errorf("%s: got a tensor of %v, want float32, float64 or int64", name, d.Dtype())
 		}
 		if d.RequiresIterator() {
 			return fmt.Errorf("%s: got a view, want contiguous memory", name)
@@ -218,9 +214,9 @@ func (t *tensorReader) read(name string) (*tensor.Dense, error) {
 		}
 		backing = x
 	case safetensors.I64:
-		x := make([]int, len(raw)/8)
+		x := make([]int64, len(raw)/8)
 		for i := range x {
-			x[i] = int(binary.LittleEndian.Uint64(raw[8*i:]))
+			x[i] = int64(binary.LittleEndian.Uint64(raw[8*i:]))
 		}
 		backing = x
 	default:

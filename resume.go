@@ -1,0 +1,127 @@
+package stheno
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"strings"
+
+	"github.com/nlpodyssey/safetensors"
+	"gorgonia.org/tensor"
+)
+
+// progress is what a training checkpoint knows besides weights and optimizer: how far it is, and what must not change for
+// the rest to come out as it would have.
+type progress struct {
+	Steps      int    `json:"steps"`
+	Batch      int    `json:"batch"`
+	Seq        int    `json:"seq"`
+	Accumulate int    `json:"accumulate"`
+	Seed       uint64 `json:"seed"`
+	Nodes      string `json:"nodes"`
+	Data       string `json:"data"` // number and hash of the tokens
+}
+
+func (t *trainer) progress() progress {
+	h := fnv.New64a()
+	var word [8]byte
+	for _, id := range t.data {
+		binary.LittleEndian.PutUint64(word[:], uint64(id))
+		h.Write(word[:])
+	}
+	return progress{
+		Steps: t.done, Batch: t.cfg.Batch, Seq: t.cfg.Seq, Accumulate: t.cfg.Accumulate, Seed: t.cfg.Seed,
+		Nodes: t.cfg.Nodes.String(), Data: fmt.Sprintf("%d tokens, FNV-1a %016x", len(t.data), h.Sum64()),
+	}
+}
+
+// save writes the checkpoint, if there is to be one.
+func (t *trainer) save() error {
+	if t.cfg.Checkpoint == "" {
+		return nil
+	}
+	text, err := json.Marshal(t.progress())
+	if err != nil {
+		return fmt.Errorf("stheno: saving a checkpoint: %w", err)
+	}
+	return t.m.save(t.cfg.Checkpoint, t.opt.State(), map[string]string{metaTraining: string(text)})
+}
+
+// resume takes weights, optimizer and progress from the checkpoint, all or nothing.
+func (t *trainer) resume() error {
+	err := withFile(t.cfg.Checkpoint, t.read)
+	if err != nil {
+		return fmt.Errorf("stheno: resuming from %s: %w", t.cfg.Checkpoint, err)
+	}
+	return nil
+}
+
+func (t *trainer) read(r io.ReaderAt, size int64) error {
+	file, err := openTensors(r, size)
+	if err != nil {
+		return err
+	}
+	cfg, err := file.config()
+	if err != nil {
+		return err
+	}
+	if cfg != t.m.cfg {
+		return fmt.Errorf("got a model of %+v, want %+v", cfg, t.m.cfg)
+	}
+	text, ok := file.meta[metaTraining]
+	if !ok {
+		return fmt.Errorf("not a training checkpoint: got no %q in the metadata", metaTraining)
+	}
+	var was progress
+	if err := json.Unmarshal([]byte(text), &was); err != nil {
+		return fmt.Errorf("metadata %q: %w", metaTraining, err)
+	}
+	now := t.progress()
+	now.Steps = was.Steps
+	if was != now {
+		return fmt.Errorf("got a training of %+v, want %+v", was, now)
+	}
+	if was.Steps < 0 {
+		return fmt.Errorf("metadata %q: got %d steps, want 0 or more", metaTraining, was.Steps)
+	}
+	dtype := safetensors.F32
+	if t.m.dtype == tensor.Float64 {
+		dtype = safetensors.F64
+	}
+	from, err := file.model(cfg, dtype)
+	if err != nil {
+		return err
+	}
+	state := map[string]*tensor.Dense{}
+	for name := range file.tensors {
+		if key, ok := strings.CutPrefix(name, optimizerPrefix); ok {
+			if state[key], err = file.read(name); err != nil {
+				return err
+			}
+		}
+	}
+	if err := t.opt.SetState(state); err != nil {
+		return err
+	}
+	for i, p := range from.params {
+		if err := copyInto(t.m.params[i].Value, p.Value); err != nil {
+			return err
+		}
+	}
+	t.done = was.Steps
+	return nil
+}
+
+func copyInto(dst, src *tensor.Dense) error {
+	switch from := src.Data().(type) {
+	case []float32:
+		copy(dst.Data().([]float32), from)
+	case []float64:
+		copy(dst.Data().([]float64), from)
+	default:
+		return fmt.Errorf("got weights of %v", src.Dtype())
+	}
+	return nil
+}
