@@ -4,7 +4,7 @@ import "math"
 
 // The activations and their derivatives. Each forward computes dst = f(x), dst may be x; each …Grad computes dx = dy·f'(x), dx
 // may be x or dy. At ±Inf they take their limits, a NaN gives a NaN. The float32 versions are within 4 ulp or within
-// 2e-7·max(1,|x|) (derivatives: times |dy|), whichever is wider.
+// 1.5e-7·max(1,|x|), derivatives within 4e-7·|dy|, whichever is wider.
 
 const (
 	sqrt2OverPi = 0.79788456080286535587989211986876

@@ -66,6 +66,9 @@ func TestNormRows(t *testing.T) {
 				x[i] += 3
 			}
 			for affine := range 4 {
+				if n > 2000 && affine != 3 {
+					continue // long rows need one case: they differ by being cut only
+				}
 				for _, centred := range []bool{true, false} {
 					var gamma, beta, dgamma, dbeta []float32
 					if affine&1 != 0 {

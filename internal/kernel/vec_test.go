@@ -3,8 +3,11 @@ package kernel
 import (
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -31,10 +34,10 @@ func ulps(n float64) func(x, y, z, want float64) float64 {
 	return func(_, _, _, want float64) float64 { return n * ulp(want) }
 }
 
-// activationBar is 4 ulp, or 2e-7 of the size of the argument: Φ and σ have an absolute error of about one ulp of 1, which the
-// argument multiplies.
+// activationBar is 4 ulp, or 1.5e-7 of the size of the argument: Φ and σ have an absolute error of about one ulp of 1, which
+// the argument multiplies.
 func activationBar(x, y, _, want float64) float64 {
-	return max(4*ulp(want), 2e-7*max(1, min(math.Abs(x), 16)))
+	return max(4*ulp(want), 1.5e-7*max(1, min(math.Abs(x), 16)))
 }
 
 // slopeBar is the same for derivatives, which multiply dy.
@@ -59,10 +62,10 @@ func elementwiseCases() []elementwiseCase {
 		{name: "Mul", run: Mul[float32], want: func(x, y, _ float64) float64 { return x * y }, tol: ulps(1), inPlaceY: true},
 		{name: "Axpy", run: func(d, x, _ []float32) { Axpy(d, -0.3, x) }, want: func(x, _, z float64) float64 { return z + float64(float32(-0.3))*x }, tol: rounded},
 		{name: "MulAdd", run: MulAdd[float32], want: func(x, y, z float64) float64 { return z + x*y }, tol: rounded, inPlaceY: true},
-		{name: "Exp", run: drop(Exp[float32]), want: x1(math.Exp), tol: ulps(2), scale: 20},
-		{name: "Tanh", run: drop(Tanh[float32]), want: x1(math.Tanh), tol: ulps(3)},
+		{name: "Exp", run: drop(Exp[float32]), want: x1(math.Exp), tol: ulps(1), scale: 20},
+		{name: "Tanh", run: drop(Tanh[float32]), want: x1(math.Tanh), tol: ulps(1.5)},
 		{name: "Sigmoid", run: drop(Sigmoid[float32]), want: x1(sigmoid), scale: 8,
-			tol: func(_, _, _, want float64) float64 { return max(3*ulp(want), 0x1p-126) }},
+			tol: func(_, _, _, want float64) float64 { return max(2.5*ulp(want), 0x1p-126) }},
 		{name: "GeluErf", run: drop(GeluErf[float32]), want: x1(geluErf), tol: activationBar},
 		{name: "GeluErfGrad", run: GeluErfGrad[float32], want: slope(geluErfSlope), tol: slopeBar, inPlaceY: true},
 		{name: "GeluTanh", run: drop(GeluTanh[float32]), want: x1(geluTanh), tol: activationBar},
@@ -90,6 +93,9 @@ func TestElementwise(t *testing.T) {
 				for _, n := range vecSizes() {
 					x, y, z := randoms(rng, n, scale), randoms(rng, n, 1), randoms(rng, n, 1)
 					for mode := range 3 {
+						if n > 2000 && mode > 0 {
+							continue // long slices need one case: they differ by being cut only
+						}
 						gx, gy, gz := fencedCopy(x, 1), fencedCopy(y, 3), fencedCopy(z, 2)
 						dst, old := gz, z
 						switch {
@@ -118,9 +124,13 @@ func TestElementwise(t *testing.T) {
 	})
 }
 
-// Every float32 between the bounds that a stride of primes meets, so that no binade is left out.
+// Every 70,001st float32, so that no binade is left out; fewer under -short.
 func TestElementwiseSweep(t *testing.T) {
 	const batch = 4096
+	stride := uint64(70001)
+	if testing.Short() {
+		stride *= 20
+	}
 	forEachISA(t, func(t *testing.T) {
 		for _, c := range elementwiseCases() {
 			if c.name == "Axpy" || c.name == "MulAdd" {
@@ -144,7 +154,7 @@ func TestElementwiseSweep(t *testing.T) {
 				}
 				x = x[:0]
 			}
-			for b := uint64(0); b < 1<<32; b += 70001 {
+			for b := uint64(0); b < 1<<32; b += stride {
 				v := math.Float32frombits(uint32(b))
 				if v == v && !math.IsInf(float64(v), 0) {
 					if x = append(x, v); len(x) == batch {
@@ -396,4 +406,27 @@ func TestKernelsDoNotAllocate(t *testing.T) {
 			AdamW(y, x, x, x, AdamWConfig{BiasCorr1: 1, BiasCorr2: 1, Eps: 1})
 		}))
 	})
+}
+
+// A goroutine that does nothing but run kernels must let the garbage collector stop the world. The bound is generous: without a
+// place to stop, it takes seconds a cycle.
+func TestKernelsDoNotStallTheCollector(t *testing.T) {
+	x := make([]float32, 20*maxCall)
+	var stop atomic.Bool
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for !stop.Load() {
+			Exp(x, x)
+			SumSquares(x)
+		}
+	}()
+	start := time.Now()
+	for range 5 {
+		runtime.GC()
+	}
+	took := time.Since(start)
+	stop.Store(true)
+	<-done
+	require.Less(t, took, 5*time.Second)
 }
