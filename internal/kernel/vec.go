@@ -37,6 +37,9 @@ func sameLen(name string, want int, got ...int) {
 	}
 }
 
+// Slices of one call have equal lengths. Where a comment says that dst may be x, it is the same memory from the same element on;
+// slices that overlap otherwise give nonsense.
+
 // Scale computes dst = a·x. dst may be x.
 func Scale[T Float](dst, x []T, a T) {
 	sameLen("Scale", len(dst), len(x))
