@@ -189,6 +189,10 @@ func linearForward[T kernel.Float](o *linear, in []G.Value) (G.Value, error) {
 	end := kernel.Epilogue[T]{Bias: b}
 	if o.cfg.Activation != ActNone {
 		end.After = func(i0, i1, j0, j1 int) {
+			if j1-j0 == o.out { // whole rows are contiguous
+				activate(o.cfg.Activation, y[i0*o.out:i1*o.out], z[i0*o.out:i1*o.out])
+				return
+			}
 			for i := i0 * o.out; i < i1*o.out; i += o.out {
 				activate(o.cfg.Activation, y[i+j0:i+j1], z[i+j0:i+j1])
 			}

@@ -90,9 +90,9 @@ func TestLinear(t *testing.T) {
 			cfg := ops.LinearConfig{Activation: a, TransposeWeight: transposed}
 			for _, biased := range []bool{false, true} {
 				linearCase(cfg, biased, 7, 5, 3).check(t)
-				linearCase(cfg, biased, 17, 2, 3, 9).check(t)
 			}
 		}
+		linearCase(ops.LinearConfig{Activation: a}, true, 17, 2, 3, 9).check(t)
 	}
 }
 
@@ -352,7 +352,10 @@ func BenchmarkLinearBackward(b *testing.B) {
 				grads, err := y.Op().(G.SDOp).SymDiff(inputs, y, node(g, "gradient", m, n))
 				require.NoError(b, err)
 				x, bias, ws := linearValues(m, k, n, 1)
-				dense := func(shape ...int) G.Value { return tensor.New(tensor.WithShape(shape...), tensor.Of(tensor.Float32)) }
+				// Memory that was never written is backed by one page of zeros: products read it at another speed.
+				dense := func(shape ...int) G.Value {
+					return tensor.New(tensor.WithShape(shape...), tensor.WithBacking(optest.Normal[float32](3, tensor.Shape(shape).TotalSize(), 1)))
+				}
 				in := []G.Value{x, ws[0], bias}
 				if len(inputs) == 4 {
 					in = append(in, dense(m, n))
