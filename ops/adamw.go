@@ -38,7 +38,8 @@ var ErrNonFinite = errors.New("gradient is not finite")
 //	m = β₁·m + (1−β₁)·c·g      v = β₂·v + (1−β₂)·(c·g)²
 //	θ = θ − η·λ·θ − η·(m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + Eps),  η = LR·Schedule.At(step)
 //
-// t counts the steps of the parameter, so that one that joins later starts like the others did.
+// t counts the steps of the parameter, so that one that joins later starts like the others did. The decay is scaled by the
+// learning rate and follows its schedule, as is usual in practice; the paper has a factor of the schedule alone.
 //
 // Parameters are told apart by name. Their values and gradients are tensors or scalars of float32 or float64; values
 // must be contiguous. The gradients of gorgonia.Grad serve with and without gorgonia.BindDualValues. With it, and on a

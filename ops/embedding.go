@@ -26,10 +26,11 @@ type EmbeddingConfig struct {
 // runs. The result is (n, dim) or (batch, seq, dim), differentiable with respect to table. Learned positions are a table too,
 // looked up by a vector of positions.
 //
-// The gradient costs what the rows named by ids cost, not what the table does: its memory is kept from run to run, and
-// only the rows of the run before are zeroed. It may be scaled or zeroed in place, as solvers do. A gradient that other nodes of the
-// graph take as an input, as with a table that is an output layer as well, is a new tensor each time. Rows that
-// occur more than once are summed in the order of ids.
+// The gradient costs what the rows named by ids cost, not what the table does: its memory is used again once the garbage
+// collector finds the gradients of earlier runs unreachable, and only the rows that they touched are zeroed. It may be
+// scaled or zeroed in place, as solvers do. A gradient that other nodes of the graph take as an input, as with a table
+// that is an output layer as well, is a new tensor each time. Rows that occur more than once are summed in the order of
+// ids.
 func Embedding(table, ids *G.Node, cfg EmbeddingConfig) (*G.Node, error) {
 	const fn = "ops.Embedding"
 	at, ai := op.Arg{Name: "table", Node: table}, op.Arg{Name: "ids", Node: ids}

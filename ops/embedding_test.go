@@ -317,6 +317,23 @@ func TestEmbeddingIDOutOfRange(t *testing.T) {
 	}
 }
 
+func TestEmbeddingOfWrongSizes(t *testing.T) {
+	g := G.NewGraph()
+	y, err := ops.Embedding(node(g, "table", 5, 2), nodeOf(g, tensor.Int, "ids", 3), ops.EmbeddingConfig{})
+	require.NoError(t, err)
+	table := tensor.New(tensor.WithShape(5, 2), tensor.Of(tensor.Float32))
+	ids := tensor.New(tensor.WithBacking([]int{0, 1, 2}))
+	for want, in := range map[string][]G.Value{
+		"table: got 4 elements, want 10":                   {tensor.New(tensor.WithShape(2, 2), tensor.Of(tensor.Float32)), ids},
+		"ids: got 2 elements, want 3":                      {table, tensor.New(tensor.WithBacking([]int{0, 1}))},
+		"ids: op: got a value of type *tensor.Dense, want": {table, tensor.New(tensor.WithBacking([]float32{0, 1, 2}))},
+		"got 1 inputs, want 2":                             {table},
+	} {
+		_, err := y.Op().Do(in...)
+		require.ErrorContains(t, err, "ops.Embedding: "+want)
+	}
+}
+
 func TestEmbeddingHashes(t *testing.T) {
 	var builds []func(in []*G.Node) (*G.Node, error)
 	for _, cfg := range []ops.EmbeddingConfig{{}, {Padding: true}, {Padding: true, PaddingID: 1}} {
