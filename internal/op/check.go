@@ -3,6 +3,7 @@ package op
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
@@ -68,7 +69,8 @@ func CheckRank(fn string, a Arg, ranks ...int) error {
 
 // CheckShape reports an argument whose shape is not want.
 func CheckShape(fn string, a Arg, want ...int) error {
-	if !a.Node.Shape().Eq(tensor.Shape(want)) {
+	// Shape.Eq takes (1, n) for (n).
+	if !slices.Equal(a.Node.Shape(), want) {
 		return fmt.Errorf("%s: %s: got shape %v, want %v", fn, a.Name, a.Node.Shape(), tensor.Shape(want))
 	}
 	return nil

@@ -147,6 +147,8 @@ func TestChecksNameGotAndWant(t *testing.T) {
 		require.EqualError(t, err, want)
 	}
 	require.NoError(t, op.CheckArgs("f", op.Arg{"x", x}, op.Arg{"d", d}))
+	row := optest.Seeded("row", 1, 1, 3).Node(g, tensor.Float32)
+	require.EqualError(t, op.CheckShape("f", op.Arg{"row", row}, 3), "f: row: got shape (1, 3), want (3)")
 }
 
 func second[T any](_ T, err error) error { return err }
