@@ -22,6 +22,16 @@ type blocks struct {
 	chunk, panel int
 }
 
+// unitQueries is the number of query rows of a unit of forward work for a number of heads per key head. Units begin at a
+// multiple of six rows, where register tiles of the backward pass begin too: both then round scores alike.
+func (b blocks) unitQueries(group int) int {
+	n := max(1, b.rows/group)
+	for n*group%6 != 0 {
+		n++
+	}
+	return n
+}
+
 // forwardBlocks chooses for heads of dimension d (keys) and dv (values).
 func (a attrs) forwardBlocks(d, dv int) blocks {
 	b := blocks{rows: 384, keys: 256, chunk: 48, panel: 64}
@@ -48,8 +58,8 @@ func (a attrs) given(b blocks) blocks {
 	if a.BlockKV > 0 {
 		b.keys = a.BlockKV
 		b.panel = min(b.panel, ceilTo(a.BlockKV, 8))
-		b.keys = ceilTo(b.keys, b.panel)
 	}
+	b.keys = ceilTo(b.keys, b.panel)
 	return b
 }
 

@@ -11,7 +11,8 @@ import (
 type forwardRun[T kernel.Float] struct {
 	*problem[T]
 	blocks
-	units []stacked
+	units   []stacked
+	scratch [forwardSlots]int // elements in each slot for the largest unit, so that no slot grows on the way
 }
 
 // forward fills p.out and, unless nil, p.lse, p.rowMax and p.rowSum. Rows that belong to no segment get what a row without keys gets.
@@ -20,28 +21,29 @@ func (p *problem[T]) forward() {
 	fill(p.rowMax, T(math.Inf(-1)))
 	clear(p.rowSum)
 	f := &forwardRun[T]{problem: p, blocks: p.forwardBlocks(p.q.Dim, p.v.Dim)}
-	f.units = f.plan()
+	f.plan()
 	parallel.Run(len(f.units), f.unit)
 }
 
 // plan cuts the rows of every segment and key head into units of about f.rows rows. Under a causal mask the last rows see
 // most, so they come first: what is left when the workers run out of units is small.
-func (f *forwardRun[T]) plan() []stacked {
-	step := max(1, ceilTo(f.rows, 6)/f.group)
-	for step*f.group%6 != 0 { // so that register tiles begin where those of the backward pass do
-		step++
+func (f *forwardRun[T]) plan() {
+	step, longest, n := f.unitQueries(f.group), 0, 0
+	for _, seg := range f.segs {
+		longest = max(longest, seg.q1-seg.q0)
+		n += (seg.q1 - seg.q0 + step - 1) / step * f.k.Heads
 	}
-	var units []stacked
+	f.scratch = f.forwardScratch(min(step, longest)*f.group, f.q.Dim, f.v.Dim, f.Dropout > 0)
+	f.units = make([]stacked, 0, n)
 	for _, seg := range f.segs {
 		for q1 := seg.q1; q1 > seg.q0; {
 			q0 := seg.q0 + (q1-1-seg.q0)/step*step
 			for h := range f.k.Heads {
-				units = append(units, stacked{seg: seg, kvHead: h, q0: q0, q1: q1, group: f.group})
+				f.units = append(f.units, stacked{seg: seg, kvHead: h, q0: q0, q1: q1, group: f.group})
 			}
 			q1 = q0
 		}
 	}
-	return units
 }
 
 // Scratch slots of a forward unit.
@@ -54,7 +56,20 @@ const (
 	slotV
 	slotS
 	slotDropped
+	forwardSlots
 )
+
+// forwardScratch is the number of elements in each slot for a unit of the given rows; those of slotEdges are int32.
+func (b blocks) forwardScratch(rows, d, dv int, dropout bool) (n [forwardSlots]int) {
+	n = [forwardSlots]int{
+		slotQ: rows * d, slotO: rows * dv, slotStats: 3 * rows, slotEdges: 2 * rows,
+		slotK: b.keys * d, slotV: b.keys * dv, slotS: b.chunk * b.panel,
+	}
+	if dropout {
+		n[slotDropped] = b.chunk * b.panel
+	}
+	return n
+}
 
 // forwardUnit is the state of one unit on one worker.
 type forwardUnit[T kernel.Float] struct {
@@ -72,18 +87,17 @@ func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 	st := f.units[n]
 	rows, d, dv := st.rows(), f.q.Dim, f.v.Dim
 	u := forwardUnit[T]{forwardRun: f, st: st}
-	u.q = parallel.Scratch[T](w, slotQ, rows*d)
-	u.o = parallel.Scratch[T](w, slotO, rows*dv)
-	stats := parallel.Scratch[T](w, slotStats, 3*rows)
-	u.rowMax, u.rowSum, u.alpha = stats[:rows], stats[rows:2*rows], stats[2*rows:]
-	edges := parallel.Scratch[int32](w, slotEdges, 2*rows)
-	u.lo, u.hi = edges[:rows], edges[rows:]
-	u.kt = parallel.Scratch[T](w, slotK, ceilTo(f.keys, f.panel)*d)
-	u.v = parallel.Scratch[T](w, slotV, f.keys*dv)
-	u.s = parallel.Scratch[T](w, slotS, f.chunk*f.panel)
-	if f.Dropout > 0 {
-		u.dropped = parallel.Scratch[T](w, slotDropped, f.chunk*f.panel)
-	}
+	size := &f.scratch
+	u.q = parallel.Scratch[T](w, slotQ, size[slotQ])[:rows*d]
+	u.o = parallel.Scratch[T](w, slotO, size[slotO])[:rows*dv]
+	stats := parallel.Scratch[T](w, slotStats, size[slotStats])
+	u.rowMax, u.rowSum, u.alpha = stats[:rows], stats[rows:2*rows], stats[2*rows:3*rows]
+	edges := parallel.Scratch[int32](w, slotEdges, size[slotEdges])
+	u.lo, u.hi = edges[:rows], edges[rows:2*rows]
+	u.kt = parallel.Scratch[T](w, slotK, size[slotK])
+	u.v = parallel.Scratch[T](w, slotV, size[slotV])
+	u.s = parallel.Scratch[T](w, slotS, size[slotS])
+	u.dropped = parallel.Scratch[T](w, slotDropped, size[slotDropped])
 
 	for r := range rows {
 		i, h := st.place(r)

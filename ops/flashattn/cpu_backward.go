@@ -75,9 +75,15 @@ func (r *backwardRun[T]) plan() {
 		}
 	}
 	segs, heads := r.groups()
-	if segs*heads < fewTasks {
-		r.splits = max(1, min((fewTasks+segs*heads-1)/(segs*heads), (r.k.Seq+r.keys-1)/r.keys))
+	r.splits = r.blocks.splits(segs*heads, r.problem.k.Seq)
+}
+
+// splits is the number of tasks that share the keys of one (segment, key head), given how many of these there are.
+func (b blocks) splits(tasks, seqKV int) int {
+	if tasks == 0 || tasks >= fewTasks {
+		return 1
 	}
+	return min((fewTasks+tasks-1)/tasks, (seqKV+b.keys-1)/b.keys)
 }
 
 // groups is the number of groups of segments and of key heads.
@@ -108,14 +114,24 @@ func (r *backwardRun[T]) inverse(at int) T {
 
 // Scratch slots of the backward pass; rows and partial belong to the caller of all tasks.
 const (
-	slotRows = iota
+	slotRows = iota + forwardSlots
 	slotPartial
 	slotBackEdges
 	slotBackKeys
 	slotBackGrads
 	slotBackRows
 	slotBackTiles
+	allSlots
 )
+
+// backwardScratch is the number of elements in each slot for a task of the given rows; those of slotBackEdges are int32.
+// slotRows and slotPartial are left to the caller.
+func (b blocks) backwardScratch(rows, d, dv int) [allSlots]int {
+	return [allSlots]int{
+		slotBackEdges: 2 * rows, slotBackKeys: b.keys * (2*d + dv), slotBackGrads: b.keys * (d + dv),
+		slotBackRows: b.chunk * (2*d + dv + 2), slotBackTiles: 4 * b.chunk * b.panel,
+	}
+}
 
 // backwardUnit is the state of one (segment, key head) and split on one worker.
 type backwardUnit[T kernel.Float] struct {
@@ -150,27 +166,31 @@ func (r *backwardRun[T]) task(w *parallel.Worker, n int) {
 	}
 }
 
-// carve cuts pieces of the given sizes off a slice.
-func carve[T any](from []T, into ...*[]T) func(sizes ...int) {
-	return func(sizes ...int) {
-		for i, n := range sizes {
-			*into[i], from = from[:n:n], from[n:]
-		}
+// part is a piece of a slice: where it goes and how long it is.
+type part[T any] struct {
+	to *[]T
+	n  int
+}
+
+// carve cuts a slice into parts, one after another.
+func carve[T any](from []T, parts ...part[T]) {
+	for _, p := range parts {
+		*p.to, from = from[:p.n:p.n], from[p.n:]
 	}
 }
 
 func (u *backwardUnit[T]) run(w *parallel.Worker) {
 	rows, d, dv := u.st.rows(), u.problem.q.Dim, u.problem.v.Dim
-	edges := parallel.Scratch[int32](w, slotBackEdges, 2*rows)
+	n := u.backwardScratch(rows, d, dv)
+	edges := parallel.Scratch[int32](w, slotBackEdges, n[slotBackEdges])
 	u.lo, u.hi = edges[:rows], edges[rows:]
 	u.st.edges(u.sight, u.lo, u.hi)
-	keys := ceilTo(u.keys, u.panel)
-	carve(parallel.Scratch[T](w, slotBackKeys, keys*(2*d+dv)), &u.k, &u.kt, &u.vt)(keys*d, keys*d, keys*dv)
-	carve(parallel.Scratch[T](w, slotBackGrads, keys*(d+dv)), &u.dk, &u.dv)(keys*d, keys*dv)
-	c := u.chunk
-	carve(parallel.Scratch[T](w, slotBackRows, c*(2*d+dv+2)), &u.q, &u.dq, &u.dOut, &u.rowMax, &u.delta)(c*d, c*d, c*dv, c, c)
-	size := c * u.panel
-	carve(parallel.Scratch[T](w, slotBackTiles, 4*size), &u.s, &u.ds, &u.dropped, &u.capped)(size, size, size, size)
+	keys, c, size := u.keys, u.chunk, u.chunk*u.panel
+	carve(parallel.Scratch[T](w, slotBackKeys, n[slotBackKeys]), part[T]{&u.k, keys * d}, part[T]{&u.kt, keys * d}, part[T]{&u.vt, keys * dv})
+	carve(parallel.Scratch[T](w, slotBackGrads, n[slotBackGrads]), part[T]{&u.dk, keys * d}, part[T]{&u.dv, keys * dv})
+	carve(parallel.Scratch[T](w, slotBackRows, n[slotBackRows]), part[T]{&u.q, c * d}, part[T]{&u.dq, c * d}, part[T]{&u.dOut, c * dv},
+		part[T]{&u.rowMax, c}, part[T]{&u.delta, c})
+	carve(parallel.Scratch[T](w, slotBackTiles, n[slotBackTiles]), part[T]{&u.s, size}, part[T]{&u.ds, size}, part[T]{&u.dropped, size}, part[T]{&u.capped, size})
 
 	first, last := u.st.span(u.lo, u.hi, u.panel)
 	block := 0
