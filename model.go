@@ -5,6 +5,8 @@ import (
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
+
+	"stheno/internal/parallel"
 )
 
 // Model is a decoder: a Config and one copy of its weights. Every graph made from it reads those weights, so training
@@ -22,12 +24,23 @@ func NewModel(cfg Config, seed uint64) (*Model, error) { return newModel(cfg, se
 
 // newModel also makes models in float64, which finite differences need.
 func newModel(cfg Config, seed uint64, dtype tensor.Dtype) (*Model, error) {
-	return buildModel(cfg, dtype, func(s spec) (*tensor.Dense, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	specs := cfg.WithDefaults().specs()
+	values := make(map[string]*tensor.Dense, len(specs))
+	made := make([]*tensor.Dense, len(specs))
+	parallel.Run(len(specs), func(_ *parallel.Worker, i int) {
 		if dtype == tensor.Float64 {
-			return dense(initial[float64](s, seed), s.shape), nil
+			made[i] = dense(initial[float64](specs[i], seed), specs[i].shape)
+		} else {
+			made[i] = dense(initial[float32](specs[i], seed), specs[i].shape)
 		}
-		return dense(initial[float32](s, seed), s.shape), nil
 	})
+	for i, s := range specs {
+		values[s.name] = made[i]
+	}
+	return buildModel(cfg, dtype, func(s spec) (*tensor.Dense, error) { return values[s.name], nil })
 }
 
 func buildModel(cfg Config, dtype tensor.Dtype, value func(spec) (*tensor.Dense, error)) (*Model, error) {
