@@ -29,7 +29,10 @@ func tileSIMD(m, n, k int, a unsafe.Pointer, rsA, csA, gsA int, b unsafe.Pointer
 		if j += w; j == n {
 			return
 		}
-		b, c = unsafe.Add(b, 4*w), unsafe.Add(c, 4*w)
+		c = unsafe.Add(c, 4*w)
+		if k > 0 { // an empty B may be shorter
+			b = unsafe.Add(b, 4*w)
+		}
 	}
 }
 
