@@ -530,6 +530,62 @@ func TestAdamWAllocs(t *testing.T) {
 	require.InDelta(t, small, large, 1)
 }
 
+// A model of which token follows which, trained through Embedding, CrossEntropy and AdamW: with a matrix of its own for the
+// output, and with the table once more, whose gradient then is a sum.
+func TestAdamWTrainsABigramModel(t *testing.T) {
+	const vocab, dim, n = 11, 16, 33
+	for _, tied := range []bool{false, true} {
+		var ends []float64
+		for _, bind := range []bool{false, true} {
+			g := G.NewGraph()
+			table := optest.Input{Name: "table", Shape: []int{vocab, dim}, Data: optest.Normal[float64](1, vocab*dim, 0.3)}.Node(g, tensor.Float64)
+			ids := optest.Input{Name: "ids", Shape: []int{n}, Ints: optest.Ints(1, n, vocab)}
+			next := optest.Input{Name: "next", Shape: []int{n}}
+			for _, id := range ids.Ints {
+				next.Ints = append(next.Ints, (3*id+1)%vocab)
+			}
+			params := G.Nodes{table}
+			h, err := ops.Embedding(table, ids.Node(g, tensor.Float64), ops.EmbeddingConfig{})
+			require.NoError(t, err)
+			mix := optest.Input{Name: "mix", Shape: []int{dim, dim}, Data: optest.Normal[float64](2, dim*dim, 0.3)}.Node(g, tensor.Float64)
+			params = append(params, mix)
+			h = G.Must(G.Mul(h, mix))
+			out := G.Must(G.Transpose(table, 1, 0))
+			if !tied {
+				out = optest.Input{Name: "out", Shape: []int{dim, vocab}, Data: optest.Normal[float64](3, dim*vocab, 0.3)}.Node(g, tensor.Float64)
+				params = append(params, out)
+			}
+			loss, err := ops.CrossEntropy(G.Must(G.Mul(h, out)), next.Node(g, tensor.Float64), ops.CrossEntropyConfig{})
+			require.NoError(t, err)
+			_, err = G.Grad(loss, params...)
+			require.NoError(t, err)
+			var l G.Value
+			G.Read(loss, &l)
+			var opts []G.VMOpt
+			if bind {
+				opts = append(opts, G.BindDualValues(params...))
+			}
+			vm := G.NewTapeMachine(g, opts...)
+			s := newAdamW(t, ops.AdamWConfig{LR: 0.02, Clip: 1, Schedule: ops.Schedule{Kind: ops.ScheduleCosine, Warmup: 10, Steps: 300}})
+			for step := range 300 {
+				require.NoError(t, vm.RunAll())
+				require.NoError(t, s.Step(G.NodesToValueGrads(params)))
+				if step == 0 {
+					require.Greater(t, optest.Values(t, l)[0], 1.5, "about ln 11 to begin with")
+				}
+				if step%50 == 0 {
+					collect()
+				}
+				vm.Reset()
+			}
+			require.NoError(t, vm.Close())
+			ends = append(ends, optest.Values(t, l)[0])
+		}
+		require.Less(t, ends[0], 0.05, "tied %v", tied)
+		require.InDelta(t, ends[0], ends[1], 1e-9, "BindDualValues makes no difference")
+	}
+}
+
 func ExampleNewAdamW() {
 	g := G.NewGraph()
 	w := G.NewVector(g, tensor.Float64, G.WithName("w"), G.WithShape(2), G.WithValue(tensor.New(tensor.WithBacking([]float64{5, -3}))))
