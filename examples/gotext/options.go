@@ -1,0 +1,188 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"stheno"
+)
+
+// vocab is the number of tokens: one for each value of a byte.
+const vocab = 256
+
+// defaultPrompts are completed when no -prompt is given.
+var defaultPrompts = []string{
+	"func (r *Reader) Read(",
+	"// String returns the ",
+	"\tif err := ",
+}
+
+// options are the command line.
+type options struct {
+	data    string
+	arch    string
+	layers  int
+	dim     int
+	heads   int
+	kvHeads int
+	seq     int
+	batch   int
+
+	steps   int
+	minutes float64
+	rate    float64
+	seed    uint64
+	threads int
+
+	prompts     []string
+	tokens      int
+	temperature float64
+
+	save, load, out string
+	compare         bool
+
+	train bool // false when weights were loaded and no training was asked for
+}
+
+// parseOptions reads the command line. With -h it prints the help to out and returns flag.ErrHelp.
+func parseOptions(args []string, out io.Writer) (options, error) {
+	var o options
+	f := flag.NewFlagSet("gotext", flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.Usage = func() {}
+	f.StringVar(&o.data, "data", "", "train on the text files under `DIR` (default: the Go standard library's source, under GOROOT)")
+	f.StringVar(&o.arch, "arch", "llama", "architecture: gpt2 or llama")
+	f.IntVar(&o.layers, "layers", 4, "blocks")
+	f.IntVar(&o.dim, "dim", 128, "width of the model")
+	f.IntVar(&o.heads, "heads", 4, "query heads")
+	f.IntVar(&o.kvHeads, "kv-heads", 0, "key and value heads, a divisor of -heads (default: half of -heads with llama, -heads with gpt2)")
+	f.IntVar(&o.seq, "seq", 256, "context, in bytes")
+	f.IntVar(&o.batch, "batch", 8, "sequences in a training step")
+	f.IntVar(&o.steps, "steps", 0, "training steps (default: as many as -minutes has room for)")
+	f.Float64Var(&o.minutes, "minutes", 2, "minutes of training, where -steps is not given")
+	f.Float64Var(&o.rate, "rate", 0.003, "highest learning rate")
+	f.Uint64Var(&o.seed, "seed", 1, "seed of weights, training order and completions")
+	f.IntVar(&o.threads, "threads", runtime.GOMAXPROCS(0), "threads to compute with")
+	f.Func("prompt", "complete this `TEXT`; may be given several times (default: three pieces of Go)", func(s string) error {
+		o.prompts = append(o.prompts, s)
+		return nil
+	})
+	f.IntVar(&o.tokens, "tokens", 160, "bytes of a completion, as far as -seq has room for them")
+	f.Float64Var(&o.temperature, "temperature", 0.6, "of completions; 0 takes the likeliest byte each time")
+	f.StringVar(&o.save, "save", "", "write the weights to `FILE.safetensors`")
+	f.StringVar(&o.load, "load", "", "begin with the weights of `FILE.safetensors`; trains on only if -steps or -minutes is given")
+	f.StringVar(&o.out, "out", "gotext-out", "write pictures to `DIR`; an empty name means none")
+	f.BoolVar(&o.compare, "compare", true, "compare with plain Gorgonia nodes")
+
+	if err := f.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(out, "Trains a small transformer on text, completes prompts with it, and compares it with plain Gorgonia nodes.\n\nFlags:")
+			f.SetOutput(out)
+			f.PrintDefaults()
+		}
+		return o, err
+	}
+	given := map[string]bool{}
+	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("got an argument %q, want flags only: gotext -h lists them", f.Arg(0))
+	}
+	if o.load != "" {
+		for _, name := range []string{"arch", "layers", "dim", "heads", "kv-heads"} {
+			if given[name] {
+				return o, fmt.Errorf("got -%s with -load, want one of them: the file decides the model's shape", name)
+			}
+		}
+	}
+	o.train = o.load == "" || given["steps"] || given["minutes"]
+	if len(o.prompts) == 0 {
+		o.prompts = defaultPrompts
+	}
+	if o.kvHeads == 0 && !given["kv-heads"] {
+		o.kvHeads = o.heads
+		if o.arch == "llama" && o.heads%2 == 0 {
+			o.kvHeads = o.heads / 2
+		}
+	}
+	return o, o.check(given)
+}
+
+// check reports the first option that cannot be, before anything is computed.
+func (o options) check(given map[string]bool) error {
+	for _, f := range []struct {
+		name     string
+		got      int
+		from, to int
+	}{
+		{"batch", o.batch, 1, 1 << 16},
+		{"seq", o.seq, 2, 1 << 20},
+		{"tokens", o.tokens, 1, 1 << 20},
+		{"threads", o.threads, 1, runtime.NumCPU()},
+		{"layers", o.layers, 1, 1 << 12},
+		{"dim", o.dim, 1, 1 << 16},
+		{"heads", o.heads, 1, 1 << 12},
+		{"kv-heads", o.kvHeads, 1, 1 << 12},
+	} {
+		if f.got < f.from || f.got > f.to {
+			return fmt.Errorf("-%s: got %d, want %d to %d", f.name, f.got, f.from, f.to)
+		}
+	}
+	switch {
+	case given["steps"] && o.steps < 1:
+		return fmt.Errorf("-steps: got %d, want at least 1", o.steps)
+	case !(o.minutes > 0) || math.IsInf(o.minutes, 0):
+		return fmt.Errorf("-minutes: got %v, want a positive number", o.minutes)
+	case !(o.rate > 0) || math.IsInf(o.rate, 0):
+		return fmt.Errorf("-rate: got %v, want a positive number", o.rate)
+	case !(o.temperature >= 0) || math.IsInf(o.temperature, 0):
+		return fmt.Errorf("-temperature: got %v, want 0 or a positive number", o.temperature)
+	case o.arch != "gpt2" && o.arch != "llama":
+		return fmt.Errorf("-arch: got %q, want gpt2 or llama", o.arch)
+	case o.load == "" && o.dim%o.heads != 0:
+		return fmt.Errorf("-heads: got %d with -dim %d, want a divisor", o.heads, o.dim)
+	case o.load == "" && o.heads%o.kvHeads != 0:
+		return fmt.Errorf("-kv-heads: got %d with -heads %d, want a divisor", o.kvHeads, o.heads)
+	case o.load == "" && o.arch == "gpt2" && o.kvHeads != o.heads:
+		return fmt.Errorf("-kv-heads: got %d with -heads %d, want as many with gpt2", o.kvHeads, o.heads)
+	}
+	for _, p := range o.prompts {
+		if len(p) == 0 || len(p) >= o.seq {
+			return fmt.Errorf("-prompt %q: got %d bytes, want 1 to %d, less than -seq", p, len(p), o.seq-1)
+		}
+	}
+	if o.load == "" {
+		if err := o.config().Validate(); err != nil {
+			return err
+		}
+	}
+	if o.save != "" {
+		return checkWritable(o.save)
+	}
+	return nil
+}
+
+// config is the shape of a new model.
+func (o options) config() stheno.Config {
+	if o.arch == "gpt2" {
+		return stheno.GPT2(vocab, o.layers, o.dim, o.heads, o.seq)
+	}
+	return stheno.Llama(vocab, o.layers, o.dim, o.heads, o.kvHeads, o.seq)
+}
+
+// checkWritable finds out before the training whether its result can be saved.
+func checkWritable(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("-save: got the directory %s, want a file", path)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".gotext-*")
+	if err != nil {
+		return fmt.Errorf("-save: %w", err)
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
