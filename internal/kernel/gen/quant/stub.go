@@ -1,0 +1,5 @@
+package main
+func (e *emitter) panels() {}
+func (e *emitter) rows() {}
+func (e *emitter) vectors() {}
+func (e *emitter) integers() {}
