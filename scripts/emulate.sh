@@ -18,7 +18,7 @@
 # standard output as it comes, and the script exits as it did (128 + n for signal n). If the machine did not get as far as an
 # exit status, its console is shown and the script exits with 125.
 #
-# The emulator (Bochs) interprets about 50 million instructions a second, some fifty to a hundred times slower than the real
+# The emulator (Bochs) interprets about 50 million instructions a second, 25 to 200 times slower than the real
 # thing, and its clock counts instructions, so benchmarks mean nothing here. Starting the machine takes a few seconds.
 #
 # Wanted: bochs with its terminal display, binutils, lz4, Go, and Debian's package tools for the kernel. As root on Debian,
