@@ -149,8 +149,8 @@ cmdline=(
   # Time comes from the instruction counter. Its frequency is $ips, whatever CPUID says.
   tsc=reliable "tsc_early_khz=$((ips / 1000))"
   # What Bochs reports but Linux cannot use: PKU (515), XSAVES and XSAVEC (323, 321) have the wrong state sizes, the APERF and
-  # performance counters (124, 107) do not exist. With UMIP, RDPID, LA57, FSGSBASE, IBT and FSRM (514, 534, 528, 288, 596, 580)
-  # the kernel loses its per-CPU base while it starts.
+  # performance counters (124, 107) do not exist. With all of UMIP, RDPID, LA57, FSGSBASE, IBT and FSRM (514, 534, 528, 288,
+  # 596, 580) the kernel of a later model than Skylake loses its per-CPU base while it starts; which of them does it is not known.
   clearcpuid=515,323,321,124,107,514,534,528,288,596,580 nofsgsbase
   # Nothing here needs protection, and a random seed is at hand.
   mitigations=off random.trust_cpu=on lsm=capability init_on_alloc=0 nowatchdog
