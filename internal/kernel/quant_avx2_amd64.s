@@ -138,3 +138,416 @@ loop7:
 done8:
 	VZEROUPPER
 	RET
+
+// func panelCodes8AVX2(dst *float32, ldd int, codes *uint8, steps int, s *float32, z *uint8)
+// Requires: AVX, AVX2
+TEXT ·panelCodes8AVX2(SB), NOSPLIT, $0-48
+	MOVQ           dst+0(FP), AX
+	MOVQ           ldd+8(FP), CX
+	MOVQ           codes+16(FP), DX
+	MOVQ           steps+24(FP), BX
+	MOVQ           s+32(FP), SI
+	MOVQ           z+40(FP), DI
+	VBROADCASTI128 pick0AVX2<>+0(SB), Y0
+	VBROADCASTI128 pick1AVX2<>+0(SB), Y1
+	VBROADCASTI128 pick2AVX2<>+0(SB), Y2
+	VBROADCASTI128 pick3AVX2<>+0(SB), Y3
+	VBROADCASTSS   w4b000000AVX2<>+0(SB), Y4
+	VPMOVZXBD      (DI), Y7
+	VPOR           Y7, Y4, Y7
+	VMOVUPS        (SI), Y9
+	VPMOVZXBD      8(DI), Y8
+	VPOR           Y8, Y4, Y8
+	VMOVUPS        32(SI), Y10
+	LEAQ           (AX)(CX*2), SI
+	ADDQ           CX, SI
+	LEAQ           (AX)(CX*4), DI
+	LEAQ           (DI)(CX*2), DI
+	ADDQ           CX, DI
+
+loop9:
+	CMPQ    BX, $0x01
+	JLT     done10
+	VMOVDQU (DX), Y5
+	VPSHUFB Y0, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y7, Y6, Y6
+	VMULPS  Y9, Y6, Y6
+	VMOVUPS Y6, (AX)
+	VPSHUFB Y1, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y7, Y6, Y6
+	VMULPS  Y9, Y6, Y6
+	VMOVUPS Y6, (AX)(CX*1)
+	VPSHUFB Y2, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y7, Y6, Y6
+	VMULPS  Y9, Y6, Y6
+	VMOVUPS Y6, (AX)(CX*2)
+	VPSHUFB Y3, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y7, Y6, Y6
+	VMULPS  Y9, Y6, Y6
+	VMOVUPS Y6, (SI)
+	VMOVDQU 32(DX), Y5
+	VPSHUFB Y0, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y8, Y6, Y6
+	VMULPS  Y10, Y6, Y6
+	VMOVUPS Y6, 32(AX)
+	VPSHUFB Y1, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y8, Y6, Y6
+	VMULPS  Y10, Y6, Y6
+	VMOVUPS Y6, 32(AX)(CX*1)
+	VPSHUFB Y2, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y8, Y6, Y6
+	VMULPS  Y10, Y6, Y6
+	VMOVUPS Y6, 32(AX)(CX*2)
+	VPSHUFB Y3, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y8, Y6, Y6
+	VMULPS  Y10, Y6, Y6
+	VMOVUPS Y6, 32(SI)
+	ADDQ    $+64, DX
+	LEAQ    (AX)(CX*4), AX
+	LEAQ    (SI)(CX*4), SI
+	SUBQ    $0x01, BX
+	JMP     loop9
+
+done10:
+	VZEROUPPER
+	RET
+
+DATA pick0AVX2<>+0(SB)/4, $0x80808000
+DATA pick0AVX2<>+4(SB)/4, $0x80808004
+DATA pick0AVX2<>+8(SB)/4, $0x80808008
+DATA pick0AVX2<>+12(SB)/4, $0x8080800c
+GLOBL pick0AVX2<>(SB), RODATA|NOPTR, $16
+
+DATA pick1AVX2<>+0(SB)/4, $0x80808001
+DATA pick1AVX2<>+4(SB)/4, $0x80808005
+DATA pick1AVX2<>+8(SB)/4, $0x80808009
+DATA pick1AVX2<>+12(SB)/4, $0x8080800d
+GLOBL pick1AVX2<>(SB), RODATA|NOPTR, $16
+
+DATA pick2AVX2<>+0(SB)/4, $0x80808002
+DATA pick2AVX2<>+4(SB)/4, $0x80808006
+DATA pick2AVX2<>+8(SB)/4, $0x8080800a
+DATA pick2AVX2<>+12(SB)/4, $0x8080800e
+GLOBL pick2AVX2<>(SB), RODATA|NOPTR, $16
+
+DATA pick3AVX2<>+0(SB)/4, $0x80808003
+DATA pick3AVX2<>+4(SB)/4, $0x80808007
+DATA pick3AVX2<>+8(SB)/4, $0x8080800b
+DATA pick3AVX2<>+12(SB)/4, $0x8080800f
+GLOBL pick3AVX2<>(SB), RODATA|NOPTR, $16
+
+DATA w4b000000AVX2<>+0(SB)/4, $0x4b000000
+GLOBL w4b000000AVX2<>(SB), RODATA|NOPTR, $4
+
+DATA v0f0f0f0fAVX2<>+0(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX2<>+4(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX2<>+8(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX2<>+12(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX2<>+16(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX2<>+20(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX2<>+24(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX2<>+28(SB)/4, $0x0f0f0f0f
+GLOBL v0f0f0f0fAVX2<>(SB), RODATA|NOPTR, $32
+
+// func panelCodes4AVX2(dst *float32, ldd int, codes *uint8, steps int, s *float32, z *uint8)
+// Requires: AVX, AVX2
+TEXT ·panelCodes4AVX2(SB), NOSPLIT, $0-48
+	MOVQ           dst+0(FP), AX
+	MOVQ           ldd+8(FP), CX
+	MOVQ           codes+16(FP), DX
+	MOVQ           steps+24(FP), BX
+	MOVQ           s+32(FP), SI
+	MOVQ           z+40(FP), DI
+	VBROADCASTI128 pick0AVX2<>+0(SB), Y0
+	VBROADCASTI128 pick1AVX2<>+0(SB), Y1
+	VBROADCASTI128 pick2AVX2<>+0(SB), Y2
+	VBROADCASTI128 pick3AVX2<>+0(SB), Y3
+	VBROADCASTSS   w4b000000AVX2<>+0(SB), Y4
+	VPMOVZXBD      (DI), Y7
+	VPOR           Y7, Y4, Y7
+	VMOVUPS        (SI), Y9
+	VPMOVZXBD      8(DI), Y8
+	VPOR           Y8, Y4, Y8
+	VMOVUPS        32(SI), Y10
+	LEAQ           (AX)(CX*2), SI
+	ADDQ           CX, SI
+	LEAQ           (AX)(CX*4), DI
+	LEAQ           (DI)(CX*2), R8
+	ADDQ           CX, R8
+
+loop11:
+	CMPQ    BX, $0x01
+	JLT     done12
+	VMOVDQU (DX), Y5
+	VPAND   v0f0f0f0fAVX2<>+0(SB), Y5, Y5
+	VPSHUFB Y0, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y7, Y6, Y6
+	VMULPS  Y9, Y6, Y6
+	VMOVUPS Y6, (AX)
+	VPSHUFB Y1, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y7, Y6, Y6
+	VMULPS  Y9, Y6, Y6
+	VMOVUPS Y6, (AX)(CX*1)
+	VPSHUFB Y2, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y7, Y6, Y6
+	VMULPS  Y9, Y6, Y6
+	VMOVUPS Y6, (AX)(CX*2)
+	VPSHUFB Y3, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y7, Y6, Y6
+	VMULPS  Y9, Y6, Y6
+	VMOVUPS Y6, (SI)
+	VMOVDQU (DX), Y5
+	VPSRLD  $0x04, Y5, Y5
+	VPAND   v0f0f0f0fAVX2<>+0(SB), Y5, Y5
+	VPSHUFB Y0, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y7, Y6, Y6
+	VMULPS  Y9, Y6, Y6
+	VMOVUPS Y6, (DI)
+	VPSHUFB Y1, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y7, Y6, Y6
+	VMULPS  Y9, Y6, Y6
+	VMOVUPS Y6, (DI)(CX*1)
+	VPSHUFB Y2, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y7, Y6, Y6
+	VMULPS  Y9, Y6, Y6
+	VMOVUPS Y6, (DI)(CX*2)
+	VPSHUFB Y3, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y7, Y6, Y6
+	VMULPS  Y9, Y6, Y6
+	VMOVUPS Y6, (R8)
+	VMOVDQU 32(DX), Y5
+	VPAND   v0f0f0f0fAVX2<>+0(SB), Y5, Y5
+	VPSHUFB Y0, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y8, Y6, Y6
+	VMULPS  Y10, Y6, Y6
+	VMOVUPS Y6, 32(AX)
+	VPSHUFB Y1, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y8, Y6, Y6
+	VMULPS  Y10, Y6, Y6
+	VMOVUPS Y6, 32(AX)(CX*1)
+	VPSHUFB Y2, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y8, Y6, Y6
+	VMULPS  Y10, Y6, Y6
+	VMOVUPS Y6, 32(AX)(CX*2)
+	VPSHUFB Y3, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y8, Y6, Y6
+	VMULPS  Y10, Y6, Y6
+	VMOVUPS Y6, 32(SI)
+	VMOVDQU 32(DX), Y5
+	VPSRLD  $0x04, Y5, Y5
+	VPAND   v0f0f0f0fAVX2<>+0(SB), Y5, Y5
+	VPSHUFB Y0, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y8, Y6, Y6
+	VMULPS  Y10, Y6, Y6
+	VMOVUPS Y6, 32(DI)
+	VPSHUFB Y1, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y8, Y6, Y6
+	VMULPS  Y10, Y6, Y6
+	VMOVUPS Y6, 32(DI)(CX*1)
+	VPSHUFB Y2, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y8, Y6, Y6
+	VMULPS  Y10, Y6, Y6
+	VMOVUPS Y6, 32(DI)(CX*2)
+	VPSHUFB Y3, Y5, Y6
+	VPOR    Y6, Y4, Y6
+	VSUBPS  Y8, Y6, Y6
+	VMULPS  Y10, Y6, Y6
+	VMOVUPS Y6, 32(R8)
+	ADDQ    $+64, DX
+	LEAQ    (AX)(CX*8), AX
+	LEAQ    (SI)(CX*8), SI
+	LEAQ    (DI)(CX*8), DI
+	LEAQ    (R8)(CX*8), R8
+	SUBQ    $0x01, BX
+	JMP     loop11
+
+done12:
+	VZEROUPPER
+	RET
+
+// func panelFloat16AVX2(dst *float32, ldd int, codes *uint16, rows int)
+// Requires: AVX, F16C
+TEXT ·panelFloat16AVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ ldd+8(FP), CX
+	MOVQ codes+16(FP), DX
+	MOVQ rows+24(FP), BX
+
+loop13:
+	CMPQ      BX, $0x01
+	JLT       done14
+	VCVTPH2PS (DX), Y0
+	VMOVUPS   Y0, (AX)
+	VCVTPH2PS 16(DX), Y1
+	VMOVUPS   Y1, 32(AX)
+	ADDQ      $+32, DX
+	ADDQ      CX, AX
+	SUBQ      $0x01, BX
+	JMP       loop13
+
+done14:
+	VZEROUPPER
+	RET
+
+// func panelBFloat16AVX2(dst *float32, ldd int, codes *uint16, steps int)
+// Requires: AVX, AVX2
+TEXT ·panelBFloat16AVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         codes+16(FP), DX
+	MOVQ         steps+24(FP), BX
+	VBROADCASTSS wffff0000AVX2<>+0(SB), Y4
+
+loop15:
+	CMPQ    BX, $0x01
+	JLT     done16
+	VMOVDQU (DX), Y0
+	VPSLLD  $0x10, Y0, Y1
+	VPAND   Y4, Y0, Y0
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y0, (AX)(CX*1)
+	VMOVDQU 32(DX), Y2
+	VPSLLD  $0x10, Y2, Y3
+	VPAND   Y4, Y2, Y2
+	VMOVUPS Y3, 32(AX)
+	VMOVUPS Y2, 32(AX)(CX*1)
+	ADDQ    $+64, DX
+	LEAQ    (AX)(CX*2), AX
+	SUBQ    $0x01, BX
+	JMP     loop15
+
+done16:
+	VZEROUPPER
+	RET
+
+DATA wffff0000AVX2<>+0(SB)/4, $0xffff0000
+GLOBL wffff0000AVX2<>(SB), RODATA|NOPTR, $4
+
+// func quantizeRow8AVX2(dst *int8, x *float32, blocks int, inv float32, sums *int32)
+// Requires: AVX, AVX2
+TEXT ·quantizeRow8AVX2(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         blocks+16(FP), DX
+	MOVQ         sums+32(FP), BX
+	VBROADCASTSS inv+24(FP), Y4
+	VBROADCASTSS w00010001AVX2<>+0(SB), Y5
+	VMOVDQU      unzipAVX2<>+0(SB), Y7
+
+loop17:
+	CMPQ         DX, $0x01
+	JLT          done18
+	VMULPS       (CX), Y4, Y0
+	VCVTPS2DQ    Y0, Y0
+	VMULPS       32(CX), Y4, Y1
+	VCVTPS2DQ    Y1, Y1
+	VMULPS       64(CX), Y4, Y2
+	VCVTPS2DQ    Y2, Y2
+	VMULPS       96(CX), Y4, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPACKSSDW    Y1, Y0, Y0
+	VPACKSSDW    Y3, Y2, Y2
+	VPACKSSWB    Y2, Y0, Y6
+	VPERMD       Y6, Y7, Y6
+	VMOVDQU      Y6, (AX)
+	VPADDW       Y2, Y0, Y0
+	VPMADDWD     Y5, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X6
+	VPADDD       X6, X0, X0
+	VPSHUFD      $0x4e, X0, X6
+	VPADDD       X6, X0, X0
+	VPSHUFD      $0xb1, X0, X6
+	VPADDD       X6, X0, X0
+	VMOVD        X0, (BX)
+	ADDQ         $+128, CX
+	ADDQ         $+32, AX
+	ADDQ         $+4, BX
+	SUBQ         $0x01, DX
+	JMP          loop17
+
+done18:
+	VZEROUPPER
+	RET
+
+DATA w00010001AVX2<>+0(SB)/4, $0x00010001
+GLOBL w00010001AVX2<>(SB), RODATA|NOPTR, $4
+
+DATA unzipAVX2<>+0(SB)/4, $0x00000000
+DATA unzipAVX2<>+4(SB)/4, $0x00000004
+DATA unzipAVX2<>+8(SB)/4, $0x00000001
+DATA unzipAVX2<>+12(SB)/4, $0x00000005
+DATA unzipAVX2<>+16(SB)/4, $0x00000002
+DATA unzipAVX2<>+20(SB)/4, $0x00000006
+DATA unzipAVX2<>+24(SB)/4, $0x00000003
+DATA unzipAVX2<>+28(SB)/4, $0x00000007
+GLOBL unzipAVX2<>(SB), RODATA|NOPTR, $32
+
+// func quantizeRow16AVX2(dst *int16, x *float32, blocks int, inv float32, sums *int32)
+// Requires: AVX, AVX2
+TEXT ·quantizeRow16AVX2(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         blocks+16(FP), DX
+	MOVQ         sums+32(FP), BX
+	VBROADCASTSS inv+24(FP), Y4
+	VBROADCASTSS w00010001AVX2<>+0(SB), Y5
+	VMOVDQU      unzipAVX2<>+0(SB), Y7
+
+loop19:
+	CMPQ         DX, $0x01
+	JLT          done20
+	VMULPS       (CX), Y4, Y0
+	VCVTPS2DQ    Y0, Y0
+	VMULPS       32(CX), Y4, Y1
+	VCVTPS2DQ    Y1, Y1
+	VMULPS       64(CX), Y4, Y2
+	VCVTPS2DQ    Y2, Y2
+	VMULPS       96(CX), Y4, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPACKSSDW    Y1, Y0, Y0
+	VPACKSSDW    Y3, Y2, Y2
+	VPERMQ       $0xd8, Y0, Y6
+	VMOVDQU      Y6, (AX)
+	VPERMQ       $0xd8, Y2, Y6
+	VMOVDQU      Y6, 32(AX)
+	VPADDW       Y2, Y0, Y0
+	VPMADDWD     Y5, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X6
+	VPADDD       X6, X0, X0
+	VPSHUFD      $0x4e, X0, X6
+	VPADDD       X6, X0, X0
+	VPSHUFD      $0xb1, X0, X6
+	VPADDD       X6, X0, X0
+	VMOVD        X0, (BX)
+	ADDQ         $+128, CX
+	ADDQ         $+64, AX
+	ADDQ         $+4, BX
+	SUBQ         $0x01, DX
+	JMP          loop19
+
+done20:
+	VZEROUPPER
+	RET

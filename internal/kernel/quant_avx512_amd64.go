@@ -24,3 +24,31 @@ func toBFloat16AVX512(dst *uint16, x *float32, n int)
 //
 //go:noescape
 func fromBFloat16AVX512(dst *float32, x *uint16, n int)
+
+// panelCodes8AVX512 computes dst[p·ldd+j] = s[j]·(code(p, j) − z[j]) for j < 16, p < 4·steps.
+// The 64 bytes of a step are 16 words, one a column. ldd is in bytes. steps ≥ 0.
+//
+//go:noescape
+func panelCodes8AVX512(dst *float32, ldd int, codes *uint8, steps int, s *float32, z *uint8)
+
+// panelCodes4AVX512 computes dst[p·ldd+j] = s[j]·(code(p, j) − z[j]) for j < 16, p < 8·steps.
+// The 64 bytes of a step are 16 words, one a column. ldd is in bytes. steps ≥ 0.
+//
+//go:noescape
+func panelCodes4AVX512(dst *float32, ldd int, codes *uint8, steps int, s *float32, z *uint8)
+
+// panelFloat16AVX512 widens rows of 16 numbers of FP16: dst[p·ldd+j] = codes[16p+j]. ldd is in bytes. rows ≥ 0.
+//
+//go:noescape
+func panelFloat16AVX512(dst *float32, ldd int, codes *uint16, rows int)
+
+// panelBFloat16AVX512 widens pairs of rows of 16 numbers of BF16: dst[(2p+i)·ldd+j] = codes[32p+2j+i]. ldd is in bytes. steps ≥ 0.
+//
+//go:noescape
+func panelBFloat16AVX512(dst *float32, ldd int, codes *uint16, steps int)
+
+// quantizeRow8AVX512 computes dst[i] = round(inv·x[i]), ties to even, for i < 32·blocks, |inv·x[i]| ≤ 127.5, and sums[b] = Σ dst[32b:32b+32].
+// blocks ≥ 0.
+//
+//go:noescape
+func quantizeRow8AVX512(dst *int8, x *float32, blocks int, inv float32, sums *int32)

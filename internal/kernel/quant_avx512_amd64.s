@@ -130,3 +130,281 @@ loop7:
 done8:
 	VZEROUPPER
 	RET
+
+// func panelCodes8AVX512(dst *float32, ldd int, codes *uint8, steps int, s *float32, z *uint8)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·panelCodes8AVX512(SB), NOSPLIT, $0-48
+	MOVQ            dst+0(FP), AX
+	MOVQ            ldd+8(FP), CX
+	MOVQ            codes+16(FP), DX
+	MOVQ            steps+24(FP), BX
+	MOVQ            s+32(FP), SI
+	MOVQ            z+40(FP), DI
+	VBROADCASTI32X4 pick0AVX512<>+0(SB), Z0
+	VBROADCASTI32X4 pick1AVX512<>+0(SB), Z1
+	VBROADCASTI32X4 pick2AVX512<>+0(SB), Z2
+	VBROADCASTI32X4 pick3AVX512<>+0(SB), Z3
+	VBROADCASTSS    w4b000000AVX512<>+0(SB), Z4
+	VPMOVZXBD       (DI), Z7
+	VPORD           Z7, Z4, Z7
+	VMOVUPS         (SI), Z9
+	LEAQ            (AX)(CX*2), SI
+	ADDQ            CX, SI
+	LEAQ            (AX)(CX*4), DI
+	LEAQ            (DI)(CX*2), DI
+	ADDQ            CX, DI
+
+loop9:
+	CMPQ      BX, $0x01
+	JLT       done10
+	VMOVDQU32 (DX), Z5
+	VPSHUFB   Z0, Z5, Z6
+	VPORD     Z6, Z4, Z6
+	VSUBPS    Z7, Z6, Z6
+	VMULPS    Z9, Z6, Z6
+	VMOVUPS   Z6, (AX)
+	VPSHUFB   Z1, Z5, Z6
+	VPORD     Z6, Z4, Z6
+	VSUBPS    Z7, Z6, Z6
+	VMULPS    Z9, Z6, Z6
+	VMOVUPS   Z6, (AX)(CX*1)
+	VPSHUFB   Z2, Z5, Z6
+	VPORD     Z6, Z4, Z6
+	VSUBPS    Z7, Z6, Z6
+	VMULPS    Z9, Z6, Z6
+	VMOVUPS   Z6, (AX)(CX*2)
+	VPSHUFB   Z3, Z5, Z6
+	VPORD     Z6, Z4, Z6
+	VSUBPS    Z7, Z6, Z6
+	VMULPS    Z9, Z6, Z6
+	VMOVUPS   Z6, (SI)
+	ADDQ      $+64, DX
+	LEAQ      (AX)(CX*4), AX
+	LEAQ      (SI)(CX*4), SI
+	SUBQ      $0x01, BX
+	JMP       loop9
+
+done10:
+	VZEROUPPER
+	RET
+
+DATA pick0AVX512<>+0(SB)/4, $0x80808000
+DATA pick0AVX512<>+4(SB)/4, $0x80808004
+DATA pick0AVX512<>+8(SB)/4, $0x80808008
+DATA pick0AVX512<>+12(SB)/4, $0x8080800c
+GLOBL pick0AVX512<>(SB), RODATA|NOPTR, $16
+
+DATA pick1AVX512<>+0(SB)/4, $0x80808001
+DATA pick1AVX512<>+4(SB)/4, $0x80808005
+DATA pick1AVX512<>+8(SB)/4, $0x80808009
+DATA pick1AVX512<>+12(SB)/4, $0x8080800d
+GLOBL pick1AVX512<>(SB), RODATA|NOPTR, $16
+
+DATA pick2AVX512<>+0(SB)/4, $0x80808002
+DATA pick2AVX512<>+4(SB)/4, $0x80808006
+DATA pick2AVX512<>+8(SB)/4, $0x8080800a
+DATA pick2AVX512<>+12(SB)/4, $0x8080800e
+GLOBL pick2AVX512<>(SB), RODATA|NOPTR, $16
+
+DATA pick3AVX512<>+0(SB)/4, $0x80808003
+DATA pick3AVX512<>+4(SB)/4, $0x80808007
+DATA pick3AVX512<>+8(SB)/4, $0x8080800b
+DATA pick3AVX512<>+12(SB)/4, $0x8080800f
+GLOBL pick3AVX512<>(SB), RODATA|NOPTR, $16
+
+DATA w4b000000AVX512<>+0(SB)/4, $0x4b000000
+GLOBL w4b000000AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA v0f0f0f0fAVX512<>+0(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+4(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+8(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+12(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+16(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+20(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+24(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+28(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+32(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+36(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+40(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+44(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+48(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+52(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+56(SB)/4, $0x0f0f0f0f
+DATA v0f0f0f0fAVX512<>+60(SB)/4, $0x0f0f0f0f
+GLOBL v0f0f0f0fAVX512<>(SB), RODATA|NOPTR, $64
+
+// func panelCodes4AVX512(dst *float32, ldd int, codes *uint8, steps int, s *float32, z *uint8)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·panelCodes4AVX512(SB), NOSPLIT, $0-48
+	MOVQ            dst+0(FP), AX
+	MOVQ            ldd+8(FP), CX
+	MOVQ            codes+16(FP), DX
+	MOVQ            steps+24(FP), BX
+	MOVQ            s+32(FP), SI
+	MOVQ            z+40(FP), DI
+	VBROADCASTI32X4 pick0AVX512<>+0(SB), Z0
+	VBROADCASTI32X4 pick1AVX512<>+0(SB), Z1
+	VBROADCASTI32X4 pick2AVX512<>+0(SB), Z2
+	VBROADCASTI32X4 pick3AVX512<>+0(SB), Z3
+	VBROADCASTSS    w4b000000AVX512<>+0(SB), Z4
+	VPMOVZXBD       (DI), Z7
+	VPORD           Z7, Z4, Z7
+	VMOVUPS         (SI), Z9
+	LEAQ            (AX)(CX*2), SI
+	ADDQ            CX, SI
+	LEAQ            (AX)(CX*4), DI
+	LEAQ            (DI)(CX*2), R8
+	ADDQ            CX, R8
+
+loop11:
+	CMPQ      BX, $0x01
+	JLT       done12
+	VMOVDQU32 (DX), Z5
+	VPANDD    v0f0f0f0fAVX512<>+0(SB), Z5, Z5
+	VPSHUFB   Z0, Z5, Z6
+	VPORD     Z6, Z4, Z6
+	VSUBPS    Z7, Z6, Z6
+	VMULPS    Z9, Z6, Z6
+	VMOVUPS   Z6, (AX)
+	VPSHUFB   Z1, Z5, Z6
+	VPORD     Z6, Z4, Z6
+	VSUBPS    Z7, Z6, Z6
+	VMULPS    Z9, Z6, Z6
+	VMOVUPS   Z6, (AX)(CX*1)
+	VPSHUFB   Z2, Z5, Z6
+	VPORD     Z6, Z4, Z6
+	VSUBPS    Z7, Z6, Z6
+	VMULPS    Z9, Z6, Z6
+	VMOVUPS   Z6, (AX)(CX*2)
+	VPSHUFB   Z3, Z5, Z6
+	VPORD     Z6, Z4, Z6
+	VSUBPS    Z7, Z6, Z6
+	VMULPS    Z9, Z6, Z6
+	VMOVUPS   Z6, (SI)
+	VMOVDQU32 (DX), Z5
+	VPSRLD    $0x04, Z5, Z5
+	VPANDD    v0f0f0f0fAVX512<>+0(SB), Z5, Z5
+	VPSHUFB   Z0, Z5, Z6
+	VPORD     Z6, Z4, Z6
+	VSUBPS    Z7, Z6, Z6
+	VMULPS    Z9, Z6, Z6
+	VMOVUPS   Z6, (DI)
+	VPSHUFB   Z1, Z5, Z6
+	VPORD     Z6, Z4, Z6
+	VSUBPS    Z7, Z6, Z6
+	VMULPS    Z9, Z6, Z6
+	VMOVUPS   Z6, (DI)(CX*1)
+	VPSHUFB   Z2, Z5, Z6
+	VPORD     Z6, Z4, Z6
+	VSUBPS    Z7, Z6, Z6
+	VMULPS    Z9, Z6, Z6
+	VMOVUPS   Z6, (DI)(CX*2)
+	VPSHUFB   Z3, Z5, Z6
+	VPORD     Z6, Z4, Z6
+	VSUBPS    Z7, Z6, Z6
+	VMULPS    Z9, Z6, Z6
+	VMOVUPS   Z6, (R8)
+	ADDQ      $+64, DX
+	LEAQ      (AX)(CX*8), AX
+	LEAQ      (SI)(CX*8), SI
+	LEAQ      (DI)(CX*8), DI
+	LEAQ      (R8)(CX*8), R8
+	SUBQ      $0x01, BX
+	JMP       loop11
+
+done12:
+	VZEROUPPER
+	RET
+
+// func panelFloat16AVX512(dst *float32, ldd int, codes *uint16, rows int)
+// Requires: AVX, AVX512F
+TEXT ·panelFloat16AVX512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ ldd+8(FP), CX
+	MOVQ codes+16(FP), DX
+	MOVQ rows+24(FP), BX
+
+loop13:
+	CMPQ      BX, $0x01
+	JLT       done14
+	VCVTPH2PS (DX), Z0
+	VMOVUPS   Z0, (AX)
+	ADDQ      $+32, DX
+	ADDQ      CX, AX
+	SUBQ      $0x01, BX
+	JMP       loop13
+
+done14:
+	VZEROUPPER
+	RET
+
+// func panelBFloat16AVX512(dst *float32, ldd int, codes *uint16, steps int)
+// Requires: AVX, AVX512F
+TEXT ·panelBFloat16AVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         codes+16(FP), DX
+	MOVQ         steps+24(FP), BX
+	VBROADCASTSS wffff0000AVX512<>+0(SB), Z4
+
+loop15:
+	CMPQ      BX, $0x01
+	JLT       done16
+	VMOVDQU32 (DX), Z0
+	VPSLLD    $0x10, Z0, Z1
+	VPANDD    Z4, Z0, Z0
+	VMOVUPS   Z1, (AX)
+	VMOVUPS   Z0, (AX)(CX*1)
+	ADDQ      $+64, DX
+	LEAQ      (AX)(CX*2), AX
+	SUBQ      $0x01, BX
+	JMP       loop15
+
+done16:
+	VZEROUPPER
+	RET
+
+DATA wffff0000AVX512<>+0(SB)/4, $0xffff0000
+GLOBL wffff0000AVX512<>(SB), RODATA|NOPTR, $4
+
+// func quantizeRow8AVX512(dst *int8, x *float32, blocks int, inv float32, sums *int32)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·quantizeRow8AVX512(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         blocks+16(FP), DX
+	MOVQ         sums+32(FP), BX
+	VBROADCASTSS inv+24(FP), Z4
+	VBROADCASTSS w00010001AVX512<>+0(SB), Z5
+
+loop17:
+	CMPQ          DX, $0x01
+	JLT           done18
+	VMULPS        (CX), Z4, Z0
+	VCVTPS2DQ     Z0, Z0
+	VMULPS        64(CX), Z4, Z1
+	VCVTPS2DQ     Z1, Z1
+	VPMOVSDB      Z0, (AX)
+	VPMOVSDB      Z1, 16(AX)
+	VPADDD        Z1, Z0, Z0
+	VEXTRACTI64X4 $0x01, Z0, Y6
+	VPADDD        Y6, Y0, Y0
+	VEXTRACTI128  $0x01, Y0, X6
+	VPADDD        X6, X0, X0
+	VPSHUFD       $0x4e, X0, X6
+	VPADDD        X6, X0, X0
+	VPSHUFD       $0xb1, X0, X6
+	VPADDD        X6, X0, X0
+	VMOVD         X0, (BX)
+	ADDQ          $+128, CX
+	ADDQ          $+32, AX
+	ADDQ          $+4, BX
+	SUBQ          $0x01, DX
+	JMP           loop17
+
+done18:
+	VZEROUPPER
+	RET
+
+DATA w00010001AVX512<>+0(SB)/4, $0x00010001
+GLOBL w00010001AVX512<>(SB), RODATA|NOPTR, $4

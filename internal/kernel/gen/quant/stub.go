@@ -1,5 +1,3 @@
 package main
-func (e *emitter) panels() {}
-func (e *emitter) rows() {}
 func (e *emitter) vectors() {}
 func (e *emitter) integers() {}
