@@ -14,8 +14,9 @@ type blocks struct {
 	// rows is the number of query rows, times the heads that share a key head, of one unit of forward work. Keys and
 	// values are packed once per unit, at a cost of some percent divided by rows/100.
 	rows int
-	// keys is the number of keys packed at a time: packed keys and values, and in the backward pass their gradients, stay
-	// in the second-level cache while the rows pass over them.
+	// keys is the number of keys packed at a time. Forward, packed keys and values stay in the second-level cache while the
+	// rows pass over them. Backward, rows are read and dQ is written once per block of keys, from and to far away, and larger
+	// blocks pay even where they outgrow that cache.
 	keys int
 	// chunk rows × panel keys is the tile of scores that exists at a time, in the first-level cache. chunk is a multiple
 	// of the six rows of a register tile.
@@ -34,7 +35,10 @@ func (b blocks) unitQueries(group int) int {
 
 // forwardBlocks chooses for heads of dimension d (keys) and dv (values).
 func (a attrs) forwardBlocks(d, dv int) blocks {
-	b := blocks{rows: 384, keys: 256, chunk: 48, panel: 64}
+	b := blocks{rows: 576, keys: 256, chunk: 96, panel: 64}
+	if d+dv > 128 { // rows and keys of twice the size
+		b.rows, b.chunk = 384, 48
+	}
 	if d+dv > 256 {
 		b.keys = 128
 	}
@@ -43,9 +47,12 @@ func (a attrs) forwardBlocks(d, dv int) blocks {
 
 // backwardBlocks chooses for the backward pass, where rows has no meaning.
 func (a attrs) backwardBlocks(d, dv int) blocks {
-	b := blocks{keys: 256, chunk: 48, panel: 64}
-	if d+dv > 192 {
-		b.keys = 128
+	b := blocks{keys: 512, chunk: 96, panel: 64}
+	if d+dv > 128 {
+		b.keys, b.chunk = 384, 48
+	}
+	if d+dv > 256 {
+		b.keys = 192
 	}
 	return a.given(b)
 }

@@ -222,17 +222,14 @@ func (u *backwardUnit[T]) pass(j0, j1 int) {
 			u.chunkPass(r0, r1, j0, j1)
 		}
 	}
-	for j := range n {
-		add(u.dK, b, j0+j, h, u.dk[j*d:][:d])
-		add(u.dV, b, j0+j, h, u.dv[j*dv:][:dv])
-	}
+	add(u.dK, b, j0, h, n, u.dk)
+	add(u.dV, b, j0, h, n, u.dv)
 }
 
-// add adds x to row (b, i, h) of a gradient, if it is wanted.
-func add[T kernel.Float](to Heads[T], b, i, h int, x []T) {
+// add adds n rows of x to rows (b, i, h), (b, i+1, h), … of a gradient, if it is wanted.
+func add[T kernel.Float](to Heads[T], b, i, h, n int, x []T) {
 	if to.Data != nil {
-		row := to.row(b, i, h)
-		kernel.Add(row, row, x)
+		kernel.AddRows(to.Data[to.at(b, i, h):], to.SeqStride, x, to.Dim, n, to.Dim, 1)
 	}
 }
 
@@ -251,6 +248,7 @@ func (u *backwardUnit[T]) chunkPass(r0, r1, j0, j1 int) {
 	clear(u.dq[:m*d])
 	for j := j0; j < j1; j += u.panel {
 		if t, ok := see(u.lo, u.hi, r0, r1, j, min(j+u.panel, j1)); ok {
+			u.prefetch(r1, (j-j0)/u.panel, (j1-j0+u.panel-1)/u.panel)
 			u.tile(t, r0, j0, j)
 		}
 	}
@@ -258,9 +256,27 @@ func (u *backwardUnit[T]) chunkPass(r0, r1, j0, j1 int) {
 	if u.partial != nil {
 		to = Contiguous(u.partial[u.split], u.problem.q.Batch, u.problem.q.Seq, u.problem.q.Heads, d)
 	}
+	if u.group == 1 {
+		i, h := u.st.place(r0)
+		add(to, b, i, h, m, u.dq)
+		return
+	}
 	for r := r0; r < r1; r++ {
 		i, h := u.st.place(r)
-		add(to, b, i, h, u.dq[(r-r0)*d:][:d])
+		add(to, b, i, h, 1, u.dq[(r-r0)*d:])
+	}
+}
+
+// prefetch asks for the n-th of parts parts of the rows of the chunk that begins at row r: q, dOut and dQ of neighbouring rows
+// lie heads·d elements apart, which the processor does not foresee.
+func (u *backwardUnit[T]) prefetch(r, n, parts int) {
+	step := (u.chunk/u.group + parts - 1) / parts
+	i, h, b := u.st.q0+r/u.group+n*step, u.st.kvHead*u.group, u.st.seg.batch
+	step = min(step, u.st.q1-i)
+	for _, x := range [...]*Heads[T]{&u.problem.q, &u.gradients.dOut, &u.dQ} {
+		if step > 0 && x.Data != nil {
+			kernel.Prefetch(x.Data[x.at(b, i, h):], x.SeqStride, step, x.Dim*u.group)
+		}
 	}
 }
 
@@ -322,7 +338,7 @@ func (r *backwardRun[T]) sum() {
 		for h := range r.q.Heads {
 			from := (n*r.q.Heads + h) * r.q.Dim
 			for _, part := range r.partial {
-				add(r.dQ, b, i, h, part[from:][:r.q.Dim])
+				add(r.dQ, b, i, h, 1, part[from:])
 			}
 		}
 	})
