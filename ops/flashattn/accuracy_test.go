@@ -22,6 +22,9 @@ func (c instance) check(t *testing.T) {
 	v := generate(c)
 	p, g := build(c, v)
 	want := solve(p, g)
+	if c.seqQ*c.heads/c.kvHeads <= directRows {
+		c.checkDirect(t, v, want)
+	}
 
 	p.forward()
 	p.backward(g)
@@ -51,6 +54,26 @@ func (c instance) check(t *testing.T) {
 		floor := 0x1p-24 * (1 + largest(ref)) * max(8, 2*largest(want.lse), math.Sqrt(float64(c.d)))
 		optest.Within(t, c.name+" float32 "+what, got, plain[what], ref, k, floor)
 	}
+}
+
+// checkDirect holds the forward pass without a backward one, which takes another way for few rows, to the reference.
+func (c instance) checkDirect(t *testing.T, v values[float64], want *reference) {
+	t.Helper()
+	p, _ := build(c, v)
+	p.rowMax, p.rowSum = nil, nil
+	p.forward()
+	optest.Close(t, c.name+" direct out", p.out.Data, want.out, 1e-12*(1+largest(want.out))*(1+c.sigma*c.sigma))
+	p32, _ := build(c, v.narrow())
+	p32.rowMax, p32.rowSum = nil, nil
+	p32.forward()
+	pn, _ := build(c, v.narrow())
+	out, lse := naive(pn, nil)
+	k, size := 2.0, max(8, 2*largest(want.lse), math.Sqrt(float64(c.d)))
+	if c.cfg.Softcap > 0 {
+		k = 3
+	}
+	optest.Within(t, c.name+" float32 direct out", p32.out.Data, out, want.out, k, 0x1p-24*(1+largest(want.out))*size)
+	optest.Within(t, c.name+" float32 direct lse", p32.lse, lse, want.lse, k, 0x1p-24*(1+largest(want.lse))*size)
 }
 
 type pair struct{ got, want []float64 }
@@ -150,6 +173,7 @@ func TestShapesAndFeatures(t *testing.T) {
 	shapes := []instance{
 		{name: "one", batch: 1, seqQ: 1, seqKV: 1, heads: 1, kvHeads: 1, d: 1, dv: 1},
 		{name: "decode", batch: 2, seqQ: 1, seqKV: 97, heads: 6, kvHeads: 2, d: 64, dv: 64},
+		{name: "few rows", batch: 1, seqQ: 4, seqKV: 150, heads: 4, kvHeads: 2, d: 17, dv: 40},
 		{name: "odd", batch: 1, seqQ: 59, seqKV: 59, heads: 2, kvHeads: 1, d: 59, dv: 17},
 		{name: "long keys", batch: 1, seqQ: 33, seqKV: 257, heads: 2, kvHeads: 2, d: 16, dv: 8},
 		{name: "long queries", batch: 1, seqQ: 129, seqKV: 31, heads: 3, kvHeads: 3, d: 8, dv: 33},

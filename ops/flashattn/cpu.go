@@ -81,6 +81,7 @@ type forwardUnit[T kernel.Float] struct {
 	kt, v                 []T // packed keys, panels of (d × panel); packed values, keys × dv
 	s, dropped            []T // a tile of scores, and of weights after dropout
 	vFinite               bool
+	direct                bool // see direct.go
 }
 
 func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
@@ -99,9 +100,14 @@ func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 	u.s = parallel.Scratch[T](w, slotS, size[slotS])
 	u.dropped = parallel.Scratch[T](w, slotDropped, size[slotDropped])
 
+	u.direct = rows <= directRows && f.rowMax == nil
 	for r := range rows {
 		i, h := st.place(r)
-		copy(u.q[r*d:][:d], f.q.row(st.seg.batch, i, h))
+		if u.direct {
+			kernel.Scale(u.q[r*d:][:d], f.q.row(st.seg.batch, i, h), f.keyScale())
+		} else {
+			copy(u.q[r*d:][:d], f.q.row(st.seg.batch, i, h))
+		}
 	}
 	clear(u.o)
 	clear(u.rowSum)
@@ -116,7 +122,9 @@ func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 
 // pass takes all rows over keys j0 ≤ j < j1.
 func (u *forwardUnit[T]) pass(j0, j1 int) {
-	u.pack(j0, j1)
+	if !u.direct {
+		u.pack(j0, j1)
+	}
 	for r0 := 0; r0 < len(u.rowMax); r0 += u.chunk {
 		r1 := min(r0+u.chunk, len(u.rowMax))
 		for j := j0; j < j1; j += u.panel {
@@ -146,12 +154,17 @@ func packKeys[T kernel.Float](dst []T, x *Heads[T], b, h, j0, j1, panel int, sca
 // tile takes rows over a tile of one panel, which begins at key j; packed keys begin at j0.
 func (u *forwardUnit[T]) tile(t tile, j0, j int) {
 	rows, n, d, dv := t.rz-t.ra, t.jz-t.ja, u.problem.q.Dim, u.problem.v.Dim
-	kt := u.kt[(j-j0)*d+t.ja-j:]
-	kernel.Tile(rows, n, d, u.q[t.ra*d:], d, 1, kt, u.panel, u.s, u.panel, kernel.TileSet, nil)
+	v, ldv := u.v, dv
+	if u.direct {
+		v, ldv = u.products(t)
+	} else {
+		kt := u.kt[(j-j0)*d+t.ja-j:]
+		kernel.Tile(rows, n, d, u.q[t.ra*d:], d, 1, kt, u.panel, u.s, u.panel, kernel.TileSet, nil)
+		v = u.v[(t.ja-j0)*dv:]
+	}
 	u.scores(&u.st, t, u.s, u.panel, u.lo, u.hi, nil)
-	v := u.v[(t.ja-j0)*dv:]
 	if !u.vFinite {
-		u.careful(t, v)
+		u.careful(t, v, ldv)
 		return
 	}
 	alpha := u.alpha[:rows]
@@ -161,7 +174,11 @@ func (u *forwardUnit[T]) tile(t tile, j0, j int) {
 		u.drop(&u.st, t, u.dropped, u.s, u.panel)
 		weights = u.dropped
 	}
-	kernel.Tile(rows, dv, n, weights, u.panel, 1, v, dv, u.o[t.ra*dv:], dv, kernel.TileScaleAdd, alpha)
+	if u.direct {
+		u.accumulate(t, weights, v, ldv)
+		return
+	}
+	kernel.Tile(rows, dv, n, weights, u.panel, 1, v, ldv, u.o[t.ra*dv:], dv, kernel.TileScaleAdd, alpha)
 }
 
 // finish divides by the sums, lets the sinks in and writes output and log-sum-exp.

@@ -17,8 +17,9 @@ func finite[T kernel.Float](x []T) bool {
 	return !math.IsNaN(s) && !math.IsInf(s, 0)
 }
 
-// careful is the second half of a forward tile, from the logits in u.s on.
-func (u *forwardUnit[T]) careful(t tile, v []T) {
+// careful is the second half of a forward tile, from the logits in u.s on; v holds the tile's values in
+// rows of length ldv.
+func (u *forwardUnit[T]) careful(t tile, v []T, ldv int) {
 	dv := u.problem.v.Dim
 	n := t.jz - t.ja
 	weights := make([]T, n)
@@ -37,7 +38,7 @@ func (u *forwardUnit[T]) careful(t tile, v []T) {
 			if math.IsInf(float64(logits[j]), -1) {
 				continue
 			}
-			for c, x := range v[j*dv:][:dv] {
+			for c, x := range v[j*ldv:][:dv] {
 				o[c] += w * x
 			}
 		}

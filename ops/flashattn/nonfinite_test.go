@@ -111,6 +111,27 @@ func (p *problem[T]) compare(t *testing.T, what string, d dependence, kind strin
 	}
 }
 
+// Few rows take another way.
+func TestNonFiniteValuesWithFewRows(t *testing.T) {
+	const seqKV, d = 40, 8
+	onAll(t, func(t *testing.T) {
+		run := func(bad float32) []float32 {
+			q := Contiguous(make([]float32, 4*d), 1, 4, 1, d)
+			k := Contiguous(make([]float32, seqKV*d), 1, seqKV, 1, d)
+			v := Contiguous(make([]float32, seqKV*d), 1, seqKV, 1, d)
+			out := Contiguous(make([]float32, 4*d), 1, 4, 1, d)
+			fill(v.row(0, seqKV-2, 0), bad)
+			require.NoError(t, Forward(out, q, k, v, Config{Causal: true}, Operands[float32]{}))
+			return out.Data
+		}
+		clean, got := run(0), run(float32(math.NaN()))
+		require.Equal(t, clean[:2*d], got[:2*d], "rows 0 and 1 do not see it")
+		for _, x := range got[2*d:] {
+			require.True(t, math.IsNaN(float64(x)), "rows 2 and 3 see it")
+		}
+	})
+}
+
 // What lies in memory between the rows of a view, or beyond the lengths, is not read.
 func TestNothingElseIsRead(t *testing.T) {
 	const batch, seq, heads, d, gap = 2, 70, 2, 17, 5
