@@ -58,3 +58,17 @@ func quantizeRow8AVX2(dst *int8, x *float32, blocks int, inv float32, sums *int3
 //
 //go:noescape
 func quantizeRow16AVX2(dst *int16, x *float32, blocks int, inv float32, sums *int32)
+
+// int8x1AVX2 computes C(i, j) = sx(i)·Σ_g s(g, j)·(Σ_p A(i, p)·code(p, j) + z(g, j)·sums(i, g)) for i < m, j < 16,
+// p over the 4 rows of each of the steps of group g, per steps in each group but the last. Without z it takes sums as they
+// are. Strides are in bytes; panel is that between panels of 16 columns. m ≥ 1, steps ≥ 1.
+//
+//go:noescape
+func int8x1AVX2(m int, steps int, per int, a *int16, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
+
+// int4x1AVX2 computes C(i, j) = sx(i)·Σ_g s(g, j)·(Σ_p A(i, p)·code(p, j) + z(g, j)·sums(i, g)) for i < m, j < 16,
+// p over the 8 rows of each of the steps of group g, per steps in each group but the last. Without z it takes sums as they
+// are. Strides are in bytes; panel is that between panels of 16 columns. m ≥ 1, steps ≥ 1.
+//
+//go:noescape
+func int4x1AVX2(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)

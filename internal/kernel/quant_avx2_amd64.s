@@ -551,3 +551,5619 @@ loop19:
 done20:
 	VZEROUPPER
 	RET
+
+// func int8x1AVX2(m int, steps int, per int, a *int16, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·int8x1AVX2(SB), NOSPLIT, $0-128
+rows21:
+	CMPQ m+0(FP), $0x06
+	JLT  rest22
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ R10, R10
+
+group24:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 6 rows: sums = 0
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+
+loop25:
+	CMPQ         R11, $0x02
+	JLT          done26
+	VPMOVZXBW    (BX), Y12
+	VPMOVZXBW    16(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ (CX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPBROADCASTQ (CX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	VPMOVZXBW    64(BX), Y12
+	VPMOVZXBW    80(BX), Y13
+	VPBROADCASTQ 8(AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ 8(AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ 8(AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ 8(CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ 8(CX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPBROADCASTQ 8(CX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	ADDQ         $+16, AX
+	ADDQ         $+16, CX
+	ADDQ         $+128, BX
+	SUBQ         $0x02, R11
+	JMP          loop25
+
+done26:
+loop27:
+	CMPQ         R11, $0x01
+	JLT          done28
+	VPMOVZXBW    (BX), Y12
+	VPMOVZXBW    16(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ (CX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPBROADCASTQ (CX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R11
+	JMP          loop27
+
+done28:
+	VPHADDD Y1, Y0, Y0
+	VPERMQ  $0xd8, Y0, Y0
+	VPHADDD Y3, Y2, Y2
+	VPERMQ  $0xd8, Y2, Y2
+	VPHADDD Y5, Y4, Y4
+	VPERMQ  $0xd8, Y4, Y4
+	VPHADDD Y7, Y6, Y6
+	VPERMQ  $0xd8, Y6, Y6
+	VPHADDD Y9, Y8, Y8
+	VPERMQ  $0xd8, Y8, Y8
+	VPHADDD Y11, Y10, Y10
+	VPERMQ  $0xd8, Y10, Y10
+	MOVQ    c+112(FP), R11
+	MOVQ    sx+104(FP), R13
+	MOVQ    R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS (R13), Y14
+	TESTQ        DI, DI
+	JZ           single29
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y0, Y0
+	JMP          convert30
+
+single29:
+	VPADDD Y12, Y0, Y0
+
+convert30:
+	VCVTDQ2PS   Y0, Y0
+	VMULPS      (SI), Y0, Y0
+	TESTQ       R10, R10
+	JZ          set31
+	VFMADD213PS (R11), Y14, Y0
+	VMOVUPS     Y0, (R11)
+	JMP         stored32
+
+set31:
+	VMULPS  Y14, Y0, Y0
+	VMOVUPS Y0, (R11)
+
+stored32:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 4(R13), Y14
+	TESTQ        DI, DI
+	JZ           single33
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y2, Y2
+	JMP          convert34
+
+single33:
+	VPADDD Y12, Y2, Y2
+
+convert34:
+	VCVTDQ2PS   Y2, Y2
+	VMULPS      (SI), Y2, Y2
+	TESTQ       R10, R10
+	JZ          set35
+	VFMADD213PS (R11), Y14, Y2
+	VMOVUPS     Y2, (R11)
+	JMP         stored36
+
+set35:
+	VMULPS  Y14, Y2, Y2
+	VMOVUPS Y2, (R11)
+
+stored36:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 8(R13), Y14
+	TESTQ        DI, DI
+	JZ           single37
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y4, Y4
+	JMP          convert38
+
+single37:
+	VPADDD Y12, Y4, Y4
+
+convert38:
+	VCVTDQ2PS   Y4, Y4
+	VMULPS      (SI), Y4, Y4
+	TESTQ       R10, R10
+	JZ          set39
+	VFMADD213PS (R11), Y14, Y4
+	VMOVUPS     Y4, (R11)
+	JMP         stored40
+
+set39:
+	VMULPS  Y14, Y4, Y4
+	VMOVUPS Y4, (R11)
+
+stored40:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 12(R13), Y14
+	TESTQ        DI, DI
+	JZ           single41
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert42
+
+single41:
+	VPADDD Y12, Y6, Y6
+
+convert42:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      (SI), Y6, Y6
+	TESTQ       R10, R10
+	JZ          set43
+	VFMADD213PS (R11), Y14, Y6
+	VMOVUPS     Y6, (R11)
+	JMP         stored44
+
+set43:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, (R11)
+
+stored44:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 16(R13), Y14
+	TESTQ        DI, DI
+	JZ           single45
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	JMP          convert46
+
+single45:
+	VPADDD Y12, Y8, Y8
+
+convert46:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      (SI), Y8, Y8
+	TESTQ       R10, R10
+	JZ          set47
+	VFMADD213PS (R11), Y14, Y8
+	VMOVUPS     Y8, (R11)
+	JMP         stored48
+
+set47:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, (R11)
+
+stored48:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 20(R13), Y14
+	TESTQ        DI, DI
+	JZ           single49
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y10, Y10
+	JMP          convert50
+
+single49:
+	VPADDD Y12, Y10, Y10
+
+convert50:
+	VCVTDQ2PS   Y10, Y10
+	VMULPS      (SI), Y10, Y10
+	TESTQ       R10, R10
+	JZ          set51
+	VFMADD213PS (R11), Y14, Y10
+	VMOVUPS     Y10, (R11)
+	JMP         stored52
+
+set51:
+	VMULPS  Y14, Y10, Y10
+	VMOVUPS Y10, (R11)
+
+stored52:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group24
+	MOVQ  a+24(FP), AX
+	MOVQ  lda+32(FP), DX
+	MOVQ  codes+40(FP), BX
+	MOVQ  panel+48(FP), CX
+	MOVQ  s+72(FP), SI
+	MOVQ  z+88(FP), DI
+	MOVQ  sums+56(FP), R8
+	MOVQ  steps+8(FP), R9
+	LEAQ  (AX)(DX*2), CX
+	ADDQ  DX, CX
+	XORQ  R10, R10
+
+group53:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 6 rows: sums = 0
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+
+loop54:
+	CMPQ         R11, $0x02
+	JLT          done55
+	VPMOVZXBW    32(BX), Y12
+	VPMOVZXBW    48(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ (CX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPBROADCASTQ (CX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	VPMOVZXBW    96(BX), Y12
+	VPMOVZXBW    112(BX), Y13
+	VPBROADCASTQ 8(AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ 8(AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ 8(AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ 8(CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ 8(CX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPBROADCASTQ 8(CX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	ADDQ         $+16, AX
+	ADDQ         $+16, CX
+	ADDQ         $+128, BX
+	SUBQ         $0x02, R11
+	JMP          loop54
+
+done55:
+loop56:
+	CMPQ         R11, $0x01
+	JLT          done57
+	VPMOVZXBW    32(BX), Y12
+	VPMOVZXBW    48(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ (CX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPBROADCASTQ (CX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R11
+	JMP          loop56
+
+done57:
+	VPHADDD Y1, Y0, Y0
+	VPERMQ  $0xd8, Y0, Y0
+	VPHADDD Y3, Y2, Y2
+	VPERMQ  $0xd8, Y2, Y2
+	VPHADDD Y5, Y4, Y4
+	VPERMQ  $0xd8, Y4, Y4
+	VPHADDD Y7, Y6, Y6
+	VPERMQ  $0xd8, Y6, Y6
+	VPHADDD Y9, Y8, Y8
+	VPERMQ  $0xd8, Y8, Y8
+	VPHADDD Y11, Y10, Y10
+	VPERMQ  $0xd8, Y10, Y10
+	MOVQ    c+112(FP), R11
+	MOVQ    sx+104(FP), R13
+	MOVQ    R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS (R13), Y14
+	TESTQ        DI, DI
+	JZ           single58
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y0, Y0
+	JMP          convert59
+
+single58:
+	VPADDD Y12, Y0, Y0
+
+convert59:
+	VCVTDQ2PS   Y0, Y0
+	VMULPS      32(SI), Y0, Y0
+	TESTQ       R10, R10
+	JZ          set60
+	VFMADD213PS 32(R11), Y14, Y0
+	VMOVUPS     Y0, 32(R11)
+	JMP         stored61
+
+set60:
+	VMULPS  Y14, Y0, Y0
+	VMOVUPS Y0, 32(R11)
+
+stored61:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 4(R13), Y14
+	TESTQ        DI, DI
+	JZ           single62
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y2, Y2
+	JMP          convert63
+
+single62:
+	VPADDD Y12, Y2, Y2
+
+convert63:
+	VCVTDQ2PS   Y2, Y2
+	VMULPS      32(SI), Y2, Y2
+	TESTQ       R10, R10
+	JZ          set64
+	VFMADD213PS 32(R11), Y14, Y2
+	VMOVUPS     Y2, 32(R11)
+	JMP         stored65
+
+set64:
+	VMULPS  Y14, Y2, Y2
+	VMOVUPS Y2, 32(R11)
+
+stored65:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 8(R13), Y14
+	TESTQ        DI, DI
+	JZ           single66
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y4, Y4
+	JMP          convert67
+
+single66:
+	VPADDD Y12, Y4, Y4
+
+convert67:
+	VCVTDQ2PS   Y4, Y4
+	VMULPS      32(SI), Y4, Y4
+	TESTQ       R10, R10
+	JZ          set68
+	VFMADD213PS 32(R11), Y14, Y4
+	VMOVUPS     Y4, 32(R11)
+	JMP         stored69
+
+set68:
+	VMULPS  Y14, Y4, Y4
+	VMOVUPS Y4, 32(R11)
+
+stored69:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 12(R13), Y14
+	TESTQ        DI, DI
+	JZ           single70
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert71
+
+single70:
+	VPADDD Y12, Y6, Y6
+
+convert71:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      32(SI), Y6, Y6
+	TESTQ       R10, R10
+	JZ          set72
+	VFMADD213PS 32(R11), Y14, Y6
+	VMOVUPS     Y6, 32(R11)
+	JMP         stored73
+
+set72:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, 32(R11)
+
+stored73:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 16(R13), Y14
+	TESTQ        DI, DI
+	JZ           single74
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	JMP          convert75
+
+single74:
+	VPADDD Y12, Y8, Y8
+
+convert75:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      32(SI), Y8, Y8
+	TESTQ       R10, R10
+	JZ          set76
+	VFMADD213PS 32(R11), Y14, Y8
+	VMOVUPS     Y8, 32(R11)
+	JMP         stored77
+
+set76:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, 32(R11)
+
+stored77:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 20(R13), Y14
+	TESTQ        DI, DI
+	JZ           single78
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y10, Y10
+	JMP          convert79
+
+single78:
+	VPADDD Y12, Y10, Y10
+
+convert79:
+	VCVTDQ2PS   Y10, Y10
+	VMULPS      32(SI), Y10, Y10
+	TESTQ       R10, R10
+	JZ          set80
+	VFMADD213PS 32(R11), Y14, Y10
+	VMOVUPS     Y10, 32(R11)
+	JMP         stored81
+
+set80:
+	VMULPS  Y14, Y10, Y10
+	VMOVUPS Y10, 32(R11)
+
+stored81:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group53
+	MOVQ  lda+32(FP), AX
+	LEAQ  (AX)(AX*2), AX
+	SHLQ  $0x01, AX
+	ADDQ  AX, a+24(FP)
+	MOVQ  ldc+120(FP), AX
+	LEAQ  (AX)(AX*2), AX
+	SHLQ  $0x01, AX
+	ADDQ  AX, c+112(FP)
+	MOVQ  ldsums+64(FP), AX
+	LEAQ  (AX)(AX*2), AX
+	SHLQ  $0x01, AX
+	ADDQ  AX, sums+56(FP)
+	ADDQ  $0x18, sx+104(FP)
+	SUBQ  $0x06, m+0(FP)
+	JMP   rows21
+
+rest22:
+	CMPQ m+0(FP), $0x05
+	JNE  fewer82
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ R10, R10
+
+group83:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 5 rows: sums = 0
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+
+loop84:
+	CMPQ         R11, $0x02
+	JLT          done85
+	VPMOVZXBW    (BX), Y12
+	VPMOVZXBW    16(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ (CX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMOVZXBW    64(BX), Y12
+	VPMOVZXBW    80(BX), Y13
+	VPBROADCASTQ 8(AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ 8(AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ 8(AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ 8(CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ 8(CX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	ADDQ         $+16, AX
+	ADDQ         $+16, CX
+	ADDQ         $+128, BX
+	SUBQ         $0x02, R11
+	JMP          loop84
+
+done85:
+loop86:
+	CMPQ         R11, $0x01
+	JLT          done87
+	VPMOVZXBW    (BX), Y12
+	VPMOVZXBW    16(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ (CX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R11
+	JMP          loop86
+
+done87:
+	VPHADDD Y1, Y0, Y0
+	VPERMQ  $0xd8, Y0, Y0
+	VPHADDD Y3, Y2, Y2
+	VPERMQ  $0xd8, Y2, Y2
+	VPHADDD Y5, Y4, Y4
+	VPERMQ  $0xd8, Y4, Y4
+	VPHADDD Y7, Y6, Y6
+	VPERMQ  $0xd8, Y6, Y6
+	VPHADDD Y9, Y8, Y8
+	VPERMQ  $0xd8, Y8, Y8
+	MOVQ    c+112(FP), R11
+	MOVQ    sx+104(FP), R13
+	MOVQ    R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS (R13), Y14
+	TESTQ        DI, DI
+	JZ           single88
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y0, Y0
+	JMP          convert89
+
+single88:
+	VPADDD Y12, Y0, Y0
+
+convert89:
+	VCVTDQ2PS   Y0, Y0
+	VMULPS      (SI), Y0, Y0
+	TESTQ       R10, R10
+	JZ          set90
+	VFMADD213PS (R11), Y14, Y0
+	VMOVUPS     Y0, (R11)
+	JMP         stored91
+
+set90:
+	VMULPS  Y14, Y0, Y0
+	VMOVUPS Y0, (R11)
+
+stored91:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 4(R13), Y14
+	TESTQ        DI, DI
+	JZ           single92
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y2, Y2
+	JMP          convert93
+
+single92:
+	VPADDD Y12, Y2, Y2
+
+convert93:
+	VCVTDQ2PS   Y2, Y2
+	VMULPS      (SI), Y2, Y2
+	TESTQ       R10, R10
+	JZ          set94
+	VFMADD213PS (R11), Y14, Y2
+	VMOVUPS     Y2, (R11)
+	JMP         stored95
+
+set94:
+	VMULPS  Y14, Y2, Y2
+	VMOVUPS Y2, (R11)
+
+stored95:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 8(R13), Y14
+	TESTQ        DI, DI
+	JZ           single96
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y4, Y4
+	JMP          convert97
+
+single96:
+	VPADDD Y12, Y4, Y4
+
+convert97:
+	VCVTDQ2PS   Y4, Y4
+	VMULPS      (SI), Y4, Y4
+	TESTQ       R10, R10
+	JZ          set98
+	VFMADD213PS (R11), Y14, Y4
+	VMOVUPS     Y4, (R11)
+	JMP         stored99
+
+set98:
+	VMULPS  Y14, Y4, Y4
+	VMOVUPS Y4, (R11)
+
+stored99:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 12(R13), Y14
+	TESTQ        DI, DI
+	JZ           single100
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert101
+
+single100:
+	VPADDD Y12, Y6, Y6
+
+convert101:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      (SI), Y6, Y6
+	TESTQ       R10, R10
+	JZ          set102
+	VFMADD213PS (R11), Y14, Y6
+	VMOVUPS     Y6, (R11)
+	JMP         stored103
+
+set102:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, (R11)
+
+stored103:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 16(R13), Y14
+	TESTQ        DI, DI
+	JZ           single104
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	JMP          convert105
+
+single104:
+	VPADDD Y12, Y8, Y8
+
+convert105:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      (SI), Y8, Y8
+	TESTQ       R10, R10
+	JZ          set106
+	VFMADD213PS (R11), Y14, Y8
+	VMOVUPS     Y8, (R11)
+	JMP         stored107
+
+set106:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, (R11)
+
+stored107:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group83
+	MOVQ  a+24(FP), AX
+	MOVQ  lda+32(FP), DX
+	MOVQ  codes+40(FP), BX
+	MOVQ  panel+48(FP), CX
+	MOVQ  s+72(FP), SI
+	MOVQ  z+88(FP), DI
+	MOVQ  sums+56(FP), R8
+	MOVQ  steps+8(FP), R9
+	LEAQ  (AX)(DX*2), CX
+	ADDQ  DX, CX
+	XORQ  R10, R10
+
+group108:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 5 rows: sums = 0
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+
+loop109:
+	CMPQ         R11, $0x02
+	JLT          done110
+	VPMOVZXBW    32(BX), Y12
+	VPMOVZXBW    48(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ (CX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMOVZXBW    96(BX), Y12
+	VPMOVZXBW    112(BX), Y13
+	VPBROADCASTQ 8(AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ 8(AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ 8(AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ 8(CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ 8(CX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	ADDQ         $+16, AX
+	ADDQ         $+16, CX
+	ADDQ         $+128, BX
+	SUBQ         $0x02, R11
+	JMP          loop109
+
+done110:
+loop111:
+	CMPQ         R11, $0x01
+	JLT          done112
+	VPMOVZXBW    32(BX), Y12
+	VPMOVZXBW    48(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ (CX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R11
+	JMP          loop111
+
+done112:
+	VPHADDD Y1, Y0, Y0
+	VPERMQ  $0xd8, Y0, Y0
+	VPHADDD Y3, Y2, Y2
+	VPERMQ  $0xd8, Y2, Y2
+	VPHADDD Y5, Y4, Y4
+	VPERMQ  $0xd8, Y4, Y4
+	VPHADDD Y7, Y6, Y6
+	VPERMQ  $0xd8, Y6, Y6
+	VPHADDD Y9, Y8, Y8
+	VPERMQ  $0xd8, Y8, Y8
+	MOVQ    c+112(FP), R11
+	MOVQ    sx+104(FP), R13
+	MOVQ    R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS (R13), Y14
+	TESTQ        DI, DI
+	JZ           single113
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y0, Y0
+	JMP          convert114
+
+single113:
+	VPADDD Y12, Y0, Y0
+
+convert114:
+	VCVTDQ2PS   Y0, Y0
+	VMULPS      32(SI), Y0, Y0
+	TESTQ       R10, R10
+	JZ          set115
+	VFMADD213PS 32(R11), Y14, Y0
+	VMOVUPS     Y0, 32(R11)
+	JMP         stored116
+
+set115:
+	VMULPS  Y14, Y0, Y0
+	VMOVUPS Y0, 32(R11)
+
+stored116:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 4(R13), Y14
+	TESTQ        DI, DI
+	JZ           single117
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y2, Y2
+	JMP          convert118
+
+single117:
+	VPADDD Y12, Y2, Y2
+
+convert118:
+	VCVTDQ2PS   Y2, Y2
+	VMULPS      32(SI), Y2, Y2
+	TESTQ       R10, R10
+	JZ          set119
+	VFMADD213PS 32(R11), Y14, Y2
+	VMOVUPS     Y2, 32(R11)
+	JMP         stored120
+
+set119:
+	VMULPS  Y14, Y2, Y2
+	VMOVUPS Y2, 32(R11)
+
+stored120:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 8(R13), Y14
+	TESTQ        DI, DI
+	JZ           single121
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y4, Y4
+	JMP          convert122
+
+single121:
+	VPADDD Y12, Y4, Y4
+
+convert122:
+	VCVTDQ2PS   Y4, Y4
+	VMULPS      32(SI), Y4, Y4
+	TESTQ       R10, R10
+	JZ          set123
+	VFMADD213PS 32(R11), Y14, Y4
+	VMOVUPS     Y4, 32(R11)
+	JMP         stored124
+
+set123:
+	VMULPS  Y14, Y4, Y4
+	VMOVUPS Y4, 32(R11)
+
+stored124:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 12(R13), Y14
+	TESTQ        DI, DI
+	JZ           single125
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert126
+
+single125:
+	VPADDD Y12, Y6, Y6
+
+convert126:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      32(SI), Y6, Y6
+	TESTQ       R10, R10
+	JZ          set127
+	VFMADD213PS 32(R11), Y14, Y6
+	VMOVUPS     Y6, 32(R11)
+	JMP         stored128
+
+set127:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, 32(R11)
+
+stored128:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 16(R13), Y14
+	TESTQ        DI, DI
+	JZ           single129
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	JMP          convert130
+
+single129:
+	VPADDD Y12, Y8, Y8
+
+convert130:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      32(SI), Y8, Y8
+	TESTQ       R10, R10
+	JZ          set131
+	VFMADD213PS 32(R11), Y14, Y8
+	VMOVUPS     Y8, 32(R11)
+	JMP         stored132
+
+set131:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, 32(R11)
+
+stored132:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group108
+	JMP   finished23
+
+fewer82:
+	CMPQ m+0(FP), $0x04
+	JNE  fewer133
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ R10, R10
+
+group134:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 4 rows: sums = 0
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+
+loop135:
+	CMPQ         R11, $0x02
+	JLT          done136
+	VPMOVZXBW    (BX), Y12
+	VPMOVZXBW    16(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMOVZXBW    64(BX), Y12
+	VPMOVZXBW    80(BX), Y13
+	VPBROADCASTQ 8(AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ 8(AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ 8(AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ 8(CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	ADDQ         $+16, AX
+	ADDQ         $+16, CX
+	ADDQ         $+128, BX
+	SUBQ         $0x02, R11
+	JMP          loop135
+
+done136:
+loop137:
+	CMPQ         R11, $0x01
+	JLT          done138
+	VPMOVZXBW    (BX), Y12
+	VPMOVZXBW    16(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R11
+	JMP          loop137
+
+done138:
+	VPHADDD Y1, Y0, Y0
+	VPERMQ  $0xd8, Y0, Y0
+	VPHADDD Y3, Y2, Y2
+	VPERMQ  $0xd8, Y2, Y2
+	VPHADDD Y5, Y4, Y4
+	VPERMQ  $0xd8, Y4, Y4
+	VPHADDD Y7, Y6, Y6
+	VPERMQ  $0xd8, Y6, Y6
+	MOVQ    c+112(FP), R11
+	MOVQ    sx+104(FP), R13
+	MOVQ    R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS (R13), Y14
+	TESTQ        DI, DI
+	JZ           single139
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y0, Y0
+	JMP          convert140
+
+single139:
+	VPADDD Y12, Y0, Y0
+
+convert140:
+	VCVTDQ2PS   Y0, Y0
+	VMULPS      (SI), Y0, Y0
+	TESTQ       R10, R10
+	JZ          set141
+	VFMADD213PS (R11), Y14, Y0
+	VMOVUPS     Y0, (R11)
+	JMP         stored142
+
+set141:
+	VMULPS  Y14, Y0, Y0
+	VMOVUPS Y0, (R11)
+
+stored142:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 4(R13), Y14
+	TESTQ        DI, DI
+	JZ           single143
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y2, Y2
+	JMP          convert144
+
+single143:
+	VPADDD Y12, Y2, Y2
+
+convert144:
+	VCVTDQ2PS   Y2, Y2
+	VMULPS      (SI), Y2, Y2
+	TESTQ       R10, R10
+	JZ          set145
+	VFMADD213PS (R11), Y14, Y2
+	VMOVUPS     Y2, (R11)
+	JMP         stored146
+
+set145:
+	VMULPS  Y14, Y2, Y2
+	VMOVUPS Y2, (R11)
+
+stored146:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 8(R13), Y14
+	TESTQ        DI, DI
+	JZ           single147
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y4, Y4
+	JMP          convert148
+
+single147:
+	VPADDD Y12, Y4, Y4
+
+convert148:
+	VCVTDQ2PS   Y4, Y4
+	VMULPS      (SI), Y4, Y4
+	TESTQ       R10, R10
+	JZ          set149
+	VFMADD213PS (R11), Y14, Y4
+	VMOVUPS     Y4, (R11)
+	JMP         stored150
+
+set149:
+	VMULPS  Y14, Y4, Y4
+	VMOVUPS Y4, (R11)
+
+stored150:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 12(R13), Y14
+	TESTQ        DI, DI
+	JZ           single151
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert152
+
+single151:
+	VPADDD Y12, Y6, Y6
+
+convert152:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      (SI), Y6, Y6
+	TESTQ       R10, R10
+	JZ          set153
+	VFMADD213PS (R11), Y14, Y6
+	VMOVUPS     Y6, (R11)
+	JMP         stored154
+
+set153:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, (R11)
+
+stored154:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group134
+	MOVQ  a+24(FP), AX
+	MOVQ  lda+32(FP), DX
+	MOVQ  codes+40(FP), BX
+	MOVQ  panel+48(FP), CX
+	MOVQ  s+72(FP), SI
+	MOVQ  z+88(FP), DI
+	MOVQ  sums+56(FP), R8
+	MOVQ  steps+8(FP), R9
+	LEAQ  (AX)(DX*2), CX
+	ADDQ  DX, CX
+	XORQ  R10, R10
+
+group155:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 4 rows: sums = 0
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+
+loop156:
+	CMPQ         R11, $0x02
+	JLT          done157
+	VPMOVZXBW    32(BX), Y12
+	VPMOVZXBW    48(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMOVZXBW    96(BX), Y12
+	VPMOVZXBW    112(BX), Y13
+	VPBROADCASTQ 8(AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ 8(AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ 8(AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ 8(CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	ADDQ         $+16, AX
+	ADDQ         $+16, CX
+	ADDQ         $+128, BX
+	SUBQ         $0x02, R11
+	JMP          loop156
+
+done157:
+loop158:
+	CMPQ         R11, $0x01
+	JLT          done159
+	VPMOVZXBW    32(BX), Y12
+	VPMOVZXBW    48(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R11
+	JMP          loop158
+
+done159:
+	VPHADDD Y1, Y0, Y0
+	VPERMQ  $0xd8, Y0, Y0
+	VPHADDD Y3, Y2, Y2
+	VPERMQ  $0xd8, Y2, Y2
+	VPHADDD Y5, Y4, Y4
+	VPERMQ  $0xd8, Y4, Y4
+	VPHADDD Y7, Y6, Y6
+	VPERMQ  $0xd8, Y6, Y6
+	MOVQ    c+112(FP), R11
+	MOVQ    sx+104(FP), R13
+	MOVQ    R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS (R13), Y14
+	TESTQ        DI, DI
+	JZ           single160
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y0, Y0
+	JMP          convert161
+
+single160:
+	VPADDD Y12, Y0, Y0
+
+convert161:
+	VCVTDQ2PS   Y0, Y0
+	VMULPS      32(SI), Y0, Y0
+	TESTQ       R10, R10
+	JZ          set162
+	VFMADD213PS 32(R11), Y14, Y0
+	VMOVUPS     Y0, 32(R11)
+	JMP         stored163
+
+set162:
+	VMULPS  Y14, Y0, Y0
+	VMOVUPS Y0, 32(R11)
+
+stored163:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 4(R13), Y14
+	TESTQ        DI, DI
+	JZ           single164
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y2, Y2
+	JMP          convert165
+
+single164:
+	VPADDD Y12, Y2, Y2
+
+convert165:
+	VCVTDQ2PS   Y2, Y2
+	VMULPS      32(SI), Y2, Y2
+	TESTQ       R10, R10
+	JZ          set166
+	VFMADD213PS 32(R11), Y14, Y2
+	VMOVUPS     Y2, 32(R11)
+	JMP         stored167
+
+set166:
+	VMULPS  Y14, Y2, Y2
+	VMOVUPS Y2, 32(R11)
+
+stored167:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 8(R13), Y14
+	TESTQ        DI, DI
+	JZ           single168
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y4, Y4
+	JMP          convert169
+
+single168:
+	VPADDD Y12, Y4, Y4
+
+convert169:
+	VCVTDQ2PS   Y4, Y4
+	VMULPS      32(SI), Y4, Y4
+	TESTQ       R10, R10
+	JZ          set170
+	VFMADD213PS 32(R11), Y14, Y4
+	VMOVUPS     Y4, 32(R11)
+	JMP         stored171
+
+set170:
+	VMULPS  Y14, Y4, Y4
+	VMOVUPS Y4, 32(R11)
+
+stored171:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 12(R13), Y14
+	TESTQ        DI, DI
+	JZ           single172
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert173
+
+single172:
+	VPADDD Y12, Y6, Y6
+
+convert173:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      32(SI), Y6, Y6
+	TESTQ       R10, R10
+	JZ          set174
+	VFMADD213PS 32(R11), Y14, Y6
+	VMOVUPS     Y6, 32(R11)
+	JMP         stored175
+
+set174:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, 32(R11)
+
+stored175:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group155
+	JMP   finished23
+
+fewer133:
+	CMPQ m+0(FP), $0x03
+	JNE  fewer176
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ CX, CX
+
+group177:
+	MOVQ    R9, R10
+	CMPQ    R10, per+16(FP)
+	CMOVQGT per+16(FP), R10
+	SUBQ    R10, R9
+
+	// 3 rows: sums = 0
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+
+loop178:
+	CMPQ         R10, $0x02
+	JLT          done179
+	VPMOVZXBW    (BX), Y12
+	VPMOVZXBW    16(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMOVZXBW    32(BX), Y12
+	VPMOVZXBW    48(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	VPMOVZXBW    64(BX), Y12
+	VPMOVZXBW    80(BX), Y13
+	VPBROADCASTQ 8(AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ 8(AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ 8(AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMOVZXBW    96(BX), Y12
+	VPMOVZXBW    112(BX), Y13
+	VPBROADCASTQ 8(AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ 8(AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ 8(AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	ADDQ         $+16, AX
+	ADDQ         $+128, BX
+	SUBQ         $0x02, R10
+	JMP          loop178
+
+done179:
+loop180:
+	CMPQ         R10, $0x01
+	JLT          done181
+	VPMOVZXBW    (BX), Y12
+	VPMOVZXBW    16(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMOVZXBW    32(BX), Y12
+	VPMOVZXBW    48(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	ADDQ         $+8, AX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R10
+	JMP          loop180
+
+done181:
+	VPHADDD Y1, Y0, Y0
+	VPERMQ  $0xd8, Y0, Y0
+	VPHADDD Y3, Y2, Y2
+	VPERMQ  $0xd8, Y2, Y2
+	VPHADDD Y5, Y4, Y4
+	VPERMQ  $0xd8, Y4, Y4
+	VPHADDD Y7, Y6, Y6
+	VPERMQ  $0xd8, Y6, Y6
+	VPHADDD Y9, Y8, Y8
+	VPERMQ  $0xd8, Y8, Y8
+	VPHADDD Y11, Y10, Y10
+	VPERMQ  $0xd8, Y10, Y10
+	MOVQ    c+112(FP), R10
+	MOVQ    sx+104(FP), R12
+	MOVQ    R8, R11
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R11), Y12
+	VBROADCASTSS (R12), Y14
+	TESTQ        DI, DI
+	JZ           single182
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y2, Y2
+	JMP          convert183
+
+single182:
+	VPADDD Y12, Y0, Y0
+	VPADDD Y12, Y2, Y2
+
+convert183:
+	VCVTDQ2PS   Y0, Y0
+	VMULPS      (SI), Y0, Y0
+	VCVTDQ2PS   Y2, Y2
+	VMULPS      32(SI), Y2, Y2
+	TESTQ       CX, CX
+	JZ          set184
+	VFMADD213PS (R10), Y14, Y0
+	VMOVUPS     Y0, (R10)
+	VFMADD213PS 32(R10), Y14, Y2
+	VMOVUPS     Y2, 32(R10)
+	JMP         stored185
+
+set184:
+	VMULPS  Y14, Y0, Y0
+	VMOVUPS Y0, (R10)
+	VMULPS  Y14, Y2, Y2
+	VMOVUPS Y2, 32(R10)
+
+stored185:
+	ADDQ         ldc+120(FP), R10
+	ADDQ         ldsums+64(FP), R11
+	VPBROADCASTD (R11), Y12
+	VBROADCASTSS 4(R12), Y14
+	TESTQ        DI, DI
+	JZ           single186
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y4, Y4
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert187
+
+single186:
+	VPADDD Y12, Y4, Y4
+	VPADDD Y12, Y6, Y6
+
+convert187:
+	VCVTDQ2PS   Y4, Y4
+	VMULPS      (SI), Y4, Y4
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      32(SI), Y6, Y6
+	TESTQ       CX, CX
+	JZ          set188
+	VFMADD213PS (R10), Y14, Y4
+	VMOVUPS     Y4, (R10)
+	VFMADD213PS 32(R10), Y14, Y6
+	VMOVUPS     Y6, 32(R10)
+	JMP         stored189
+
+set188:
+	VMULPS  Y14, Y4, Y4
+	VMOVUPS Y4, (R10)
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, 32(R10)
+
+stored189:
+	ADDQ         ldc+120(FP), R10
+	ADDQ         ldsums+64(FP), R11
+	VPBROADCASTD (R11), Y12
+	VBROADCASTSS 8(R12), Y14
+	TESTQ        DI, DI
+	JZ           single190
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y10, Y10
+	JMP          convert191
+
+single190:
+	VPADDD Y12, Y8, Y8
+	VPADDD Y12, Y10, Y10
+
+convert191:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      (SI), Y8, Y8
+	VCVTDQ2PS   Y10, Y10
+	VMULPS      32(SI), Y10, Y10
+	TESTQ       CX, CX
+	JZ          set192
+	VFMADD213PS (R10), Y14, Y8
+	VMOVUPS     Y8, (R10)
+	VFMADD213PS 32(R10), Y14, Y10
+	VMOVUPS     Y10, 32(R10)
+	JMP         stored193
+
+set192:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, (R10)
+	VMULPS  Y14, Y10, Y10
+	VMOVUPS Y10, 32(R10)
+
+stored193:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, CX
+	TESTQ R9, R9
+	JNZ   group177
+	JMP   finished23
+
+fewer176:
+	CMPQ m+0(FP), $0x02
+	JNE  fewer194
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ CX, CX
+
+group195:
+	MOVQ    R9, R10
+	CMPQ    R10, per+16(FP)
+	CMOVQGT per+16(FP), R10
+	SUBQ    R10, R9
+
+	// 2 rows: sums = 0
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+
+loop196:
+	CMPQ         R10, $0x02
+	JLT          done197
+	VPMOVZXBW    (BX), Y12
+	VPMOVZXBW    16(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPMOVZXBW    32(BX), Y12
+	VPMOVZXBW    48(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMOVZXBW    64(BX), Y12
+	VPMOVZXBW    80(BX), Y13
+	VPBROADCASTQ 8(AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ 8(AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPMOVZXBW    96(BX), Y12
+	VPMOVZXBW    112(BX), Y13
+	VPBROADCASTQ 8(AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ 8(AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	ADDQ         $+16, AX
+	ADDQ         $+128, BX
+	SUBQ         $0x02, R10
+	JMP          loop196
+
+done197:
+loop198:
+	CMPQ         R10, $0x01
+	JLT          done199
+	VPMOVZXBW    (BX), Y12
+	VPMOVZXBW    16(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPMOVZXBW    32(BX), Y12
+	VPMOVZXBW    48(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	ADDQ         $+8, AX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R10
+	JMP          loop198
+
+done199:
+	VPHADDD Y1, Y0, Y0
+	VPERMQ  $0xd8, Y0, Y0
+	VPHADDD Y3, Y2, Y2
+	VPERMQ  $0xd8, Y2, Y2
+	VPHADDD Y5, Y4, Y4
+	VPERMQ  $0xd8, Y4, Y4
+	VPHADDD Y7, Y6, Y6
+	VPERMQ  $0xd8, Y6, Y6
+	MOVQ    c+112(FP), R10
+	MOVQ    sx+104(FP), R12
+	MOVQ    R8, R11
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R11), Y12
+	VBROADCASTSS (R12), Y14
+	TESTQ        DI, DI
+	JZ           single200
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y2, Y2
+	JMP          convert201
+
+single200:
+	VPADDD Y12, Y0, Y0
+	VPADDD Y12, Y2, Y2
+
+convert201:
+	VCVTDQ2PS   Y0, Y0
+	VMULPS      (SI), Y0, Y0
+	VCVTDQ2PS   Y2, Y2
+	VMULPS      32(SI), Y2, Y2
+	TESTQ       CX, CX
+	JZ          set202
+	VFMADD213PS (R10), Y14, Y0
+	VMOVUPS     Y0, (R10)
+	VFMADD213PS 32(R10), Y14, Y2
+	VMOVUPS     Y2, 32(R10)
+	JMP         stored203
+
+set202:
+	VMULPS  Y14, Y0, Y0
+	VMOVUPS Y0, (R10)
+	VMULPS  Y14, Y2, Y2
+	VMOVUPS Y2, 32(R10)
+
+stored203:
+	ADDQ         ldc+120(FP), R10
+	ADDQ         ldsums+64(FP), R11
+	VPBROADCASTD (R11), Y12
+	VBROADCASTSS 4(R12), Y14
+	TESTQ        DI, DI
+	JZ           single204
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y4, Y4
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert205
+
+single204:
+	VPADDD Y12, Y4, Y4
+	VPADDD Y12, Y6, Y6
+
+convert205:
+	VCVTDQ2PS   Y4, Y4
+	VMULPS      (SI), Y4, Y4
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      32(SI), Y6, Y6
+	TESTQ       CX, CX
+	JZ          set206
+	VFMADD213PS (R10), Y14, Y4
+	VMOVUPS     Y4, (R10)
+	VFMADD213PS 32(R10), Y14, Y6
+	VMOVUPS     Y6, 32(R10)
+	JMP         stored207
+
+set206:
+	VMULPS  Y14, Y4, Y4
+	VMOVUPS Y4, (R10)
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, 32(R10)
+
+stored207:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, CX
+	TESTQ R9, R9
+	JNZ   group195
+	JMP   finished23
+
+fewer194:
+	CMPQ m+0(FP), $0x01
+	JNE  fewer208
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ CX, CX
+
+group209:
+	MOVQ    R9, DX
+	CMPQ    DX, per+16(FP)
+	CMOVQGT per+16(FP), DX
+	SUBQ    DX, R9
+
+	// 1 rows: sums = 0
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+
+loop210:
+	CMPQ         DX, $0x02
+	JLT          done211
+	VPMOVZXBW    (BX), Y12
+	VPMOVZXBW    16(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPMOVZXBW    32(BX), Y12
+	VPMOVZXBW    48(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPMOVZXBW    64(BX), Y12
+	VPMOVZXBW    80(BX), Y13
+	VPBROADCASTQ 8(AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPMOVZXBW    96(BX), Y12
+	VPMOVZXBW    112(BX), Y13
+	VPBROADCASTQ 8(AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	ADDQ         $+16, AX
+	ADDQ         $+128, BX
+	SUBQ         $0x02, DX
+	JMP          loop210
+
+done211:
+loop212:
+	CMPQ         DX, $0x01
+	JLT          done213
+	VPMOVZXBW    (BX), Y12
+	VPMOVZXBW    16(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPMOVZXBW    32(BX), Y12
+	VPMOVZXBW    48(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	ADDQ         $+8, AX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, DX
+	JMP          loop212
+
+done213:
+	VPHADDD Y1, Y0, Y0
+	VPERMQ  $0xd8, Y0, Y0
+	VPHADDD Y3, Y2, Y2
+	VPERMQ  $0xd8, Y2, Y2
+	MOVQ    c+112(FP), DX
+	MOVQ    sx+104(FP), R11
+	MOVQ    R8, R10
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R10), Y12
+	VBROADCASTSS (R11), Y14
+	TESTQ        DI, DI
+	JZ           single214
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y2, Y2
+	JMP          convert215
+
+single214:
+	VPADDD Y12, Y0, Y0
+	VPADDD Y12, Y2, Y2
+
+convert215:
+	VCVTDQ2PS   Y0, Y0
+	VMULPS      (SI), Y0, Y0
+	VCVTDQ2PS   Y2, Y2
+	VMULPS      32(SI), Y2, Y2
+	TESTQ       CX, CX
+	JZ          set216
+	VFMADD213PS (DX), Y14, Y0
+	VMOVUPS     Y0, (DX)
+	VFMADD213PS 32(DX), Y14, Y2
+	VMOVUPS     Y2, 32(DX)
+	JMP         stored217
+
+set216:
+	VMULPS  Y14, Y0, Y0
+	VMOVUPS Y0, (DX)
+	VMULPS  Y14, Y2, Y2
+	VMOVUPS Y2, 32(DX)
+
+stored217:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, CX
+	TESTQ R9, R9
+	JNZ   group209
+	JMP   finished23
+
+fewer208:
+finished23:
+	VZEROUPPER
+	RET
+
+// func int4x1AVX2(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·int4x1AVX2(SB), NOSPLIT, $0-128
+rows218:
+	CMPQ m+0(FP), $0x06
+	JLT  rest219
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ R10, R10
+
+group221:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 6 rows: sums = 0
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+
+loop222:
+	CMPQ         R11, $0x04
+	JLT          done223
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (CX), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD (CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y4
+	VPBROADCASTD 4(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD (CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y5
+	VPBROADCASTD 4(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	VMOVDQU      64(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 8(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 12(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 8(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 12(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 8(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 12(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 8(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 12(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 8(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y5, Y5
+	VPBROADCASTD 12(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	VMOVDQU      128(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 16(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 20(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 16(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 20(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 16(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 20(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 16(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 20(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 16(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y5, Y5
+	VPBROADCASTD 20(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	VMOVDQU      192(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 24(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 28(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 24(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 28(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 24(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 28(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 24(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 28(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 24(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y5, Y5
+	VPBROADCASTD 28(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+256, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMADDWD     v00010001AVX2<>+0(SB), Y4, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     v00010001AVX2<>+0(SB), Y5, Y15
+	VPADDD       Y15, Y11, Y11
+	SUBQ         $0x04, R11
+	JMP          loop222
+
+done223:
+loop224:
+	CMPQ         R11, $0x01
+	JLT          done225
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (CX), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD (CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y4
+	VPBROADCASTD 4(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD (CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y5
+	VPBROADCASTD 4(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMADDWD     v00010001AVX2<>+0(SB), Y4, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     v00010001AVX2<>+0(SB), Y5, Y15
+	VPADDD       Y15, Y11, Y11
+	SUBQ         $0x01, R11
+	JMP          loop224
+
+done225:
+	MOVQ c+112(FP), R11
+	MOVQ sx+104(FP), R13
+	MOVQ R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS (R13), Y14
+	TESTQ        DI, DI
+	JZ           single226
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert227
+
+single226:
+	VPADDD Y12, Y6, Y6
+
+convert227:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      (SI), Y6, Y6
+	TESTQ       R10, R10
+	JZ          set228
+	VFMADD213PS (R11), Y14, Y6
+	VMOVUPS     Y6, (R11)
+	JMP         stored229
+
+set228:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, (R11)
+
+stored229:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 4(R13), Y14
+	TESTQ        DI, DI
+	JZ           single230
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y7, Y7
+	JMP          convert231
+
+single230:
+	VPADDD Y12, Y7, Y7
+
+convert231:
+	VCVTDQ2PS   Y7, Y7
+	VMULPS      (SI), Y7, Y7
+	TESTQ       R10, R10
+	JZ          set232
+	VFMADD213PS (R11), Y14, Y7
+	VMOVUPS     Y7, (R11)
+	JMP         stored233
+
+set232:
+	VMULPS  Y14, Y7, Y7
+	VMOVUPS Y7, (R11)
+
+stored233:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 8(R13), Y14
+	TESTQ        DI, DI
+	JZ           single234
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	JMP          convert235
+
+single234:
+	VPADDD Y12, Y8, Y8
+
+convert235:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      (SI), Y8, Y8
+	TESTQ       R10, R10
+	JZ          set236
+	VFMADD213PS (R11), Y14, Y8
+	VMOVUPS     Y8, (R11)
+	JMP         stored237
+
+set236:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, (R11)
+
+stored237:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 12(R13), Y14
+	TESTQ        DI, DI
+	JZ           single238
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y9, Y9
+	JMP          convert239
+
+single238:
+	VPADDD Y12, Y9, Y9
+
+convert239:
+	VCVTDQ2PS   Y9, Y9
+	VMULPS      (SI), Y9, Y9
+	TESTQ       R10, R10
+	JZ          set240
+	VFMADD213PS (R11), Y14, Y9
+	VMOVUPS     Y9, (R11)
+	JMP         stored241
+
+set240:
+	VMULPS  Y14, Y9, Y9
+	VMOVUPS Y9, (R11)
+
+stored241:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 16(R13), Y14
+	TESTQ        DI, DI
+	JZ           single242
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y10, Y10
+	JMP          convert243
+
+single242:
+	VPADDD Y12, Y10, Y10
+
+convert243:
+	VCVTDQ2PS   Y10, Y10
+	VMULPS      (SI), Y10, Y10
+	TESTQ       R10, R10
+	JZ          set244
+	VFMADD213PS (R11), Y14, Y10
+	VMOVUPS     Y10, (R11)
+	JMP         stored245
+
+set244:
+	VMULPS  Y14, Y10, Y10
+	VMOVUPS Y10, (R11)
+
+stored245:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 20(R13), Y14
+	TESTQ        DI, DI
+	JZ           single246
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y11, Y11
+	JMP          convert247
+
+single246:
+	VPADDD Y12, Y11, Y11
+
+convert247:
+	VCVTDQ2PS   Y11, Y11
+	VMULPS      (SI), Y11, Y11
+	TESTQ       R10, R10
+	JZ          set248
+	VFMADD213PS (R11), Y14, Y11
+	VMOVUPS     Y11, (R11)
+	JMP         stored249
+
+set248:
+	VMULPS  Y14, Y11, Y11
+	VMOVUPS Y11, (R11)
+
+stored249:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group221
+	MOVQ  a+24(FP), AX
+	MOVQ  lda+32(FP), DX
+	MOVQ  codes+40(FP), BX
+	MOVQ  panel+48(FP), CX
+	MOVQ  s+72(FP), SI
+	MOVQ  z+88(FP), DI
+	MOVQ  sums+56(FP), R8
+	MOVQ  steps+8(FP), R9
+	LEAQ  (AX)(DX*2), CX
+	ADDQ  DX, CX
+	XORQ  R10, R10
+
+group250:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 6 rows: sums = 0
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+
+loop251:
+	CMPQ         R11, $0x04
+	JLT          done252
+	VMOVDQU      32(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (CX), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD (CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y4
+	VPBROADCASTD 4(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD (CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y5
+	VPBROADCASTD 4(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	VMOVDQU      96(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 8(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 12(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 8(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 12(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 8(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 12(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 8(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 12(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 8(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y5, Y5
+	VPBROADCASTD 12(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	VMOVDQU      160(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 16(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 20(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 16(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 20(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 16(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 20(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 16(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 20(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 16(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y5, Y5
+	VPBROADCASTD 20(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	VMOVDQU      224(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 24(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 28(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 24(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 28(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 24(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 28(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 24(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 28(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 24(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y5, Y5
+	VPBROADCASTD 28(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+256, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMADDWD     v00010001AVX2<>+0(SB), Y4, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     v00010001AVX2<>+0(SB), Y5, Y15
+	VPADDD       Y15, Y11, Y11
+	SUBQ         $0x04, R11
+	JMP          loop251
+
+done252:
+loop253:
+	CMPQ         R11, $0x01
+	JLT          done254
+	VMOVDQU      32(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (CX), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD (CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y4
+	VPBROADCASTD 4(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD (CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y5
+	VPBROADCASTD 4(CX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMADDWD     v00010001AVX2<>+0(SB), Y4, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     v00010001AVX2<>+0(SB), Y5, Y15
+	VPADDD       Y15, Y11, Y11
+	SUBQ         $0x01, R11
+	JMP          loop253
+
+done254:
+	MOVQ c+112(FP), R11
+	MOVQ sx+104(FP), R13
+	MOVQ R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS (R13), Y14
+	TESTQ        DI, DI
+	JZ           single255
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert256
+
+single255:
+	VPADDD Y12, Y6, Y6
+
+convert256:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      32(SI), Y6, Y6
+	TESTQ       R10, R10
+	JZ          set257
+	VFMADD213PS 32(R11), Y14, Y6
+	VMOVUPS     Y6, 32(R11)
+	JMP         stored258
+
+set257:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, 32(R11)
+
+stored258:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 4(R13), Y14
+	TESTQ        DI, DI
+	JZ           single259
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y7, Y7
+	JMP          convert260
+
+single259:
+	VPADDD Y12, Y7, Y7
+
+convert260:
+	VCVTDQ2PS   Y7, Y7
+	VMULPS      32(SI), Y7, Y7
+	TESTQ       R10, R10
+	JZ          set261
+	VFMADD213PS 32(R11), Y14, Y7
+	VMOVUPS     Y7, 32(R11)
+	JMP         stored262
+
+set261:
+	VMULPS  Y14, Y7, Y7
+	VMOVUPS Y7, 32(R11)
+
+stored262:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 8(R13), Y14
+	TESTQ        DI, DI
+	JZ           single263
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	JMP          convert264
+
+single263:
+	VPADDD Y12, Y8, Y8
+
+convert264:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      32(SI), Y8, Y8
+	TESTQ       R10, R10
+	JZ          set265
+	VFMADD213PS 32(R11), Y14, Y8
+	VMOVUPS     Y8, 32(R11)
+	JMP         stored266
+
+set265:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, 32(R11)
+
+stored266:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 12(R13), Y14
+	TESTQ        DI, DI
+	JZ           single267
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y9, Y9
+	JMP          convert268
+
+single267:
+	VPADDD Y12, Y9, Y9
+
+convert268:
+	VCVTDQ2PS   Y9, Y9
+	VMULPS      32(SI), Y9, Y9
+	TESTQ       R10, R10
+	JZ          set269
+	VFMADD213PS 32(R11), Y14, Y9
+	VMOVUPS     Y9, 32(R11)
+	JMP         stored270
+
+set269:
+	VMULPS  Y14, Y9, Y9
+	VMOVUPS Y9, 32(R11)
+
+stored270:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 16(R13), Y14
+	TESTQ        DI, DI
+	JZ           single271
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y10, Y10
+	JMP          convert272
+
+single271:
+	VPADDD Y12, Y10, Y10
+
+convert272:
+	VCVTDQ2PS   Y10, Y10
+	VMULPS      32(SI), Y10, Y10
+	TESTQ       R10, R10
+	JZ          set273
+	VFMADD213PS 32(R11), Y14, Y10
+	VMOVUPS     Y10, 32(R11)
+	JMP         stored274
+
+set273:
+	VMULPS  Y14, Y10, Y10
+	VMOVUPS Y10, 32(R11)
+
+stored274:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 20(R13), Y14
+	TESTQ        DI, DI
+	JZ           single275
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y11, Y11
+	JMP          convert276
+
+single275:
+	VPADDD Y12, Y11, Y11
+
+convert276:
+	VCVTDQ2PS   Y11, Y11
+	VMULPS      32(SI), Y11, Y11
+	TESTQ       R10, R10
+	JZ          set277
+	VFMADD213PS 32(R11), Y14, Y11
+	VMOVUPS     Y11, 32(R11)
+	JMP         stored278
+
+set277:
+	VMULPS  Y14, Y11, Y11
+	VMOVUPS Y11, 32(R11)
+
+stored278:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group250
+	MOVQ  lda+32(FP), AX
+	LEAQ  (AX)(AX*2), AX
+	SHLQ  $0x01, AX
+	ADDQ  AX, a+24(FP)
+	MOVQ  ldc+120(FP), AX
+	LEAQ  (AX)(AX*2), AX
+	SHLQ  $0x01, AX
+	ADDQ  AX, c+112(FP)
+	MOVQ  ldsums+64(FP), AX
+	LEAQ  (AX)(AX*2), AX
+	SHLQ  $0x01, AX
+	ADDQ  AX, sums+56(FP)
+	ADDQ  $0x18, sx+104(FP)
+	SUBQ  $0x06, m+0(FP)
+	JMP   rows218
+
+rest219:
+	CMPQ m+0(FP), $0x05
+	JNE  fewer279
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ R10, R10
+
+group280:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 5 rows: sums = 0
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+
+loop281:
+	CMPQ         R11, $0x04
+	JLT          done282
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (CX), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD (CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y4
+	VPBROADCASTD 4(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VMOVDQU      64(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 8(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 12(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 8(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 12(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 8(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 12(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 8(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 12(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VMOVDQU      128(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 16(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 20(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 16(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 20(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 16(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 20(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 16(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 20(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VMOVDQU      192(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 24(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 28(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 24(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 28(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 24(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 28(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 24(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 28(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+256, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMADDWD     v00010001AVX2<>+0(SB), Y4, Y15
+	VPADDD       Y15, Y10, Y10
+	SUBQ         $0x04, R11
+	JMP          loop281
+
+done282:
+loop283:
+	CMPQ         R11, $0x01
+	JLT          done284
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (CX), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD (CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y4
+	VPBROADCASTD 4(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMADDWD     v00010001AVX2<>+0(SB), Y4, Y15
+	VPADDD       Y15, Y10, Y10
+	SUBQ         $0x01, R11
+	JMP          loop283
+
+done284:
+	MOVQ c+112(FP), R11
+	MOVQ sx+104(FP), R13
+	MOVQ R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS (R13), Y14
+	TESTQ        DI, DI
+	JZ           single285
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert286
+
+single285:
+	VPADDD Y12, Y6, Y6
+
+convert286:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      (SI), Y6, Y6
+	TESTQ       R10, R10
+	JZ          set287
+	VFMADD213PS (R11), Y14, Y6
+	VMOVUPS     Y6, (R11)
+	JMP         stored288
+
+set287:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, (R11)
+
+stored288:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 4(R13), Y14
+	TESTQ        DI, DI
+	JZ           single289
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y7, Y7
+	JMP          convert290
+
+single289:
+	VPADDD Y12, Y7, Y7
+
+convert290:
+	VCVTDQ2PS   Y7, Y7
+	VMULPS      (SI), Y7, Y7
+	TESTQ       R10, R10
+	JZ          set291
+	VFMADD213PS (R11), Y14, Y7
+	VMOVUPS     Y7, (R11)
+	JMP         stored292
+
+set291:
+	VMULPS  Y14, Y7, Y7
+	VMOVUPS Y7, (R11)
+
+stored292:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 8(R13), Y14
+	TESTQ        DI, DI
+	JZ           single293
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	JMP          convert294
+
+single293:
+	VPADDD Y12, Y8, Y8
+
+convert294:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      (SI), Y8, Y8
+	TESTQ       R10, R10
+	JZ          set295
+	VFMADD213PS (R11), Y14, Y8
+	VMOVUPS     Y8, (R11)
+	JMP         stored296
+
+set295:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, (R11)
+
+stored296:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 12(R13), Y14
+	TESTQ        DI, DI
+	JZ           single297
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y9, Y9
+	JMP          convert298
+
+single297:
+	VPADDD Y12, Y9, Y9
+
+convert298:
+	VCVTDQ2PS   Y9, Y9
+	VMULPS      (SI), Y9, Y9
+	TESTQ       R10, R10
+	JZ          set299
+	VFMADD213PS (R11), Y14, Y9
+	VMOVUPS     Y9, (R11)
+	JMP         stored300
+
+set299:
+	VMULPS  Y14, Y9, Y9
+	VMOVUPS Y9, (R11)
+
+stored300:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 16(R13), Y14
+	TESTQ        DI, DI
+	JZ           single301
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y10, Y10
+	JMP          convert302
+
+single301:
+	VPADDD Y12, Y10, Y10
+
+convert302:
+	VCVTDQ2PS   Y10, Y10
+	VMULPS      (SI), Y10, Y10
+	TESTQ       R10, R10
+	JZ          set303
+	VFMADD213PS (R11), Y14, Y10
+	VMOVUPS     Y10, (R11)
+	JMP         stored304
+
+set303:
+	VMULPS  Y14, Y10, Y10
+	VMOVUPS Y10, (R11)
+
+stored304:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group280
+	MOVQ  a+24(FP), AX
+	MOVQ  lda+32(FP), DX
+	MOVQ  codes+40(FP), BX
+	MOVQ  panel+48(FP), CX
+	MOVQ  s+72(FP), SI
+	MOVQ  z+88(FP), DI
+	MOVQ  sums+56(FP), R8
+	MOVQ  steps+8(FP), R9
+	LEAQ  (AX)(DX*2), CX
+	ADDQ  DX, CX
+	XORQ  R10, R10
+
+group305:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 5 rows: sums = 0
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+
+loop306:
+	CMPQ         R11, $0x04
+	JLT          done307
+	VMOVDQU      32(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (CX), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD (CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y4
+	VPBROADCASTD 4(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VMOVDQU      96(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 8(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 12(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 8(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 12(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 8(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 12(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 8(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 12(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VMOVDQU      160(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 16(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 20(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 16(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 20(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 16(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 20(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 16(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 20(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VMOVDQU      224(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 24(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 28(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 24(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 28(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 24(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 28(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 24(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 28(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+256, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMADDWD     v00010001AVX2<>+0(SB), Y4, Y15
+	VPADDD       Y15, Y10, Y10
+	SUBQ         $0x04, R11
+	JMP          loop306
+
+done307:
+loop308:
+	CMPQ         R11, $0x01
+	JLT          done309
+	VMOVDQU      32(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (CX), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD (CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y4
+	VPBROADCASTD 4(CX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMADDWD     v00010001AVX2<>+0(SB), Y4, Y15
+	VPADDD       Y15, Y10, Y10
+	SUBQ         $0x01, R11
+	JMP          loop308
+
+done309:
+	MOVQ c+112(FP), R11
+	MOVQ sx+104(FP), R13
+	MOVQ R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS (R13), Y14
+	TESTQ        DI, DI
+	JZ           single310
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert311
+
+single310:
+	VPADDD Y12, Y6, Y6
+
+convert311:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      32(SI), Y6, Y6
+	TESTQ       R10, R10
+	JZ          set312
+	VFMADD213PS 32(R11), Y14, Y6
+	VMOVUPS     Y6, 32(R11)
+	JMP         stored313
+
+set312:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, 32(R11)
+
+stored313:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 4(R13), Y14
+	TESTQ        DI, DI
+	JZ           single314
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y7, Y7
+	JMP          convert315
+
+single314:
+	VPADDD Y12, Y7, Y7
+
+convert315:
+	VCVTDQ2PS   Y7, Y7
+	VMULPS      32(SI), Y7, Y7
+	TESTQ       R10, R10
+	JZ          set316
+	VFMADD213PS 32(R11), Y14, Y7
+	VMOVUPS     Y7, 32(R11)
+	JMP         stored317
+
+set316:
+	VMULPS  Y14, Y7, Y7
+	VMOVUPS Y7, 32(R11)
+
+stored317:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 8(R13), Y14
+	TESTQ        DI, DI
+	JZ           single318
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	JMP          convert319
+
+single318:
+	VPADDD Y12, Y8, Y8
+
+convert319:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      32(SI), Y8, Y8
+	TESTQ       R10, R10
+	JZ          set320
+	VFMADD213PS 32(R11), Y14, Y8
+	VMOVUPS     Y8, 32(R11)
+	JMP         stored321
+
+set320:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, 32(R11)
+
+stored321:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 12(R13), Y14
+	TESTQ        DI, DI
+	JZ           single322
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y9, Y9
+	JMP          convert323
+
+single322:
+	VPADDD Y12, Y9, Y9
+
+convert323:
+	VCVTDQ2PS   Y9, Y9
+	VMULPS      32(SI), Y9, Y9
+	TESTQ       R10, R10
+	JZ          set324
+	VFMADD213PS 32(R11), Y14, Y9
+	VMOVUPS     Y9, 32(R11)
+	JMP         stored325
+
+set324:
+	VMULPS  Y14, Y9, Y9
+	VMOVUPS Y9, 32(R11)
+
+stored325:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 16(R13), Y14
+	TESTQ        DI, DI
+	JZ           single326
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y10, Y10
+	JMP          convert327
+
+single326:
+	VPADDD Y12, Y10, Y10
+
+convert327:
+	VCVTDQ2PS   Y10, Y10
+	VMULPS      32(SI), Y10, Y10
+	TESTQ       R10, R10
+	JZ          set328
+	VFMADD213PS 32(R11), Y14, Y10
+	VMOVUPS     Y10, 32(R11)
+	JMP         stored329
+
+set328:
+	VMULPS  Y14, Y10, Y10
+	VMOVUPS Y10, 32(R11)
+
+stored329:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group305
+	JMP   finished220
+
+fewer279:
+	CMPQ m+0(FP), $0x04
+	JNE  fewer330
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ R10, R10
+
+group331:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 4 rows: sums = 0
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+
+loop332:
+	CMPQ         R11, $0x04
+	JLT          done333
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (CX), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      64(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 8(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 12(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 8(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 12(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 8(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 12(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      128(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 16(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 20(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 16(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 20(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 16(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 20(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      192(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 24(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 28(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 24(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 28(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 24(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 28(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+256, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	SUBQ         $0x04, R11
+	JMP          loop332
+
+done333:
+loop334:
+	CMPQ         R11, $0x01
+	JLT          done335
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (CX), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	SUBQ         $0x01, R11
+	JMP          loop334
+
+done335:
+	MOVQ c+112(FP), R11
+	MOVQ sx+104(FP), R13
+	MOVQ R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS (R13), Y14
+	TESTQ        DI, DI
+	JZ           single336
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert337
+
+single336:
+	VPADDD Y12, Y6, Y6
+
+convert337:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      (SI), Y6, Y6
+	TESTQ       R10, R10
+	JZ          set338
+	VFMADD213PS (R11), Y14, Y6
+	VMOVUPS     Y6, (R11)
+	JMP         stored339
+
+set338:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, (R11)
+
+stored339:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 4(R13), Y14
+	TESTQ        DI, DI
+	JZ           single340
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y7, Y7
+	JMP          convert341
+
+single340:
+	VPADDD Y12, Y7, Y7
+
+convert341:
+	VCVTDQ2PS   Y7, Y7
+	VMULPS      (SI), Y7, Y7
+	TESTQ       R10, R10
+	JZ          set342
+	VFMADD213PS (R11), Y14, Y7
+	VMOVUPS     Y7, (R11)
+	JMP         stored343
+
+set342:
+	VMULPS  Y14, Y7, Y7
+	VMOVUPS Y7, (R11)
+
+stored343:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 8(R13), Y14
+	TESTQ        DI, DI
+	JZ           single344
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	JMP          convert345
+
+single344:
+	VPADDD Y12, Y8, Y8
+
+convert345:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      (SI), Y8, Y8
+	TESTQ       R10, R10
+	JZ          set346
+	VFMADD213PS (R11), Y14, Y8
+	VMOVUPS     Y8, (R11)
+	JMP         stored347
+
+set346:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, (R11)
+
+stored347:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 12(R13), Y14
+	TESTQ        DI, DI
+	JZ           single348
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y9, Y9
+	JMP          convert349
+
+single348:
+	VPADDD Y12, Y9, Y9
+
+convert349:
+	VCVTDQ2PS   Y9, Y9
+	VMULPS      (SI), Y9, Y9
+	TESTQ       R10, R10
+	JZ          set350
+	VFMADD213PS (R11), Y14, Y9
+	VMOVUPS     Y9, (R11)
+	JMP         stored351
+
+set350:
+	VMULPS  Y14, Y9, Y9
+	VMOVUPS Y9, (R11)
+
+stored351:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group331
+	MOVQ  a+24(FP), AX
+	MOVQ  lda+32(FP), DX
+	MOVQ  codes+40(FP), BX
+	MOVQ  panel+48(FP), CX
+	MOVQ  s+72(FP), SI
+	MOVQ  z+88(FP), DI
+	MOVQ  sums+56(FP), R8
+	MOVQ  steps+8(FP), R9
+	LEAQ  (AX)(DX*2), CX
+	ADDQ  DX, CX
+	XORQ  R10, R10
+
+group352:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 4 rows: sums = 0
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+
+loop353:
+	CMPQ         R11, $0x04
+	JLT          done354
+	VMOVDQU      32(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (CX), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      96(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 8(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 12(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 8(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 12(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 8(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 12(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      160(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 16(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 20(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 16(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 20(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 16(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 20(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      224(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 24(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 28(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 24(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 28(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 24(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 28(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+256, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	SUBQ         $0x04, R11
+	JMP          loop353
+
+done354:
+loop355:
+	CMPQ         R11, $0x01
+	JLT          done356
+	VMOVDQU      32(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (CX), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	SUBQ         $0x01, R11
+	JMP          loop355
+
+done356:
+	MOVQ c+112(FP), R11
+	MOVQ sx+104(FP), R13
+	MOVQ R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS (R13), Y14
+	TESTQ        DI, DI
+	JZ           single357
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert358
+
+single357:
+	VPADDD Y12, Y6, Y6
+
+convert358:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      32(SI), Y6, Y6
+	TESTQ       R10, R10
+	JZ          set359
+	VFMADD213PS 32(R11), Y14, Y6
+	VMOVUPS     Y6, 32(R11)
+	JMP         stored360
+
+set359:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, 32(R11)
+
+stored360:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 4(R13), Y14
+	TESTQ        DI, DI
+	JZ           single361
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y7, Y7
+	JMP          convert362
+
+single361:
+	VPADDD Y12, Y7, Y7
+
+convert362:
+	VCVTDQ2PS   Y7, Y7
+	VMULPS      32(SI), Y7, Y7
+	TESTQ       R10, R10
+	JZ          set363
+	VFMADD213PS 32(R11), Y14, Y7
+	VMOVUPS     Y7, 32(R11)
+	JMP         stored364
+
+set363:
+	VMULPS  Y14, Y7, Y7
+	VMOVUPS Y7, 32(R11)
+
+stored364:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 8(R13), Y14
+	TESTQ        DI, DI
+	JZ           single365
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	JMP          convert366
+
+single365:
+	VPADDD Y12, Y8, Y8
+
+convert366:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      32(SI), Y8, Y8
+	TESTQ       R10, R10
+	JZ          set367
+	VFMADD213PS 32(R11), Y14, Y8
+	VMOVUPS     Y8, 32(R11)
+	JMP         stored368
+
+set367:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, 32(R11)
+
+stored368:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 12(R13), Y14
+	TESTQ        DI, DI
+	JZ           single369
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y9, Y9
+	JMP          convert370
+
+single369:
+	VPADDD Y12, Y9, Y9
+
+convert370:
+	VCVTDQ2PS   Y9, Y9
+	VMULPS      32(SI), Y9, Y9
+	TESTQ       R10, R10
+	JZ          set371
+	VFMADD213PS 32(R11), Y14, Y9
+	VMOVUPS     Y9, 32(R11)
+	JMP         stored372
+
+set371:
+	VMULPS  Y14, Y9, Y9
+	VMOVUPS Y9, 32(R11)
+
+stored372:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group352
+	JMP   finished220
+
+fewer330:
+	CMPQ m+0(FP), $0x03
+	JNE  fewer373
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ CX, CX
+
+group374:
+	MOVQ    R9, R10
+	CMPQ    R10, per+16(FP)
+	CMOVQGT per+16(FP), R10
+	SUBQ    R10, R9
+
+	// 3 rows: sums = 0
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+
+loop375:
+	CMPQ         R10, $0x04
+	JLT          done376
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y4
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VMOVDQU      32(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y5
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	VMOVDQU      64(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 8(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 12(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 8(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 12(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VMOVDQU      96(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 8(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 12(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 8(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y5, Y5
+	VPBROADCASTD 12(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	VMOVDQU      128(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 16(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 20(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 16(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 20(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VMOVDQU      160(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 16(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 20(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 16(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y5, Y5
+	VPBROADCASTD 20(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	VMOVDQU      192(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 24(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 28(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 24(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y4, Y4
+	VPBROADCASTD 28(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VMOVDQU      224(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 24(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 28(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 24(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y5, Y5
+	VPBROADCASTD 28(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	ADDQ         $+32, AX
+	ADDQ         $+256, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMADDWD     v00010001AVX2<>+0(SB), Y4, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     v00010001AVX2<>+0(SB), Y5, Y15
+	VPADDD       Y15, Y11, Y11
+	SUBQ         $0x04, R10
+	JMP          loop375
+
+done376:
+loop377:
+	CMPQ         R10, $0x01
+	JLT          done378
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y4
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y4, Y4
+	VMOVDQU      32(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y5
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y5, Y5
+	ADDQ         $+8, AX
+	ADDQ         $+64, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	VPMADDWD     v00010001AVX2<>+0(SB), Y4, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     v00010001AVX2<>+0(SB), Y5, Y15
+	VPADDD       Y15, Y11, Y11
+	SUBQ         $0x01, R10
+	JMP          loop377
+
+done378:
+	MOVQ c+112(FP), R10
+	MOVQ sx+104(FP), R12
+	MOVQ R8, R11
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R11), Y12
+	VBROADCASTSS (R12), Y14
+	TESTQ        DI, DI
+	JZ           single379
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y7, Y7
+	JMP          convert380
+
+single379:
+	VPADDD Y12, Y6, Y6
+	VPADDD Y12, Y7, Y7
+
+convert380:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      (SI), Y6, Y6
+	VCVTDQ2PS   Y7, Y7
+	VMULPS      32(SI), Y7, Y7
+	TESTQ       CX, CX
+	JZ          set381
+	VFMADD213PS (R10), Y14, Y6
+	VMOVUPS     Y6, (R10)
+	VFMADD213PS 32(R10), Y14, Y7
+	VMOVUPS     Y7, 32(R10)
+	JMP         stored382
+
+set381:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, (R10)
+	VMULPS  Y14, Y7, Y7
+	VMOVUPS Y7, 32(R10)
+
+stored382:
+	ADDQ         ldc+120(FP), R10
+	ADDQ         ldsums+64(FP), R11
+	VPBROADCASTD (R11), Y12
+	VBROADCASTSS 4(R12), Y14
+	TESTQ        DI, DI
+	JZ           single383
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y9, Y9
+	JMP          convert384
+
+single383:
+	VPADDD Y12, Y8, Y8
+	VPADDD Y12, Y9, Y9
+
+convert384:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      (SI), Y8, Y8
+	VCVTDQ2PS   Y9, Y9
+	VMULPS      32(SI), Y9, Y9
+	TESTQ       CX, CX
+	JZ          set385
+	VFMADD213PS (R10), Y14, Y8
+	VMOVUPS     Y8, (R10)
+	VFMADD213PS 32(R10), Y14, Y9
+	VMOVUPS     Y9, 32(R10)
+	JMP         stored386
+
+set385:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, (R10)
+	VMULPS  Y14, Y9, Y9
+	VMOVUPS Y9, 32(R10)
+
+stored386:
+	ADDQ         ldc+120(FP), R10
+	ADDQ         ldsums+64(FP), R11
+	VPBROADCASTD (R11), Y12
+	VBROADCASTSS 8(R12), Y14
+	TESTQ        DI, DI
+	JZ           single387
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y10, Y10
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y11, Y11
+	JMP          convert388
+
+single387:
+	VPADDD Y12, Y10, Y10
+	VPADDD Y12, Y11, Y11
+
+convert388:
+	VCVTDQ2PS   Y10, Y10
+	VMULPS      (SI), Y10, Y10
+	VCVTDQ2PS   Y11, Y11
+	VMULPS      32(SI), Y11, Y11
+	TESTQ       CX, CX
+	JZ          set389
+	VFMADD213PS (R10), Y14, Y10
+	VMOVUPS     Y10, (R10)
+	VFMADD213PS 32(R10), Y14, Y11
+	VMOVUPS     Y11, 32(R10)
+	JMP         stored390
+
+set389:
+	VMULPS  Y14, Y10, Y10
+	VMOVUPS Y10, (R10)
+	VMULPS  Y14, Y11, Y11
+	VMOVUPS Y11, 32(R10)
+
+stored390:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, CX
+	TESTQ R9, R9
+	JNZ   group374
+	JMP   finished220
+
+fewer373:
+	CMPQ m+0(FP), $0x02
+	JNE  fewer391
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ CX, CX
+
+group392:
+	MOVQ    R9, R10
+	CMPQ    R10, per+16(FP)
+	CMOVQGT per+16(FP), R10
+	SUBQ    R10, R9
+
+	// 2 rows: sums = 0
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+
+loop393:
+	CMPQ         R10, $0x04
+	JLT          done394
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VMOVDQU      32(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      64(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 8(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 12(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VMOVDQU      96(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 8(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 12(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      128(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 16(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 20(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VMOVDQU      160(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 16(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 20(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      192(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 24(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 28(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VMOVDQU      224(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 24(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 28(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	ADDQ         $+32, AX
+	ADDQ         $+256, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	SUBQ         $0x04, R10
+	JMP          loop393
+
+done394:
+loop395:
+	CMPQ         R10, $0x01
+	JLT          done396
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VMOVDQU      32(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	ADDQ         $+8, AX
+	ADDQ         $+64, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	SUBQ         $0x01, R10
+	JMP          loop395
+
+done396:
+	MOVQ c+112(FP), R10
+	MOVQ sx+104(FP), R12
+	MOVQ R8, R11
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R11), Y12
+	VBROADCASTSS (R12), Y14
+	TESTQ        DI, DI
+	JZ           single397
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y7, Y7
+	JMP          convert398
+
+single397:
+	VPADDD Y12, Y6, Y6
+	VPADDD Y12, Y7, Y7
+
+convert398:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      (SI), Y6, Y6
+	VCVTDQ2PS   Y7, Y7
+	VMULPS      32(SI), Y7, Y7
+	TESTQ       CX, CX
+	JZ          set399
+	VFMADD213PS (R10), Y14, Y6
+	VMOVUPS     Y6, (R10)
+	VFMADD213PS 32(R10), Y14, Y7
+	VMOVUPS     Y7, 32(R10)
+	JMP         stored400
+
+set399:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, (R10)
+	VMULPS  Y14, Y7, Y7
+	VMOVUPS Y7, 32(R10)
+
+stored400:
+	ADDQ         ldc+120(FP), R10
+	ADDQ         ldsums+64(FP), R11
+	VPBROADCASTD (R11), Y12
+	VBROADCASTSS 4(R12), Y14
+	TESTQ        DI, DI
+	JZ           single401
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y9, Y9
+	JMP          convert402
+
+single401:
+	VPADDD Y12, Y8, Y8
+	VPADDD Y12, Y9, Y9
+
+convert402:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      (SI), Y8, Y8
+	VCVTDQ2PS   Y9, Y9
+	VMULPS      32(SI), Y9, Y9
+	TESTQ       CX, CX
+	JZ          set403
+	VFMADD213PS (R10), Y14, Y8
+	VMOVUPS     Y8, (R10)
+	VFMADD213PS 32(R10), Y14, Y9
+	VMOVUPS     Y9, 32(R10)
+	JMP         stored404
+
+set403:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, (R10)
+	VMULPS  Y14, Y9, Y9
+	VMOVUPS Y9, 32(R10)
+
+stored404:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, CX
+	TESTQ R9, R9
+	JNZ   group392
+	JMP   finished220
+
+fewer391:
+	CMPQ m+0(FP), $0x01
+	JNE  fewer405
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ CX, CX
+
+group406:
+	MOVQ    R9, DX
+	CMPQ    DX, per+16(FP)
+	CMOVQGT per+16(FP), DX
+	SUBQ    DX, R9
+
+	// 1 rows: sums = 0
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+
+loop407:
+	CMPQ         DX, $0x04
+	JLT          done408
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VMOVDQU      32(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VMOVDQU      64(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VMOVDQU      96(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VMOVDQU      128(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VMOVDQU      160(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VMOVDQU      192(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VMOVDQU      224(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	ADDQ         $+32, AX
+	ADDQ         $+256, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	SUBQ         $0x04, DX
+	JMP          loop407
+
+done408:
+loop409:
+	CMPQ         DX, $0x01
+	JLT          done410
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VMOVDQU      32(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	ADDQ         $+8, AX
+	ADDQ         $+64, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	SUBQ         $0x01, DX
+	JMP          loop409
+
+done410:
+	MOVQ c+112(FP), DX
+	MOVQ sx+104(FP), R11
+	MOVQ R8, R10
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R10), Y12
+	VBROADCASTSS (R11), Y14
+	TESTQ        DI, DI
+	JZ           single411
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y7, Y7
+	JMP          convert412
+
+single411:
+	VPADDD Y12, Y6, Y6
+	VPADDD Y12, Y7, Y7
+
+convert412:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      (SI), Y6, Y6
+	VCVTDQ2PS   Y7, Y7
+	VMULPS      32(SI), Y7, Y7
+	TESTQ       CX, CX
+	JZ          set413
+	VFMADD213PS (DX), Y14, Y6
+	VMOVUPS     Y6, (DX)
+	VFMADD213PS 32(DX), Y14, Y7
+	VMOVUPS     Y7, 32(DX)
+	JMP         stored414
+
+set413:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, (DX)
+	VMULPS  Y14, Y7, Y7
+	VMOVUPS Y7, 32(DX)
+
+stored414:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, CX
+	TESTQ R9, R9
+	JNZ   group406
+	JMP   finished220
+
+fewer405:
+finished220:
+	VZEROUPPER
+	RET
+
+DATA v00010001AVX2<>+0(SB)/4, $0x00010001
+DATA v00010001AVX2<>+4(SB)/4, $0x00010001
+DATA v00010001AVX2<>+8(SB)/4, $0x00010001
+DATA v00010001AVX2<>+12(SB)/4, $0x00010001
+DATA v00010001AVX2<>+16(SB)/4, $0x00010001
+DATA v00010001AVX2<>+20(SB)/4, $0x00010001
+DATA v00010001AVX2<>+24(SB)/4, $0x00010001
+DATA v00010001AVX2<>+28(SB)/4, $0x00010001
+GLOBL v00010001AVX2<>(SB), RODATA|NOPTR, $32

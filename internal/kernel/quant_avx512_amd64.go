@@ -52,3 +52,31 @@ func panelBFloat16AVX512(dst *float32, ldd int, codes *uint16, steps int)
 //
 //go:noescape
 func quantizeRow8AVX512(dst *int8, x *float32, blocks int, inv float32, sums *int32)
+
+// int8x4AVX512 computes C(i, j) = sx(i)·Σ_g s(g, j)·(Σ_p A(i, p)·code(p, j) + z(g, j)·sums(i, g)) for i < m, j < 64,
+// p over the 4 rows of each of the steps of group g, per steps in each group but the last. Without z it takes sums as they
+// are. Strides are in bytes; panel is that between panels of 16 columns. m ≥ 1, steps ≥ 1.
+//
+//go:noescape
+func int8x4AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
+
+// int8x1AVX512 computes C(i, j) = sx(i)·Σ_g s(g, j)·(Σ_p A(i, p)·code(p, j) + z(g, j)·sums(i, g)) for i < m, j < 16,
+// p over the 4 rows of each of the steps of group g, per steps in each group but the last. Without z it takes sums as they
+// are. Strides are in bytes; panel is that between panels of 16 columns. m ≥ 1, steps ≥ 1.
+//
+//go:noescape
+func int8x1AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
+
+// int4x4AVX512 computes C(i, j) = sx(i)·Σ_g s(g, j)·(Σ_p A(i, p)·code(p, j) + z(g, j)·sums(i, g)) for i < m, j < 64,
+// p over the 8 rows of each of the steps of group g, per steps in each group but the last. Without z it takes sums as they
+// are. Strides are in bytes; panel is that between panels of 16 columns. m ≥ 1, steps ≥ 1.
+//
+//go:noescape
+func int4x4AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
+
+// int4x1AVX512 computes C(i, j) = sx(i)·Σ_g s(g, j)·(Σ_p A(i, p)·code(p, j) + z(g, j)·sums(i, g)) for i < m, j < 16,
+// p over the 8 rows of each of the steps of group g, per steps in each group but the last. Without z it takes sums as they
+// are. Strides are in bytes; panel is that between panels of 16 columns. m ≥ 1, steps ≥ 1.
+//
+//go:noescape
+func int4x1AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)

@@ -1,3 +1,3 @@
 package main
+
 func (e *emitter) vectors() {}
-func (e *emitter) integers() {}

@@ -1,0 +1,10 @@
+//go:build !purego
+
+package kernel
+
+// setVNNI says whether kernels may use VNNI and reports whether that is a change.
+func setVNNI(on bool) (changed bool) {
+	changed = haveVNNI != on
+	haveVNNI = on
+	return changed
+}
