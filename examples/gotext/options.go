@@ -63,10 +63,10 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	f.IntVar(&o.heads, "heads", 4, "query heads")
 	f.IntVar(&o.kvHeads, "kv-heads", 0, "key and value heads, a divisor of -heads (default: half of -heads with llama, -heads with gpt2)")
 	f.IntVar(&o.seq, "seq", 256, "context, in bytes")
-	f.IntVar(&o.batch, "batch", 8, "sequences in a training step")
+	f.IntVar(&o.batch, "batch", 4, "sequences in a training step")
 	f.IntVar(&o.steps, "steps", 0, "training steps (default: as many as -minutes has room for)")
 	f.Float64Var(&o.minutes, "minutes", 2, "minutes of training, where -steps is not given")
-	f.Float64Var(&o.rate, "rate", 0.003, "highest learning rate")
+	f.Float64Var(&o.rate, "rate", 0.002, "highest learning rate")
 	f.Uint64Var(&o.seed, "seed", 1, "seed of weights, training order and completions")
 	f.IntVar(&o.threads, "threads", runtime.GOMAXPROCS(0), "threads to compute with")
 	f.Func("prompt", "complete this `TEXT`; may be given several times (default: three pieces of Go)", func(s string) error {
