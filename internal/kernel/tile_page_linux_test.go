@@ -39,7 +39,7 @@ func TestNothingBeyondTheOperands(t *testing.T) {
 				for _, k := range []int{1, 3, 5, 9, 33} {
 					a, b := fill(atPageEnd(t, max(m*k, m), begin)), fill(atPageEnd(t, k*n, begin))
 					c := atPageEnd(t, m*n, begin)
-					for _, isa := range Supported() {
+					for _, isa := range tested() {
 						restore, err := Use(isa)
 						require.NoError(t, err)
 						msg := fmt.Sprint(isa, m, n, k, begin)
