@@ -5,6 +5,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/stretchr/testify/require"
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
@@ -177,4 +178,20 @@ func ExampleAttend() {
 	}
 	fmt.Println(y.Shape(), y.Value().Data().([]float32)[:4])
 	// Output: (1, 3, 2, 4) [1 1 1 1]
+}
+
+// The step node chooses the weights that are dropped; one step drops the same again.
+func TestDropoutFollowsSeedAndStep(t *testing.T) {
+	run := func(seed uint64, step int) []float64 {
+		return optest.Graph{
+			Inputs: append(small.inputs(), optest.Input{Name: "step", Ints: []int{step}}),
+			Build: func(in []*G.Node) (*G.Node, error) {
+				return attend(in, flashattn.Config{Dropout: 0.5, Seed: seed}, false)
+			},
+		}.Run(t, tensor.Float32)
+	}
+	first := run(1, 1)
+	require.Equal(t, first, run(1, 1))
+	require.NotEqual(t, first, run(1, 2))
+	require.NotEqual(t, first, run(2, 1))
 }
