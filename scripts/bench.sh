@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Runs the benchmarks and writes docs/performance.md.
+#
+#   scripts/bench.sh                       those that the file is about: attention, Linear, whole models
+#   scripts/bench.sh -n                    prints the Markdown instead
+#   scripts/bench.sh [-n] PATTERN PKG…     others, as in go test -bench PATTERN PKG…; these are printed, not written
+#
+#   STHENO_BENCH_COUNT    how often each runs (default 5)
+#   STHENO_BENCH_TIME     for how long each time (default 1s)
+#
+# The machine should be idle. Memory for GPT-2's shape on plain nodes: about 6 GiB.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+print=0
+if [[ ${1:-} = -n ]]; then print=1; shift; fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+go build -o "$work/benchmd" ./scripts/benchmd
+
+# bench PATTERN PKG… adds to the raw results. Each package has a process of its own, one after the other.
+bench() {
+  local pattern=$1
+  shift
+  go test -run '^$' -bench "$pattern" -count "${STHENO_BENCH_COUNT:-5}" -benchtime "${STHENO_BENCH_TIME:-1s}" -timeout 6h -p 1 "$@" |
+    tee -a "$work/raw" >&2
+}
+
+if (( $# )); then
+  print=1
+  bench "$@"
+else
+  bench '^(BenchmarkForward|BenchmarkBackward)$' ./ops/flashattn
+  bench '^BenchmarkLinear$' ./ops
+  bench '^(BenchmarkTrainStep|BenchmarkPrefill|BenchmarkGenerate)$' .
+fi
+
+commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+[[ -z $(git status --porcelain --untracked-files=no 2>/dev/null) ]] || commit="$commit with changes"
+"$work/benchmd" -commit "$commit" <"$work/raw" >"$work/performance.md"
+if (( print )); then
+  cat "$work/performance.md"
+else
+  cp "$work/performance.md" docs/performance.md
+fi

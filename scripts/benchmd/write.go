@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+)
+
+// write prints the results as Markdown.
+func (r results) write(w io.Writer, machine, commit, date string) {
+	fmt.Fprintf(w, `# Performance
+
+Written by `+"`scripts/bench.sh`"+`; medians. GFLOP/s count useful operations (half of them under a causal mask), and %%peak is
+their share of what register-only multiply-adds reach in the same process on the same threads. plain: a graph of Gorgonia's own
+nodes with gonum's products, over the same weights.
+
+- %s
+- %s, commit %s
+`, machine, date, commit)
+	pkg := ""
+	for _, t := range r.tables {
+		if t.pkg != pkg {
+			pkg = t.pkg
+			fmt.Fprintf(w, "\n## %s\n", pkg)
+		}
+		t.write(w)
+	}
+}
+
+func (t *table) write(w io.Writer) {
+	head := slices.Clone(t.axes)
+	for _, u := range t.units {
+		head = append(head, unitName(u))
+	}
+	fmt.Fprintf(w, "\n### %s\n\n| %s |\n|%s\n", t.name, strings.Join(head, " | "),
+		strings.Repeat("---|", len(t.axes))+strings.Repeat("---:|", len(t.units)))
+	for _, c := range t.cases {
+		var cells []string
+		for _, a := range t.axes {
+			cells = append(cells, c.axes[a])
+		}
+		for _, u := range t.units {
+			cells = append(cells, cell(u, c.values[u]))
+		}
+		fmt.Fprintf(w, "| %s |\n", strings.Join(cells, " | "))
+	}
+}
+
+// unitName is how a unit of go test is called in a table.
+func unitName(unit string) string {
+	if unit == "ns/op" {
+		return "time"
+	}
+	return unit
+}
+
+// cell writes the median of values, which may be none.
+func cell(unit string, values []float64) string {
+	if len(values) == 0 {
+		return ""
+	}
+	x := median(values)
+	if unit == "ns/op" {
+		return duration(x)
+	}
+	if math.Abs(x) >= 1000 || x == math.Trunc(x) {
+		return fmt.Sprintf("%.0f", x)
+	}
+	return fmt.Sprintf("%.3g", x)
+}
+
+// duration writes nanoseconds.
+func duration(ns float64) string {
+	for _, u := range []struct {
+		size float64
+		name string
+	}{{1e9, "s"}, {1e6, "ms"}, {1e3, "µs"}} {
+		if ns >= u.size {
+			return fmt.Sprintf("%.3g %s", ns/u.size, u.name)
+		}
+	}
+	return fmt.Sprintf("%.3g ns", ns)
+}
+
+// median returns the middle of values, the mean of the middle two where their number is even.
+func median(values []float64) float64 {
+	v := slices.Sorted(slices.Values(values))
+	n := len(v)
+	return (v[(n-1)/2] + v[n/2]) / 2
+}
