@@ -182,3 +182,20 @@ func TestNothingElseIsRead(t *testing.T) {
 		}
 	}
 }
+
+// A product that overflows at a masked place leaves no trace: 0·∞ would be NaN.
+func TestOverflowAtAMaskedPlace(t *testing.T) {
+	onAll(t, func(t *testing.T) {
+		c := instance{name: "overflow", batch: 1, seqQ: 20, seqKV: 20, heads: 1, kvHeads: 1, d: 8, dv: 8, cfg: Config{Causal: true}}
+		p, g := build(c, generate(c).narrow())
+		fill(p.v.row(0, 19, 0), 1e30)
+		fill(g.dOut.row(0, 0, 0), 1e30)
+		p.forward()
+		p.backward(g)
+		for what, x := range c.results32(p, g) {
+			for i, v := range x {
+				require.False(t, math.IsNaN(float64(v)) || math.IsInf(float64(v), 0), "%s[%d] is %v", what, i, v)
+			}
+		}
+	})
+}
