@@ -1,4 +1,4 @@
-//go:build purego || !amd64
+//go:build purego || !(amd64 || arm64)
 
 package kernel
 
@@ -6,8 +6,6 @@ import "unsafe"
 
 // Without assembly no instruction set but the portable one is ever active, and none of the functions below is reached.
 const haveAssembly = false
-
-const unreached = "kernel: this build has no assembly"
 
 func tileSIMD(m, n, k int, a unsafe.Pointer, rsA, csA, gsA int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, mode TileMode, alpha unsafe.Pointer) {
 	panic(unreached)

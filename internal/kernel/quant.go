@@ -238,7 +238,7 @@ func dequantize[T Float](q *Quantized, dst []T, ldd, p0, p1, j int) {
 		}
 		steps := tasks(end-p0, rows)
 		at := j/PanelCols*q.panelLen() + p0/rows*q.Coding.stepLen()
-		if vectorized[T]() {
+		if vectorized[T]() && active >= AVX2 {
 			dequantizeSIMD(q, (*float32)(pointer(dst)), 4*ldd, at, steps, &params)
 		} else {
 			for p := p0; p < end; p++ {

@@ -148,7 +148,7 @@ func dispatch() ([]byte, error) {
 
 func noDispatch() ([]byte, error) {
 	var b bytes.Buffer
-	header(&b, "purego || !amd64")
+	header(&b, "purego || !(amd64 || arm64)")
 	for _, k := range kernels() {
 		value := "false"
 		if k.Result != "" {
