@@ -57,10 +57,10 @@ func (p *problem[T]) backward(g *gradients[T]) {
 		segs, heads := r.groups()
 		parallel.Run(segs*heads*r.splits, r.task)
 		r.sum()
+		if g.dSinks != nil {
+			r.sinks() // reads delta, which is scratch until Run returns
+		}
 	})
-	if g.dSinks != nil {
-		r.sinks()
-	}
 }
 
 // plan chooses the tasks.

@@ -1,0 +1,5 @@
+//go:build race
+
+package stheno
+
+const raceEnabled = true
