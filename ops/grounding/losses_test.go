@@ -12,7 +12,7 @@ import (
 	"stheno/internal/optest"
 )
 
-func fixed(name string, data []float64, shape ...int) optest.Input {
+func given(name string, data []float64, shape ...int) optest.Input {
 	return optest.Input{Name: name, Shape: shape, Data: data}
 }
 
@@ -28,11 +28,11 @@ func TestInfoNCEByHand(t *testing.T) {
 	// ln(1 + e^(−1/τ)).
 	unit := []float64{3, 0, 0, 2}
 	both(t, math.Log1p(math.Exp(-2)), func(n []*G.Node) (*G.Node, error) { return InfoNCE(n[0], n[1], InfoNCEConfig{Temperature: 0.5}) },
-		fixed("a", unit, 2, 2), fixed("b", unit, 2, 2))
+		given("a", unit, 2, 2), given("b", unit, 2, 2))
 	// All alike: ln n.
 	same := []float64{1, 1, 1, 1, 1, 1}
 	both(t, math.Log(3), func(n []*G.Node) (*G.Node, error) { return InfoNCE(n[0], n[1], InfoNCEConfig{}) },
-		fixed("a", same, 3, 2), fixed("b", same, 3, 2))
+		given("a", same, 3, 2), given("b", same, 3, 2))
 }
 
 func TestContrastiveAgainstReference(t *testing.T) {
@@ -50,33 +50,33 @@ func TestContrastiveAgainstReference(t *testing.T) {
 }
 
 func TestAlignmentLossByHand(t *testing.T) {
-	z, y := fixed("z", []float64{0, 800, -800, 1}, 2, 2), fixed("y", []float64{0.5, 1, 0, 0.25}, 2, 2)
+	z, y := given("z", []float64{0, 800, -800, 1}, 2, 2), given("y", []float64{0.5, 1, 0, 0.25}, 2, 2)
 	sp := func(x float64) float64 { return math.Log1p(math.Exp(x)) }
 	both(t, (math.Ln2+0.25*sp(-1)+0.75*sp(1))/4, func(n []*G.Node) (*G.Node, error) { return AlignmentLoss(n[0], n[1], AlignmentConfig{}) }, z, y)
-	w := fixed("w", []float64{1, 0, 0, 3}, 2, 2)
+	w := given("w", []float64{1, 0, 0, 3}, 2, 2)
 	both(t, (0.5*2*math.Ln2+0.5*math.Ln2+3*(2*0.25*sp(-1)+0.75*sp(1)))/4,
 		func(n []*G.Node) (*G.Node, error) {
 			return AlignmentLoss(n[0], n[1], AlignmentConfig{PositiveWeight: 2, Weights: n[2]})
 		}, z, y, w)
 	both(t, 0, func(n []*G.Node) (*G.Node, error) { return AlignmentLoss(n[0], n[1], AlignmentConfig{Weights: n[2]}) },
-		z, y, fixed("w", make([]float64, 4), 2, 2))
+		z, y, given("w", make([]float64, 4), 2, 2))
 }
 
 func TestMarginLossByHand(t *testing.T) {
-	maps := fixed("m", []float64{
+	maps := given("m", []float64{
 		0.9, 0.1, 0.2, 0.3, // inside is patch 0: both margins hold
 		0.2, 0.4, 0.6, 0.1, // inside 0 and 1: max 0.6−0.4+0.5 = 0.7, mean 0.35−0.3+0.1 = 0.15
 		0.5, 0.9, 0.1, 0.1, // no inside: does not count
 		0.5, 0.9, 0.1, 0.1, // inside 0, padding 1: max 0.1−0.5+0.5 = 0.1, mean 0.1−0.5+0.1 < 0
 	}, 1, 4, 4)
-	regions := fixed("r", []float64{1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, -1, 0, 0}, 1, 4, 4)
+	regions := given("r", []float64{1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, -1, 0, 0}, 1, 4, 4)
 	both(t, (0.8*0.7+0.2*0.15+0.8*0.1)/3, func(n []*G.Node) (*G.Node, error) { return MarginLoss(n[0], n[1], MarginConfig{}) }, maps, regions)
-	both(t, 0, func(n []*G.Node) (*G.Node, error) { return MarginLoss(n[0], n[1], MarginConfig{}) }, maps, fixed("r", make([]float64, 16), 1, 4, 4))
+	both(t, 0, func(n []*G.Node) (*G.Node, error) { return MarginLoss(n[0], n[1], MarginConfig{}) }, maps, given("r", make([]float64, 16), 1, 4, 4))
 }
 
 func TestLossGradients(t *testing.T) {
-	targets := fixed("y", []float64{0, 1, 0.25, 0.5, 1, 0, 0.75, 0.1, 0, 0.9, 1, 0}, 3, 4)
-	weights := fixed("w", []float64{1, 0, 2, 1, 1, 1, 1, 0, 0, 0.5, 1, 1}, 3, 4)
+	targets := given("y", []float64{0, 1, 0.25, 0.5, 1, 0, 0.75, 0.1, 0, 0.9, 1, 0}, 3, 4)
+	weights := given("w", []float64{1, 0, 2, 1, 1, 1, 1, 0, 0, 0.5, 1, 1}, 3, 4)
 	targets.Const, weights.Const = true, true
 	for name, c := range map[string]optest.Graph{
 		"InfoNCE": {Inputs: []optest.Input{optest.Seeded("a", 1, 4, 3), optest.Seeded("b", 2, 4, 3)},
