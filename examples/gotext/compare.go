@@ -151,8 +151,9 @@ func (j *job) table(w io.Writer, c comparison) {
 		fmt.Fprintf(w, line, "largest logit difference", "", fmt.Sprintf("%.1e", c.difference), "")
 	}
 	fmt.Fprintf(w, `
-Same weights, %d × %d bytes a training step, prompts of %d bytes, %d of %d threads; medians. Plain: a graph of Gorgonia's
-own nodes, its Adam, gonum's products. Each memory figure is that of a process which does this alone: %s.
-gzip has seen nothing before these bytes; the model has seen the training text, and never more than %d bytes back.
+Same weights; %d × %d bytes a training step, prompts of %d bytes, %d of %d threads; medians. Plain is a graph of Gorgonia's
+own nodes with gonum's products and Gorgonia's Adam. Memory is that of a process which does this alone: the
+%s.
+gzip has seen nothing before these bytes; the model has seen the training text, but looks back %d bytes at most.
 `, j.opt.batch, j.opt.seq, j.opt.seq, j.opt.threads, runtime.NumCPU(), peakMeaning, j.opt.seq)
 }

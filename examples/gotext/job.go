@@ -108,7 +108,7 @@ func (j *job) introduce() {
 	if c.KVHeads != c.Heads {
 		kv = fmt.Sprintf(" (%d for keys and values)", c.KVHeads)
 	}
-	fmt.Fprintf(j.out, "model       %d blocks of width %d, %d heads%s, %s norm, %s, %s positions: %s parameters\n",
+	fmt.Fprintf(j.out, "model       %d blocks of width %d, %d heads%s, %s, %s, %s positions: %s parameters\n",
 		c.Layers, c.Dim, c.Heads, kv, c.Norm, c.Activation, c.Positions, count(c.Params()))
 }
 
