@@ -122,7 +122,7 @@ func normGradRow[T Float](dx, dgamma, dbeta, x, dy, gamma []T, mean, rstd T, cen
 
 // normGradSums returns Σg and Σg·x̂.
 func normGradSums[T Float](x, dy, gamma []T, mean, rstd T) (sum, sumHat float64) {
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		x, dy, gamma, m, r := as32(x), as32(dy), as32(gamma), float32(mean), float32(rstd)
 		pieces(len(x), func(i, j int) {
 			var s [2]float32

@@ -14,7 +14,7 @@ func shift[T Float](m T) T {
 func SumExp[T Float](x []T, max T) T {
 	sub := shift(max)
 	var s float64
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		x, sub := as32(x), float32(sub)
 		pieces(len(x), func(i, j int) {
 			p, _ := simdSumExp(x[i:j], j-i, sub)
@@ -33,7 +33,7 @@ func ExpSub[T Float](dst, x []T, sub T) T {
 	sameLen("ExpSub", len(dst), len(x))
 	sub = shift(sub)
 	var s float64
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		dst, x, sub := as32(dst), as32(x), float32(sub)
 		pieces(len(x), func(i, j int) {
 			p, _ := simdExpSub(dst[i:j], x[i:j], j-i, sub)

@@ -47,7 +47,7 @@ func bands(rows, n int, f func(r0, r1 int)) {
 func SoftmaxStep[T Float](s []T, ld, rows, n int, rowMax, rowSum, alpha []T) {
 	checkScores("SoftmaxStep", len(s), ld, rows, n)
 	checkRows("SoftmaxStep", rows, len(rowMax), len(rowSum), len(alpha))
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		s, rowMax, rowSum, alpha := as32(s), as32(rowMax), as32(rowSum), as32(alpha)
 		bands(rows, n, func(r0, r1 int) {
 			simdSoftmaxStep(tileFrom(s, ld, r0, n), ld, r1-r0, n, rowMax[r0:r1], rowSum[r0:r1], alpha[r0:r1])
@@ -116,7 +116,7 @@ func MaskRange[T Float](s []T, ld, rows, n int, lo, hi []int32) {
 func Softcap[T Float](s []T, ld, rows, n int, scale, limit float64) {
 	checkScores("Softcap", len(s), ld, rows, n)
 	in, out := scale/limit, limit*math.Log2E
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		s := as32(s)
 		bands(rows, n, func(r0, r1 int) {
 			simdSoftcap(tileFrom(s, ld, r0, n), ld, r1-r0, n, float32(in), float32(out))
@@ -136,7 +136,7 @@ func SoftcapGrad[T Float](ds, s []T, ld, rows, n int, limit float64) {
 	checkScores("SoftcapGrad", len(ds), ld, rows, n)
 	checkScores("SoftcapGrad", len(s), ld, rows, n)
 	inverse := 1 / (limit * math.Log2E)
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		ds, s := as32(ds), as32(s)
 		bands(rows, n, func(r0, r1 int) {
 			simdSoftcapGrad(tileFrom(ds, ld, r0, n), tileFrom(s, ld, r0, n), ld, r1-r0, n, float32(inverse))
@@ -156,7 +156,7 @@ func SoftcapGrad[T Float](ds, s []T, ld, rows, n int, limit float64) {
 func AffineRows[T Float](s []T, ld, rows, n int, base []T, slope T) {
 	checkScores("AffineRows", len(s), ld, rows, n)
 	checkRows("AffineRows", rows, len(base))
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		s, base, slope := as32(s), as32(base), float32(slope)
 		bands(rows, n, func(r0, r1 int) {
 			simdAffineRows(tileFrom(s, ld, r0, n), ld, r1-r0, n, base[r0:r1], slope)
@@ -176,7 +176,7 @@ func AddRows[T Float](s []T, ld int, b []T, ldb, rows, n int, a T) {
 	if rows > 0 && n > 0 && len(b) < (rows-1)*ldb+n {
 		panic(fmt.Sprintf("kernel: AddRows: %d×%d addend with stride %d in %d elements", rows, n, ldb, len(b)))
 	}
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		s, b, a := as32(s), as32(b), float32(a)
 		bands(rows, n, func(r0, r1 int) {
 			simdAddRows(tileFrom(s, ld, r0, n), ld, tileFrom(b, ldb, r0, n), ldb, r1-r0, n, a)
@@ -197,7 +197,7 @@ func ProbFromLSE[T Float](p, s []T, ld, rows, n int, lse []T) {
 	checkScores("ProbFromLSE", len(p), ld, rows, n)
 	checkScores("ProbFromLSE", len(s), ld, rows, n)
 	checkRows("ProbFromLSE", rows, len(lse))
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		p, s, lse := as32(p), as32(s), as32(lse)
 		bands(rows, n, func(r0, r1 int) {
 			simdProbFromLSE(tileFrom(p, ld, r0, n), tileFrom(s, ld, r0, n), ld, r1-r0, n, lse[r0:r1])
@@ -222,7 +222,7 @@ func DScore[T Float](ds, p, dp []T, ld, rows, n int, delta []T) {
 	checkScores("DScore", len(p), ld, rows, n)
 	checkScores("DScore", len(dp), ld, rows, n)
 	checkRows("DScore", rows, len(delta))
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		ds, p, dp, delta := as32(ds), as32(p), as32(dp), as32(delta)
 		bands(rows, n, func(r0, r1 int) {
 			simdDScore(tileFrom(ds, ld, r0, n), tileFrom(p, ld, r0, n), tileFrom(dp, ld, r0, n), ld, r1-r0, n, delta[r0:r1])

@@ -16,7 +16,7 @@ func pieces(n int, f func(i, j int)) {
 // Sum returns Σ xᵢ.
 func Sum[T Float](x []T) T {
 	var s float64
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		x := as32(x)
 		pieces(len(x), func(i, j int) {
 			p, _ := simdSum(x[i:j], j-i)
@@ -34,7 +34,7 @@ func Sum[T Float](x []T) T {
 func Dot[T Float](x, y []T) T {
 	sameLen("Dot", len(x), len(y))
 	var s float64
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		x, y := as32(x), as32(y)
 		pieces(len(x), func(i, j int) {
 			p, _ := simdDot(x[i:j], y[i:j], j-i)
@@ -54,7 +54,7 @@ func SumSquares[T Float](x []T) T { return sumSquaresAbout(x, 0) }
 // sumSquaresAbout returns Σ (xᵢ−mean)².
 func sumSquaresAbout[T Float](x []T, mean T) T {
 	var s float64
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		x, mean := as32(x), float32(mean)
 		pieces(len(x), func(i, j int) {
 			p, _ := simdSumSquaresAbout(x[i:j], j-i, mean)
@@ -72,7 +72,7 @@ func sumSquaresAbout[T Float](x []T, mean T) T {
 // Max returns the largest element, −Inf of an empty slice, NaN when an element is NaN.
 func Max[T Float](x []T) T {
 	m := T(math.Inf(-1))
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		x := as32(x)
 		pieces(len(x), func(i, j int) {
 			p, _ := simdMax(x[i:j], j-i)
@@ -89,7 +89,7 @@ func Max[T Float](x []T) T {
 // AbsMax returns the largest |xᵢ|, 0 of an empty slice, NaN when an element is NaN.
 func AbsMax[T Float](x []T) T {
 	var m T
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		x := as32(x)
 		pieces(len(x), func(i, j int) {
 			p, _ := simdAbsMax(x[i:j], j-i)

@@ -19,7 +19,7 @@ func Rotate[T Float](y1, y2, x1, x2, cos, sin []T) {
 func RotateInterleaved[T Float](dst, x, cos, sin []T) {
 	sameLen("RotateInterleaved", len(dst), len(x), 2*len(cos), 2*len(sin))
 	done := 0
-	if is32[T]() && active >= AVX2 {
+	if is32[T]() && active != Generic {
 		dst, x, cos, sin := as32(dst), as32(x), as32(cos), as32(sin)
 		done = len(x) &^ 15
 		pieces(done, func(i, j int) {
