@@ -72,6 +72,23 @@ func inverseNorm[T kernel.Float](x []T) T {
 	return 0
 }
 
+// inverseNorms writes the inverse norms of the rows of x and says whether all are such that products of two vectors stay
+// within the range of float32 by a wide margin.
+func inverseNorms[T kernel.Float](inv, x []T, dim int) (safe bool) {
+	overRows(len(inv), dim, func(lo, hi int) {
+		for r := lo; r < hi; r++ {
+			inv[r] = inverseNorm(x[r*dim : (r+1)*dim])
+		}
+	})
+	const wide = 1e12
+	for _, v := range inv {
+		if !(v == 0 || v > 1/wide && v < wide) {
+			return false
+		}
+	}
+	return true
+}
+
 // rowBlock is how many numbers one task of a pass over rows takes.
 const rowBlock = 1 << 13
 

@@ -1,0 +1,67 @@
+package grounding
+
+import (
+	"fmt"
+	"testing"
+
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"stheno/internal/kernel"
+	"stheno/internal/optest"
+	"stheno/internal/parallel"
+)
+
+// BenchmarkGround is the matrix form without projection: 2·tokens·patches·dim operations; normalising counts for nothing.
+func BenchmarkGround(b *testing.B) {
+	const dim = 512
+	for _, s := range [][2]int{{32, 196}, {77, 2304}} {
+		b.Run(fmt.Sprintf("tokens=%d/patches=%d", s[0], s[1]), func(b *testing.B) {
+			run := forwardOnly(b, func(n []*G.Node) (*G.Node, error) { return Ground(n[0], n[1], nil, Config{}) },
+				optest.Seeded("x", 1, s[0], dim), optest.Seeded("y", 2, s[1], dim))
+			peak := kernel.MeasurePeak(parallel.Threads())
+			for b.Loop() {
+				run()
+			}
+			rate := 2 * float64(s[0]*s[1]*dim) * float64(b.N) / b.Elapsed().Seconds() / 1e9
+			b.ReportMetric(rate, "GFLOP/s")
+			b.ReportMetric(100*rate/peak, "%peak")
+		})
+	}
+}
+
+// BenchmarkPool is the streamed form: 2·tokens·patches·(dim + values) operations, and the scratch it needs.
+func BenchmarkPool(b *testing.B) {
+	const dim, values = 64, 4
+	for _, s := range [][2]int{{77, 2304}, {4096, 16384}} {
+		b.Run(fmt.Sprintf("tokens=%d/patches=%d", s[0], s[1]), func(b *testing.B) {
+			parallel.ReleaseScratch()
+			run := forwardOnly(b, func(n []*G.Node) (*G.Node, error) { return Pool(n[0], n[1], nil, n[2], Config{Temperature: 0.1}) },
+				optest.Seeded("x", 1, s[0], dim), optest.Seeded("y", 2, s[1], dim), optest.Seeded("v", 3, s[1], values))
+			for b.Loop() {
+				run()
+			}
+			b.ReportMetric(2*float64(s[0]*s[1]*(dim+values))*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+			b.ReportMetric(float64(parallel.ScratchBytes())/(1<<20), "scratch-MiB")
+		})
+	}
+}
+
+func forwardOnly(b *testing.B, build func([]*G.Node) (*G.Node, error), in ...optest.Input) func() {
+	g := G.NewGraph()
+	nodes := make([]*G.Node, len(in))
+	for i := range in {
+		nodes[i] = in[i].Node(g, tensor.Float32)
+	}
+	if _, err := build(nodes); err != nil {
+		b.Fatal(err)
+	}
+	vm := G.NewTapeMachine(g)
+	b.Cleanup(func() { vm.Close() })
+	return func() {
+		vm.Reset()
+		if err := vm.RunAll(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
