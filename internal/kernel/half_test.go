@@ -70,11 +70,15 @@ func TestHalfExhaustive(t *testing.T) {
 			wide, back := make([]float32, len(all)), make([]uint16, len(all))
 			f.from(wide, all)
 			for i, x := range wide {
-				require.Equal(t, math.Float32bits(f.value(all[i])), math.Float32bits(x), "%s %#x", f.name, i)
+				if want := f.value(all[i]); math.Float32bits(want) != math.Float32bits(x) {
+					require.Failf(t, "wrong value", "%s %#x: got %v, want %v", f.name, i, x, want)
+				}
 			}
 			f.to(back, wide)
 			for i, h := range back {
-				require.Equal(t, f.bits(wide[i]), h, "%s %#x", f.name, i)
+				if want := f.bits(wide[i]); want != h {
+					require.Failf(t, "wrong bits", "%s %#x: got %#x, want %#x", f.name, i, h, want)
+				}
 			}
 		})
 	}

@@ -151,7 +151,7 @@ func (g *dynamicGemm[T]) run(m, n, k int) {
 
 // block computes rows i0 to i1, columns j0 to j1 of C.
 func (g *dynamicGemm[T]) block(w *parallel.Worker, i0, i1, j0, j1 int) {
-	s, lds, z, ldz := g.params(w, j0, j1)
+	s, lds, z, ldz := g.b.stripParams(w, j0, j1, false)
 	for i := i0; i < i1; i += dynamicRows {
 		end := min(i+dynamicRows, i1)
 		for j := j0; j < j1; {
@@ -185,35 +185,6 @@ func (g *dynamicGemm[T]) block(w *parallel.Worker, i0, i1, j0, j1 int) {
 		}
 		finishBlock(g.c, g.ep, i, end, j0, j1)
 	}
-}
-
-// params returns the scales and zero points of columns j0 to j1, the latter nil if all are the same: those of B where each
-// panel has its own in full, a filled-up copy elsewhere.
-func (g *dynamicGemm[T]) params(w *parallel.Worker, j0, j1 int) (s []float32, lds int, z []uint8, ldz int) {
-	b := g.b
-	if len(b.Scales) > 1 && (j1-j0)%PanelCols == 0 {
-		s, lds = b.Scales[j0:], b.N
-		if b.Zeros != nil {
-			z, ldz = b.Zeros[j0:], b.N
-		}
-		return s, lds, z, ldz
-	}
-	cols := ceilTo(j1-j0, PanelCols)
-	s, lds = parallel.Scratch[float32](w, 2, g.groups*cols), cols
-	if b.Zeros != nil {
-		z, ldz = parallel.Scratch[uint8](w, 3, g.groups*cols), cols
-	}
-	var params panelParams
-	for group := range g.groups {
-		for j := 0; j < cols; j += PanelCols {
-			params.load(b, group, j0+j)
-			copy(s[group*cols+j:], params.scales[:])
-			if z != nil {
-				copy(z[group*cols+j:], params.zeros[:])
-			}
-		}
-	}
-	return s, lds, z, ldz
 }
 
 // intTile is one product of rounded rows and panels of codes.

@@ -71,7 +71,7 @@ func TestGemmDynamic(t *testing.T) {
 
 func testGemmDynamic[T Float](t *testing.T) {
 	x := normal[T](31)
-	for count, s := range awkwardProducts {
+	for count, s := range products() {
 		m, k, n := s[0], s[1], s[2]
 		for _, kind := range quantKinds {
 			if !kind.coding.Integer() {

@@ -3,6 +3,8 @@ package kernel
 import (
 	"fmt"
 	"unsafe"
+
+	"stheno/internal/parallel"
 )
 
 // Coding says how the numbers of a Quantized matrix are stored.
@@ -219,6 +221,48 @@ func (b *panelParams) load(q *Quantized, g, j int) {
 	default:
 		copy(b.zeros[:], q.Zeros[g*q.N+j:][:n])
 	}
+}
+
+// Scratch slots of stripParams.
+const (
+	slotScales = 10
+	slotZeros  = 11
+)
+
+// stripParams returns the scales and zero points of columns j0 to j1, that of group g and column j at g·lds + j − j0: those of
+// q where each panel has its own in full, a filled-up copy elsewhere. Unless explicit, zero points that are all the middle code
+// are nil.
+func (q *Quantized) stripParams(w *parallel.Worker, j0, j1 int, explicit bool) (s []float32, lds int, z []uint8, ldz int) {
+	own := len(q.Scales) > 1 && (j1-j0)%PanelCols == 0
+	if own && (q.Zeros != nil || !explicit) {
+		if q.Zeros != nil {
+			z, ldz = q.Zeros[j0:], q.N
+		}
+		return q.Scales[j0:], q.N, z, ldz
+	}
+	cols, groups := ceilTo(j1-j0, PanelCols), q.Groups()
+	if own {
+		z = parallel.Scratch[uint8](w, slotZeros, cols)
+		for i := range z {
+			z[i] = q.Coding.Middle()
+		}
+		return q.Scales[j0:], q.N, z, 0
+	}
+	s = parallel.Scratch[float32](w, slotScales, groups*cols)
+	if q.Zeros != nil || explicit {
+		z, ldz = parallel.Scratch[uint8](w, slotZeros, groups*cols), cols
+	}
+	var params panelParams
+	for g := range groups {
+		for j := 0; j < cols; j += PanelCols {
+			params.load(q, g, j0+j)
+			copy(s[g*cols+j:], params.scales[:])
+			if z != nil {
+				copy(z[g*cols+j:], params.zeros[:])
+			}
+		}
+	}
+	return s, cols, z, ldz
 }
 
 // dequantize computes dst[(p−p0)·ldd + c] = Value(p, j+c) for p0 ≤ p < p1 and the 16 columns of the panel that begins at j; p0

@@ -552,12 +552,406 @@ done20:
 	VZEROUPPER
 	RET
 
+// func vectorCodes8x1AVX2(x *float32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·vectorCodes8x1AVX2(SB), NOSPLIT, $0-80
+	VBROADCASTI128 pick0AVX2<>+0(SB), Y0
+	VBROADCASTI128 pick1AVX2<>+0(SB), Y1
+	VBROADCASTI128 pick2AVX2<>+0(SB), Y2
+	VBROADCASTI128 pick3AVX2<>+0(SB), Y3
+	VBROADCASTSS   w4b000000AVX2<>+0(SB), Y4
+	MOVQ           x+0(FP), AX
+	MOVQ           codes+8(FP), CX
+	MOVQ           panel+16(FP), DX
+	MOVQ           s+40(FP), DX
+	MOVQ           z+56(FP), BX
+	MOVQ           steps+24(FP), SI
+	VPXOR          Y9, Y9, Y9
+	VPXOR          Y10, Y10, Y10
+
+group21:
+	MOVQ      SI, DI
+	CMPQ      DI, per+32(FP)
+	CMOVQGT   per+32(FP), DI
+	SUBQ      DI, SI
+	VPMOVZXBD (BX), Y7
+	VPOR      Y7, Y4, Y7
+	VPMOVZXBD 8(BX), Y8
+	VPOR      Y8, Y4, Y8
+	VPXOR     Y11, Y11, Y11
+	VPXOR     Y12, Y12, Y12
+	VPXOR     Y13, Y13, Y13
+	VPXOR     Y14, Y14, Y14
+
+loop22:
+	CMPQ         DI, $0x01
+	JLT          done23
+	VMOVDQU      (CX), Y5
+	VPSHUFB      Y0, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y7, Y6, Y6
+	VBROADCASTSS (AX), Y15
+	VFMADD231PS  Y6, Y15, Y11
+	VPSHUFB      Y1, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y7, Y6, Y6
+	VBROADCASTSS 4(AX), Y15
+	VFMADD231PS  Y6, Y15, Y13
+	VPSHUFB      Y2, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y7, Y6, Y6
+	VBROADCASTSS 8(AX), Y15
+	VFMADD231PS  Y6, Y15, Y11
+	VPSHUFB      Y3, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y7, Y6, Y6
+	VBROADCASTSS 12(AX), Y15
+	VFMADD231PS  Y6, Y15, Y13
+	VMOVDQU      32(CX), Y5
+	VPSHUFB      Y0, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y8, Y6, Y6
+	VBROADCASTSS (AX), Y15
+	VFMADD231PS  Y6, Y15, Y12
+	VPSHUFB      Y1, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y8, Y6, Y6
+	VBROADCASTSS 4(AX), Y15
+	VFMADD231PS  Y6, Y15, Y14
+	VPSHUFB      Y2, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y8, Y6, Y6
+	VBROADCASTSS 8(AX), Y15
+	VFMADD231PS  Y6, Y15, Y12
+	VPSHUFB      Y3, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y8, Y6, Y6
+	VBROADCASTSS 12(AX), Y15
+	VFMADD231PS  Y6, Y15, Y14
+	ADDQ         $+64, CX
+	ADDQ         $+16, AX
+	SUBQ         $0x01, DI
+	JMP          loop22
+
+done23:
+	VADDPS      Y13, Y11, Y11
+	VADDPS      Y14, Y12, Y12
+	VFMADD231PS (DX), Y11, Y9
+	VFMADD231PS 32(DX), Y12, Y10
+	ADDQ        lds+48(FP), DX
+	ADDQ        ldz+64(FP), BX
+	TESTQ       SI, SI
+	JNZ         group21
+	MOVQ        y+72(FP), AX
+	VMOVUPS     Y9, (AX)
+	VMOVUPS     Y10, 32(AX)
+	VZEROUPPER
+	RET
+
+// func vectorCodes4x1AVX2(x *float32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·vectorCodes4x1AVX2(SB), NOSPLIT, $0-80
+	VBROADCASTI128 pick0AVX2<>+0(SB), Y0
+	VBROADCASTI128 pick1AVX2<>+0(SB), Y1
+	VBROADCASTI128 pick2AVX2<>+0(SB), Y2
+	VBROADCASTI128 pick3AVX2<>+0(SB), Y3
+	VBROADCASTSS   w4b000000AVX2<>+0(SB), Y4
+	MOVQ           x+0(FP), AX
+	MOVQ           codes+8(FP), CX
+	MOVQ           panel+16(FP), DX
+	MOVQ           s+40(FP), DX
+	MOVQ           z+56(FP), BX
+	MOVQ           steps+24(FP), SI
+	VPXOR          Y9, Y9, Y9
+	VPXOR          Y10, Y10, Y10
+
+group24:
+	MOVQ      SI, DI
+	CMPQ      DI, per+32(FP)
+	CMOVQGT   per+32(FP), DI
+	SUBQ      DI, SI
+	VPMOVZXBD (BX), Y7
+	VPOR      Y7, Y4, Y7
+	VPMOVZXBD 8(BX), Y8
+	VPOR      Y8, Y4, Y8
+	VPXOR     Y11, Y11, Y11
+	VPXOR     Y12, Y12, Y12
+	VPXOR     Y13, Y13, Y13
+	VPXOR     Y14, Y14, Y14
+
+loop25:
+	CMPQ         DI, $0x01
+	JLT          done26
+	VMOVDQU      (CX), Y5
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y5, Y5
+	VPSHUFB      Y0, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y7, Y6, Y6
+	VBROADCASTSS (AX), Y15
+	VFMADD231PS  Y6, Y15, Y11
+	VPSHUFB      Y1, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y7, Y6, Y6
+	VBROADCASTSS 4(AX), Y15
+	VFMADD231PS  Y6, Y15, Y13
+	VPSHUFB      Y2, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y7, Y6, Y6
+	VBROADCASTSS 8(AX), Y15
+	VFMADD231PS  Y6, Y15, Y11
+	VPSHUFB      Y3, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y7, Y6, Y6
+	VBROADCASTSS 12(AX), Y15
+	VFMADD231PS  Y6, Y15, Y13
+	VMOVDQU      (CX), Y5
+	VPSRLD       $0x04, Y5, Y5
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y5, Y5
+	VPSHUFB      Y0, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y7, Y6, Y6
+	VBROADCASTSS 16(AX), Y15
+	VFMADD231PS  Y6, Y15, Y11
+	VPSHUFB      Y1, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y7, Y6, Y6
+	VBROADCASTSS 20(AX), Y15
+	VFMADD231PS  Y6, Y15, Y13
+	VPSHUFB      Y2, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y7, Y6, Y6
+	VBROADCASTSS 24(AX), Y15
+	VFMADD231PS  Y6, Y15, Y11
+	VPSHUFB      Y3, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y7, Y6, Y6
+	VBROADCASTSS 28(AX), Y15
+	VFMADD231PS  Y6, Y15, Y13
+	VMOVDQU      32(CX), Y5
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y5, Y5
+	VPSHUFB      Y0, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y8, Y6, Y6
+	VBROADCASTSS (AX), Y15
+	VFMADD231PS  Y6, Y15, Y12
+	VPSHUFB      Y1, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y8, Y6, Y6
+	VBROADCASTSS 4(AX), Y15
+	VFMADD231PS  Y6, Y15, Y14
+	VPSHUFB      Y2, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y8, Y6, Y6
+	VBROADCASTSS 8(AX), Y15
+	VFMADD231PS  Y6, Y15, Y12
+	VPSHUFB      Y3, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y8, Y6, Y6
+	VBROADCASTSS 12(AX), Y15
+	VFMADD231PS  Y6, Y15, Y14
+	VMOVDQU      32(CX), Y5
+	VPSRLD       $0x04, Y5, Y5
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y5, Y5
+	VPSHUFB      Y0, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y8, Y6, Y6
+	VBROADCASTSS 16(AX), Y15
+	VFMADD231PS  Y6, Y15, Y12
+	VPSHUFB      Y1, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y8, Y6, Y6
+	VBROADCASTSS 20(AX), Y15
+	VFMADD231PS  Y6, Y15, Y14
+	VPSHUFB      Y2, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y8, Y6, Y6
+	VBROADCASTSS 24(AX), Y15
+	VFMADD231PS  Y6, Y15, Y12
+	VPSHUFB      Y3, Y5, Y6
+	VPOR         Y6, Y4, Y6
+	VSUBPS       Y8, Y6, Y6
+	VBROADCASTSS 28(AX), Y15
+	VFMADD231PS  Y6, Y15, Y14
+	ADDQ         $+64, CX
+	ADDQ         $+32, AX
+	SUBQ         $0x01, DI
+	JMP          loop25
+
+done26:
+	VADDPS      Y13, Y11, Y11
+	VADDPS      Y14, Y12, Y12
+	VFMADD231PS (DX), Y11, Y9
+	VFMADD231PS 32(DX), Y12, Y10
+	ADDQ        lds+48(FP), DX
+	ADDQ        ldz+64(FP), BX
+	TESTQ       SI, SI
+	JNZ         group24
+	MOVQ        y+72(FP), AX
+	VMOVUPS     Y9, (AX)
+	VMOVUPS     Y10, 32(AX)
+	VZEROUPPER
+	RET
+
+// func vectorFloat16x1AVX2(x *float32, codes *uint16, panel int, rows int, y *float32)
+// Requires: AVX, AVX2, F16C, FMA3
+TEXT ·vectorFloat16x1AVX2(SB), NOSPLIT, $0-40
+	MOVQ  x+0(FP), AX
+	MOVQ  codes+8(FP), CX
+	MOVQ  panel+16(FP), DX
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  rows+24(FP), DX
+
+loop27:
+	CMPQ         DX, $0x04
+	JLT          done28
+	VBROADCASTSS (AX), Y8
+	VCVTPH2PS    (CX), Y9
+	VFMADD231PS  Y9, Y8, Y0
+	VCVTPH2PS    16(CX), Y10
+	VFMADD231PS  Y10, Y8, Y1
+	VBROADCASTSS 4(AX), Y8
+	VCVTPH2PS    32(CX), Y9
+	VFMADD231PS  Y9, Y8, Y2
+	VCVTPH2PS    48(CX), Y10
+	VFMADD231PS  Y10, Y8, Y3
+	VBROADCASTSS 8(AX), Y8
+	VCVTPH2PS    64(CX), Y9
+	VFMADD231PS  Y9, Y8, Y4
+	VCVTPH2PS    80(CX), Y10
+	VFMADD231PS  Y10, Y8, Y5
+	VBROADCASTSS 12(AX), Y8
+	VCVTPH2PS    96(CX), Y9
+	VFMADD231PS  Y9, Y8, Y6
+	VCVTPH2PS    112(CX), Y10
+	VFMADD231PS  Y10, Y8, Y7
+	ADDQ         $+128, CX
+	ADDQ         $+16, AX
+	SUBQ         $0x04, DX
+	JMP          loop27
+
+done28:
+loop29:
+	CMPQ         DX, $0x01
+	JLT          done30
+	VBROADCASTSS (AX), Y8
+	VCVTPH2PS    (CX), Y9
+	VFMADD231PS  Y9, Y8, Y0
+	VCVTPH2PS    16(CX), Y10
+	VFMADD231PS  Y10, Y8, Y1
+	ADDQ         $+32, CX
+	ADDQ         $+4, AX
+	SUBQ         $0x01, DX
+	JMP          loop29
+
+done30:
+	VADDPS  Y4, Y0, Y0
+	VADDPS  Y5, Y1, Y1
+	VADDPS  Y6, Y2, Y2
+	VADDPS  Y7, Y3, Y3
+	VADDPS  Y2, Y0, Y0
+	VADDPS  Y3, Y1, Y1
+	MOVQ    y+32(FP), AX
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VZEROUPPER
+	RET
+
+// func vectorBFloat16x1AVX2(x *float32, codes *uint16, panel int, steps int, y *float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·vectorBFloat16x1AVX2(SB), NOSPLIT, $0-40
+	MOVQ         x+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         panel+16(FP), DX
+	VBROADCASTSS wffff0000AVX2<>+0(SB), Y10
+	VPXOR        Y0, Y0, Y0
+	VPXOR        Y1, Y1, Y1
+	VPXOR        Y2, Y2, Y2
+	VPXOR        Y3, Y3, Y3
+	VPXOR        Y4, Y4, Y4
+	VPXOR        Y5, Y5, Y5
+	VPXOR        Y6, Y6, Y6
+	VPXOR        Y7, Y7, Y7
+	MOVQ         steps+24(FP), DX
+
+loop31:
+	CMPQ         DX, $0x02
+	JLT          done32
+	VBROADCASTSS (AX), Y8
+	VBROADCASTSS 4(AX), Y9
+	VMOVDQU      (CX), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y10, Y11, Y11
+	VFMADD231PS  Y12, Y8, Y0
+	VFMADD231PS  Y11, Y9, Y2
+	VMOVDQU      32(CX), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y10, Y11, Y11
+	VFMADD231PS  Y12, Y8, Y1
+	VFMADD231PS  Y11, Y9, Y3
+	VBROADCASTSS 8(AX), Y8
+	VBROADCASTSS 12(AX), Y9
+	VMOVDQU      64(CX), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y10, Y11, Y11
+	VFMADD231PS  Y12, Y8, Y4
+	VFMADD231PS  Y11, Y9, Y6
+	VMOVDQU      96(CX), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y10, Y11, Y11
+	VFMADD231PS  Y12, Y8, Y5
+	VFMADD231PS  Y11, Y9, Y7
+	ADDQ         $+128, CX
+	ADDQ         $+16, AX
+	SUBQ         $0x02, DX
+	JMP          loop31
+
+done32:
+loop33:
+	CMPQ         DX, $0x01
+	JLT          done34
+	VBROADCASTSS (AX), Y8
+	VBROADCASTSS 4(AX), Y9
+	VMOVDQU      (CX), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y10, Y11, Y11
+	VFMADD231PS  Y12, Y8, Y0
+	VFMADD231PS  Y11, Y9, Y2
+	VMOVDQU      32(CX), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y10, Y11, Y11
+	VFMADD231PS  Y12, Y8, Y1
+	VFMADD231PS  Y11, Y9, Y3
+	ADDQ         $+64, CX
+	ADDQ         $+8, AX
+	SUBQ         $0x01, DX
+	JMP          loop33
+
+done34:
+	VADDPS  Y4, Y0, Y0
+	VADDPS  Y5, Y1, Y1
+	VADDPS  Y6, Y2, Y2
+	VADDPS  Y7, Y3, Y3
+	VADDPS  Y2, Y0, Y0
+	VADDPS  Y3, Y1, Y1
+	MOVQ    y+32(FP), AX
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VZEROUPPER
+	RET
+
 // func int8x1AVX2(m int, steps int, per int, a *int16, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 // Requires: AVX, AVX2, CMOV, FMA3
 TEXT ·int8x1AVX2(SB), NOSPLIT, $0-128
-rows21:
+rows35:
 	CMPQ m+0(FP), $0x06
-	JLT  rest22
+	JLT  rest36
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -570,7 +964,7 @@ rows21:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group24:
+group38:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -590,9 +984,9 @@ group24:
 	VPXOR Y10, Y10, Y10
 	VPXOR Y11, Y11, Y11
 
-loop25:
+loop39:
 	CMPQ         R11, $0x02
-	JLT          done26
+	JLT          done40
 	VPMOVZXBW    (BX), Y12
 	VPMOVZXBW    16(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -661,12 +1055,12 @@ loop25:
 	ADDQ         $+16, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop25
+	JMP          loop39
 
-done26:
-loop27:
+done40:
+loop41:
 	CMPQ         R11, $0x01
-	JLT          done28
+	JLT          done42
 	VPMOVZXBW    (BX), Y12
 	VPMOVZXBW    16(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -703,9 +1097,9 @@ loop27:
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop27
+	JMP          loop41
 
-done28:
+done42:
 	VPHADDD Y1, Y0, Y0
 	VPERMQ  $0xd8, Y0, Y0
 	VPHADDD Y3, Y2, Y2
@@ -726,175 +1120,175 @@ done28:
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS (R13), Y14
 	TESTQ        DI, DI
-	JZ           single29
+	JZ           single43
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y0, Y0
-	JMP          convert30
+	JMP          convert44
 
-single29:
+single43:
 	VPADDD Y12, Y0, Y0
 
-convert30:
+convert44:
 	VCVTDQ2PS   Y0, Y0
 	VMULPS      (SI), Y0, Y0
 	TESTQ       R10, R10
-	JZ          set31
+	JZ          set45
 	VFMADD213PS (R11), Y14, Y0
 	VMOVUPS     Y0, (R11)
-	JMP         stored32
+	JMP         stored46
 
-set31:
+set45:
 	VMULPS  Y14, Y0, Y0
 	VMOVUPS Y0, (R11)
 
-stored32:
+stored46:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 4(R13), Y14
 	TESTQ        DI, DI
-	JZ           single33
+	JZ           single47
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y2, Y2
-	JMP          convert34
+	JMP          convert48
 
-single33:
+single47:
 	VPADDD Y12, Y2, Y2
 
-convert34:
+convert48:
 	VCVTDQ2PS   Y2, Y2
 	VMULPS      (SI), Y2, Y2
 	TESTQ       R10, R10
-	JZ          set35
+	JZ          set49
 	VFMADD213PS (R11), Y14, Y2
 	VMOVUPS     Y2, (R11)
-	JMP         stored36
+	JMP         stored50
 
-set35:
+set49:
 	VMULPS  Y14, Y2, Y2
 	VMOVUPS Y2, (R11)
 
-stored36:
+stored50:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 8(R13), Y14
 	TESTQ        DI, DI
-	JZ           single37
+	JZ           single51
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y4, Y4
-	JMP          convert38
+	JMP          convert52
 
-single37:
+single51:
 	VPADDD Y12, Y4, Y4
 
-convert38:
+convert52:
 	VCVTDQ2PS   Y4, Y4
 	VMULPS      (SI), Y4, Y4
 	TESTQ       R10, R10
-	JZ          set39
+	JZ          set53
 	VFMADD213PS (R11), Y14, Y4
 	VMOVUPS     Y4, (R11)
-	JMP         stored40
+	JMP         stored54
 
-set39:
+set53:
 	VMULPS  Y14, Y4, Y4
 	VMOVUPS Y4, (R11)
 
-stored40:
+stored54:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 12(R13), Y14
 	TESTQ        DI, DI
-	JZ           single41
+	JZ           single55
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y6, Y6
-	JMP          convert42
+	JMP          convert56
 
-single41:
+single55:
 	VPADDD Y12, Y6, Y6
 
-convert42:
+convert56:
 	VCVTDQ2PS   Y6, Y6
 	VMULPS      (SI), Y6, Y6
 	TESTQ       R10, R10
-	JZ          set43
+	JZ          set57
 	VFMADD213PS (R11), Y14, Y6
 	VMOVUPS     Y6, (R11)
-	JMP         stored44
+	JMP         stored58
 
-set43:
+set57:
 	VMULPS  Y14, Y6, Y6
 	VMOVUPS Y6, (R11)
 
-stored44:
+stored58:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 16(R13), Y14
 	TESTQ        DI, DI
-	JZ           single45
+	JZ           single59
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y8, Y8
-	JMP          convert46
+	JMP          convert60
 
-single45:
+single59:
 	VPADDD Y12, Y8, Y8
 
-convert46:
+convert60:
 	VCVTDQ2PS   Y8, Y8
 	VMULPS      (SI), Y8, Y8
 	TESTQ       R10, R10
-	JZ          set47
+	JZ          set61
 	VFMADD213PS (R11), Y14, Y8
 	VMOVUPS     Y8, (R11)
-	JMP         stored48
+	JMP         stored62
 
-set47:
+set61:
 	VMULPS  Y14, Y8, Y8
 	VMOVUPS Y8, (R11)
 
-stored48:
+stored62:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 20(R13), Y14
 	TESTQ        DI, DI
-	JZ           single49
+	JZ           single63
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y10, Y10
-	JMP          convert50
+	JMP          convert64
 
-single49:
+single63:
 	VPADDD Y12, Y10, Y10
 
-convert50:
+convert64:
 	VCVTDQ2PS   Y10, Y10
 	VMULPS      (SI), Y10, Y10
 	TESTQ       R10, R10
-	JZ          set51
+	JZ          set65
 	VFMADD213PS (R11), Y14, Y10
 	VMOVUPS     Y10, (R11)
-	JMP         stored52
+	JMP         stored66
 
-set51:
+set65:
 	VMULPS  Y14, Y10, Y10
 	VMOVUPS Y10, (R11)
 
-stored52:
+stored66:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group24
+	JNZ   group38
 	MOVQ  a+24(FP), AX
 	MOVQ  lda+32(FP), DX
 	MOVQ  codes+40(FP), BX
@@ -907,7 +1301,7 @@ stored52:
 	ADDQ  DX, CX
 	XORQ  R10, R10
 
-group53:
+group67:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -927,9 +1321,9 @@ group53:
 	VPXOR Y10, Y10, Y10
 	VPXOR Y11, Y11, Y11
 
-loop54:
+loop68:
 	CMPQ         R11, $0x02
-	JLT          done55
+	JLT          done69
 	VPMOVZXBW    32(BX), Y12
 	VPMOVZXBW    48(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -998,12 +1392,12 @@ loop54:
 	ADDQ         $+16, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop54
+	JMP          loop68
 
-done55:
-loop56:
+done69:
+loop70:
 	CMPQ         R11, $0x01
-	JLT          done57
+	JLT          done71
 	VPMOVZXBW    32(BX), Y12
 	VPMOVZXBW    48(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -1040,9 +1434,9 @@ loop56:
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop56
+	JMP          loop70
 
-done57:
+done71:
 	VPHADDD Y1, Y0, Y0
 	VPERMQ  $0xd8, Y0, Y0
 	VPHADDD Y3, Y2, Y2
@@ -1063,175 +1457,175 @@ done57:
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS (R13), Y14
 	TESTQ        DI, DI
-	JZ           single58
+	JZ           single72
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y0, Y0
-	JMP          convert59
+	JMP          convert73
 
-single58:
+single72:
 	VPADDD Y12, Y0, Y0
 
-convert59:
+convert73:
 	VCVTDQ2PS   Y0, Y0
 	VMULPS      32(SI), Y0, Y0
 	TESTQ       R10, R10
-	JZ          set60
+	JZ          set74
 	VFMADD213PS 32(R11), Y14, Y0
 	VMOVUPS     Y0, 32(R11)
-	JMP         stored61
+	JMP         stored75
 
-set60:
+set74:
 	VMULPS  Y14, Y0, Y0
 	VMOVUPS Y0, 32(R11)
 
-stored61:
+stored75:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 4(R13), Y14
 	TESTQ        DI, DI
-	JZ           single62
+	JZ           single76
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y2, Y2
-	JMP          convert63
+	JMP          convert77
 
-single62:
+single76:
 	VPADDD Y12, Y2, Y2
 
-convert63:
+convert77:
 	VCVTDQ2PS   Y2, Y2
 	VMULPS      32(SI), Y2, Y2
 	TESTQ       R10, R10
-	JZ          set64
+	JZ          set78
 	VFMADD213PS 32(R11), Y14, Y2
 	VMOVUPS     Y2, 32(R11)
-	JMP         stored65
+	JMP         stored79
 
-set64:
+set78:
 	VMULPS  Y14, Y2, Y2
 	VMOVUPS Y2, 32(R11)
 
-stored65:
+stored79:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 8(R13), Y14
 	TESTQ        DI, DI
-	JZ           single66
+	JZ           single80
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y4, Y4
-	JMP          convert67
+	JMP          convert81
 
-single66:
+single80:
 	VPADDD Y12, Y4, Y4
 
-convert67:
+convert81:
 	VCVTDQ2PS   Y4, Y4
 	VMULPS      32(SI), Y4, Y4
 	TESTQ       R10, R10
-	JZ          set68
+	JZ          set82
 	VFMADD213PS 32(R11), Y14, Y4
 	VMOVUPS     Y4, 32(R11)
-	JMP         stored69
+	JMP         stored83
 
-set68:
+set82:
 	VMULPS  Y14, Y4, Y4
 	VMOVUPS Y4, 32(R11)
 
-stored69:
+stored83:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 12(R13), Y14
 	TESTQ        DI, DI
-	JZ           single70
+	JZ           single84
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y6, Y6
-	JMP          convert71
+	JMP          convert85
 
-single70:
+single84:
 	VPADDD Y12, Y6, Y6
 
-convert71:
+convert85:
 	VCVTDQ2PS   Y6, Y6
 	VMULPS      32(SI), Y6, Y6
 	TESTQ       R10, R10
-	JZ          set72
+	JZ          set86
 	VFMADD213PS 32(R11), Y14, Y6
 	VMOVUPS     Y6, 32(R11)
-	JMP         stored73
+	JMP         stored87
 
-set72:
+set86:
 	VMULPS  Y14, Y6, Y6
 	VMOVUPS Y6, 32(R11)
 
-stored73:
+stored87:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 16(R13), Y14
 	TESTQ        DI, DI
-	JZ           single74
+	JZ           single88
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y8, Y8
-	JMP          convert75
+	JMP          convert89
 
-single74:
+single88:
 	VPADDD Y12, Y8, Y8
 
-convert75:
+convert89:
 	VCVTDQ2PS   Y8, Y8
 	VMULPS      32(SI), Y8, Y8
 	TESTQ       R10, R10
-	JZ          set76
+	JZ          set90
 	VFMADD213PS 32(R11), Y14, Y8
 	VMOVUPS     Y8, 32(R11)
-	JMP         stored77
+	JMP         stored91
 
-set76:
+set90:
 	VMULPS  Y14, Y8, Y8
 	VMOVUPS Y8, 32(R11)
 
-stored77:
+stored91:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 20(R13), Y14
 	TESTQ        DI, DI
-	JZ           single78
+	JZ           single92
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y10, Y10
-	JMP          convert79
+	JMP          convert93
 
-single78:
+single92:
 	VPADDD Y12, Y10, Y10
 
-convert79:
+convert93:
 	VCVTDQ2PS   Y10, Y10
 	VMULPS      32(SI), Y10, Y10
 	TESTQ       R10, R10
-	JZ          set80
+	JZ          set94
 	VFMADD213PS 32(R11), Y14, Y10
 	VMOVUPS     Y10, 32(R11)
-	JMP         stored81
+	JMP         stored95
 
-set80:
+set94:
 	VMULPS  Y14, Y10, Y10
 	VMOVUPS Y10, 32(R11)
 
-stored81:
+stored95:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group53
+	JNZ   group67
 	MOVQ  lda+32(FP), AX
 	LEAQ  (AX)(AX*2), AX
 	SHLQ  $0x01, AX
@@ -1246,11 +1640,11 @@ stored81:
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x18, sx+104(FP)
 	SUBQ  $0x06, m+0(FP)
-	JMP   rows21
+	JMP   rows35
 
-rest22:
+rest36:
 	CMPQ m+0(FP), $0x05
-	JNE  fewer82
+	JNE  fewer96
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -1263,7 +1657,7 @@ rest22:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group83:
+group97:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -1281,9 +1675,9 @@ group83:
 	VPXOR Y8, Y8, Y8
 	VPXOR Y9, Y9, Y9
 
-loop84:
+loop98:
 	CMPQ         R11, $0x02
-	JLT          done85
+	JLT          done99
 	VPMOVZXBW    (BX), Y12
 	VPMOVZXBW    16(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -1342,12 +1736,12 @@ loop84:
 	ADDQ         $+16, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop84
+	JMP          loop98
 
-done85:
-loop86:
+done99:
+loop100:
 	CMPQ         R11, $0x01
-	JLT          done87
+	JLT          done101
 	VPMOVZXBW    (BX), Y12
 	VPMOVZXBW    16(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -1379,9 +1773,9 @@ loop86:
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop86
+	JMP          loop100
 
-done87:
+done101:
 	VPHADDD Y1, Y0, Y0
 	VPERMQ  $0xd8, Y0, Y0
 	VPHADDD Y3, Y2, Y2
@@ -1400,147 +1794,147 @@ done87:
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS (R13), Y14
 	TESTQ        DI, DI
-	JZ           single88
+	JZ           single102
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y0, Y0
-	JMP          convert89
+	JMP          convert103
 
-single88:
+single102:
 	VPADDD Y12, Y0, Y0
 
-convert89:
+convert103:
 	VCVTDQ2PS   Y0, Y0
 	VMULPS      (SI), Y0, Y0
 	TESTQ       R10, R10
-	JZ          set90
+	JZ          set104
 	VFMADD213PS (R11), Y14, Y0
 	VMOVUPS     Y0, (R11)
-	JMP         stored91
+	JMP         stored105
 
-set90:
+set104:
 	VMULPS  Y14, Y0, Y0
 	VMOVUPS Y0, (R11)
 
-stored91:
+stored105:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 4(R13), Y14
 	TESTQ        DI, DI
-	JZ           single92
+	JZ           single106
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y2, Y2
-	JMP          convert93
+	JMP          convert107
 
-single92:
+single106:
 	VPADDD Y12, Y2, Y2
 
-convert93:
+convert107:
 	VCVTDQ2PS   Y2, Y2
 	VMULPS      (SI), Y2, Y2
 	TESTQ       R10, R10
-	JZ          set94
+	JZ          set108
 	VFMADD213PS (R11), Y14, Y2
 	VMOVUPS     Y2, (R11)
-	JMP         stored95
+	JMP         stored109
 
-set94:
+set108:
 	VMULPS  Y14, Y2, Y2
 	VMOVUPS Y2, (R11)
 
-stored95:
+stored109:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 8(R13), Y14
 	TESTQ        DI, DI
-	JZ           single96
+	JZ           single110
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y4, Y4
-	JMP          convert97
+	JMP          convert111
 
-single96:
+single110:
 	VPADDD Y12, Y4, Y4
 
-convert97:
+convert111:
 	VCVTDQ2PS   Y4, Y4
 	VMULPS      (SI), Y4, Y4
 	TESTQ       R10, R10
-	JZ          set98
+	JZ          set112
 	VFMADD213PS (R11), Y14, Y4
 	VMOVUPS     Y4, (R11)
-	JMP         stored99
+	JMP         stored113
 
-set98:
+set112:
 	VMULPS  Y14, Y4, Y4
 	VMOVUPS Y4, (R11)
 
-stored99:
+stored113:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 12(R13), Y14
 	TESTQ        DI, DI
-	JZ           single100
+	JZ           single114
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y6, Y6
-	JMP          convert101
+	JMP          convert115
 
-single100:
+single114:
 	VPADDD Y12, Y6, Y6
 
-convert101:
+convert115:
 	VCVTDQ2PS   Y6, Y6
 	VMULPS      (SI), Y6, Y6
 	TESTQ       R10, R10
-	JZ          set102
+	JZ          set116
 	VFMADD213PS (R11), Y14, Y6
 	VMOVUPS     Y6, (R11)
-	JMP         stored103
+	JMP         stored117
 
-set102:
+set116:
 	VMULPS  Y14, Y6, Y6
 	VMOVUPS Y6, (R11)
 
-stored103:
+stored117:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 16(R13), Y14
 	TESTQ        DI, DI
-	JZ           single104
+	JZ           single118
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y8, Y8
-	JMP          convert105
+	JMP          convert119
 
-single104:
+single118:
 	VPADDD Y12, Y8, Y8
 
-convert105:
+convert119:
 	VCVTDQ2PS   Y8, Y8
 	VMULPS      (SI), Y8, Y8
 	TESTQ       R10, R10
-	JZ          set106
+	JZ          set120
 	VFMADD213PS (R11), Y14, Y8
 	VMOVUPS     Y8, (R11)
-	JMP         stored107
+	JMP         stored121
 
-set106:
+set120:
 	VMULPS  Y14, Y8, Y8
 	VMOVUPS Y8, (R11)
 
-stored107:
+stored121:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group83
+	JNZ   group97
 	MOVQ  a+24(FP), AX
 	MOVQ  lda+32(FP), DX
 	MOVQ  codes+40(FP), BX
@@ -1553,7 +1947,7 @@ stored107:
 	ADDQ  DX, CX
 	XORQ  R10, R10
 
-group108:
+group122:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -1571,9 +1965,9 @@ group108:
 	VPXOR Y8, Y8, Y8
 	VPXOR Y9, Y9, Y9
 
-loop109:
+loop123:
 	CMPQ         R11, $0x02
-	JLT          done110
+	JLT          done124
 	VPMOVZXBW    32(BX), Y12
 	VPMOVZXBW    48(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -1632,12 +2026,12 @@ loop109:
 	ADDQ         $+16, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop109
+	JMP          loop123
 
-done110:
-loop111:
+done124:
+loop125:
 	CMPQ         R11, $0x01
-	JLT          done112
+	JLT          done126
 	VPMOVZXBW    32(BX), Y12
 	VPMOVZXBW    48(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -1669,9 +2063,9 @@ loop111:
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop111
+	JMP          loop125
 
-done112:
+done126:
 	VPHADDD Y1, Y0, Y0
 	VPERMQ  $0xd8, Y0, Y0
 	VPHADDD Y3, Y2, Y2
@@ -1690,408 +2084,165 @@ done112:
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS (R13), Y14
 	TESTQ        DI, DI
-	JZ           single113
+	JZ           single127
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y0, Y0
-	JMP          convert114
+	JMP          convert128
 
-single113:
+single127:
 	VPADDD Y12, Y0, Y0
 
-convert114:
+convert128:
 	VCVTDQ2PS   Y0, Y0
 	VMULPS      32(SI), Y0, Y0
 	TESTQ       R10, R10
-	JZ          set115
+	JZ          set129
 	VFMADD213PS 32(R11), Y14, Y0
 	VMOVUPS     Y0, 32(R11)
-	JMP         stored116
+	JMP         stored130
 
-set115:
+set129:
 	VMULPS  Y14, Y0, Y0
 	VMOVUPS Y0, 32(R11)
 
-stored116:
+stored130:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 4(R13), Y14
 	TESTQ        DI, DI
-	JZ           single117
+	JZ           single131
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y2, Y2
-	JMP          convert118
+	JMP          convert132
 
-single117:
+single131:
 	VPADDD Y12, Y2, Y2
 
-convert118:
+convert132:
 	VCVTDQ2PS   Y2, Y2
 	VMULPS      32(SI), Y2, Y2
 	TESTQ       R10, R10
-	JZ          set119
+	JZ          set133
 	VFMADD213PS 32(R11), Y14, Y2
 	VMOVUPS     Y2, 32(R11)
-	JMP         stored120
+	JMP         stored134
 
-set119:
+set133:
 	VMULPS  Y14, Y2, Y2
 	VMOVUPS Y2, 32(R11)
 
-stored120:
+stored134:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 8(R13), Y14
 	TESTQ        DI, DI
-	JZ           single121
+	JZ           single135
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y4, Y4
-	JMP          convert122
+	JMP          convert136
 
-single121:
+single135:
 	VPADDD Y12, Y4, Y4
 
-convert122:
+convert136:
 	VCVTDQ2PS   Y4, Y4
 	VMULPS      32(SI), Y4, Y4
 	TESTQ       R10, R10
-	JZ          set123
+	JZ          set137
 	VFMADD213PS 32(R11), Y14, Y4
 	VMOVUPS     Y4, 32(R11)
-	JMP         stored124
+	JMP         stored138
 
-set123:
+set137:
 	VMULPS  Y14, Y4, Y4
 	VMOVUPS Y4, 32(R11)
 
-stored124:
+stored138:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 12(R13), Y14
 	TESTQ        DI, DI
-	JZ           single125
+	JZ           single139
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y6, Y6
-	JMP          convert126
-
-single125:
-	VPADDD Y12, Y6, Y6
-
-convert126:
-	VCVTDQ2PS   Y6, Y6
-	VMULPS      32(SI), Y6, Y6
-	TESTQ       R10, R10
-	JZ          set127
-	VFMADD213PS 32(R11), Y14, Y6
-	VMOVUPS     Y6, 32(R11)
-	JMP         stored128
-
-set127:
-	VMULPS  Y14, Y6, Y6
-	VMOVUPS Y6, 32(R11)
-
-stored128:
-	ADDQ         ldc+120(FP), R11
-	ADDQ         ldsums+64(FP), R12
-	VPBROADCASTD (R12), Y12
-	VBROADCASTSS 16(R13), Y14
-	TESTQ        DI, DI
-	JZ           single129
-	VPMOVZXBD    8(DI), Y13
-	VPMULLD      Y12, Y13, Y13
-	VPADDD       Y13, Y8, Y8
-	JMP          convert130
-
-single129:
-	VPADDD Y12, Y8, Y8
-
-convert130:
-	VCVTDQ2PS   Y8, Y8
-	VMULPS      32(SI), Y8, Y8
-	TESTQ       R10, R10
-	JZ          set131
-	VFMADD213PS 32(R11), Y14, Y8
-	VMOVUPS     Y8, 32(R11)
-	JMP         stored132
-
-set131:
-	VMULPS  Y14, Y8, Y8
-	VMOVUPS Y8, 32(R11)
-
-stored132:
-	ADDQ  lds+80(FP), SI
-	ADDQ  ldz+96(FP), DI
-	ADDQ  $+4, R8
-	MOVQ  $0x00000001, R10
-	TESTQ R9, R9
-	JNZ   group108
-	JMP   finished23
-
-fewer82:
-	CMPQ m+0(FP), $0x04
-	JNE  fewer133
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), CX
-	MOVQ s+72(FP), SI
-	MOVQ z+88(FP), DI
-	MOVQ sums+56(FP), R8
-	MOVQ steps+8(FP), R9
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	XORQ R10, R10
-
-group134:
-	MOVQ    R9, R11
-	CMPQ    R11, per+16(FP)
-	CMOVQGT per+16(FP), R11
-	SUBQ    R11, R9
-
-	// 4 rows: sums = 0
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	VPXOR Y4, Y4, Y4
-	VPXOR Y5, Y5, Y5
-	VPXOR Y6, Y6, Y6
-	VPXOR Y7, Y7, Y7
-
-loop135:
-	CMPQ         R11, $0x02
-	JLT          done136
-	VPMOVZXBW    (BX), Y12
-	VPMOVZXBW    16(BX), Y13
-	VPBROADCASTQ (AX), Y14
-	VPMADDWD     Y12, Y14, Y15
-	VPADDD       Y15, Y0, Y0
-	VPMADDWD     Y13, Y14, Y15
-	VPADDD       Y15, Y1, Y1
-	VPBROADCASTQ (AX)(DX*1), Y14
-	VPMADDWD     Y12, Y14, Y15
-	VPADDD       Y15, Y2, Y2
-	VPMADDWD     Y13, Y14, Y15
-	VPADDD       Y15, Y3, Y3
-	VPBROADCASTQ (AX)(DX*2), Y14
-	VPMADDWD     Y12, Y14, Y15
-	VPADDD       Y15, Y4, Y4
-	VPMADDWD     Y13, Y14, Y15
-	VPADDD       Y15, Y5, Y5
-	VPBROADCASTQ (CX), Y14
-	VPMADDWD     Y12, Y14, Y15
-	VPADDD       Y15, Y6, Y6
-	VPMADDWD     Y13, Y14, Y15
-	VPADDD       Y15, Y7, Y7
-	VPMOVZXBW    64(BX), Y12
-	VPMOVZXBW    80(BX), Y13
-	VPBROADCASTQ 8(AX), Y14
-	VPMADDWD     Y12, Y14, Y15
-	VPADDD       Y15, Y0, Y0
-	VPMADDWD     Y13, Y14, Y15
-	VPADDD       Y15, Y1, Y1
-	VPBROADCASTQ 8(AX)(DX*1), Y14
-	VPMADDWD     Y12, Y14, Y15
-	VPADDD       Y15, Y2, Y2
-	VPMADDWD     Y13, Y14, Y15
-	VPADDD       Y15, Y3, Y3
-	VPBROADCASTQ 8(AX)(DX*2), Y14
-	VPMADDWD     Y12, Y14, Y15
-	VPADDD       Y15, Y4, Y4
-	VPMADDWD     Y13, Y14, Y15
-	VPADDD       Y15, Y5, Y5
-	VPBROADCASTQ 8(CX), Y14
-	VPMADDWD     Y12, Y14, Y15
-	VPADDD       Y15, Y6, Y6
-	VPMADDWD     Y13, Y14, Y15
-	VPADDD       Y15, Y7, Y7
-	ADDQ         $+16, AX
-	ADDQ         $+16, CX
-	ADDQ         $+128, BX
-	SUBQ         $0x02, R11
-	JMP          loop135
-
-done136:
-loop137:
-	CMPQ         R11, $0x01
-	JLT          done138
-	VPMOVZXBW    (BX), Y12
-	VPMOVZXBW    16(BX), Y13
-	VPBROADCASTQ (AX), Y14
-	VPMADDWD     Y12, Y14, Y15
-	VPADDD       Y15, Y0, Y0
-	VPMADDWD     Y13, Y14, Y15
-	VPADDD       Y15, Y1, Y1
-	VPBROADCASTQ (AX)(DX*1), Y14
-	VPMADDWD     Y12, Y14, Y15
-	VPADDD       Y15, Y2, Y2
-	VPMADDWD     Y13, Y14, Y15
-	VPADDD       Y15, Y3, Y3
-	VPBROADCASTQ (AX)(DX*2), Y14
-	VPMADDWD     Y12, Y14, Y15
-	VPADDD       Y15, Y4, Y4
-	VPMADDWD     Y13, Y14, Y15
-	VPADDD       Y15, Y5, Y5
-	VPBROADCASTQ (CX), Y14
-	VPMADDWD     Y12, Y14, Y15
-	VPADDD       Y15, Y6, Y6
-	VPMADDWD     Y13, Y14, Y15
-	VPADDD       Y15, Y7, Y7
-	ADDQ         $+8, AX
-	ADDQ         $+8, CX
-	ADDQ         $+64, BX
-	SUBQ         $0x01, R11
-	JMP          loop137
-
-done138:
-	VPHADDD Y1, Y0, Y0
-	VPERMQ  $0xd8, Y0, Y0
-	VPHADDD Y3, Y2, Y2
-	VPERMQ  $0xd8, Y2, Y2
-	VPHADDD Y5, Y4, Y4
-	VPERMQ  $0xd8, Y4, Y4
-	VPHADDD Y7, Y6, Y6
-	VPERMQ  $0xd8, Y6, Y6
-	MOVQ    c+112(FP), R11
-	MOVQ    sx+104(FP), R13
-	MOVQ    R8, R12
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R12), Y12
-	VBROADCASTSS (R13), Y14
-	TESTQ        DI, DI
-	JZ           single139
-	VPMOVZXBD    (DI), Y13
-	VPMULLD      Y12, Y13, Y13
-	VPADDD       Y13, Y0, Y0
 	JMP          convert140
 
 single139:
-	VPADDD Y12, Y0, Y0
+	VPADDD Y12, Y6, Y6
 
 convert140:
-	VCVTDQ2PS   Y0, Y0
-	VMULPS      (SI), Y0, Y0
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      32(SI), Y6, Y6
 	TESTQ       R10, R10
 	JZ          set141
-	VFMADD213PS (R11), Y14, Y0
-	VMOVUPS     Y0, (R11)
+	VFMADD213PS 32(R11), Y14, Y6
+	VMOVUPS     Y6, 32(R11)
 	JMP         stored142
 
 set141:
-	VMULPS  Y14, Y0, Y0
-	VMOVUPS Y0, (R11)
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, 32(R11)
 
 stored142:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
-	VBROADCASTSS 4(R13), Y14
+	VBROADCASTSS 16(R13), Y14
 	TESTQ        DI, DI
 	JZ           single143
-	VPMOVZXBD    (DI), Y13
+	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
-	VPADDD       Y13, Y2, Y2
+	VPADDD       Y13, Y8, Y8
 	JMP          convert144
 
 single143:
-	VPADDD Y12, Y2, Y2
+	VPADDD Y12, Y8, Y8
 
 convert144:
-	VCVTDQ2PS   Y2, Y2
-	VMULPS      (SI), Y2, Y2
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      32(SI), Y8, Y8
 	TESTQ       R10, R10
 	JZ          set145
-	VFMADD213PS (R11), Y14, Y2
-	VMOVUPS     Y2, (R11)
+	VFMADD213PS 32(R11), Y14, Y8
+	VMOVUPS     Y8, 32(R11)
 	JMP         stored146
 
 set145:
-	VMULPS  Y14, Y2, Y2
-	VMOVUPS Y2, (R11)
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, 32(R11)
 
 stored146:
-	ADDQ         ldc+120(FP), R11
-	ADDQ         ldsums+64(FP), R12
-	VPBROADCASTD (R12), Y12
-	VBROADCASTSS 8(R13), Y14
-	TESTQ        DI, DI
-	JZ           single147
-	VPMOVZXBD    (DI), Y13
-	VPMULLD      Y12, Y13, Y13
-	VPADDD       Y13, Y4, Y4
-	JMP          convert148
-
-single147:
-	VPADDD Y12, Y4, Y4
-
-convert148:
-	VCVTDQ2PS   Y4, Y4
-	VMULPS      (SI), Y4, Y4
-	TESTQ       R10, R10
-	JZ          set149
-	VFMADD213PS (R11), Y14, Y4
-	VMOVUPS     Y4, (R11)
-	JMP         stored150
-
-set149:
-	VMULPS  Y14, Y4, Y4
-	VMOVUPS Y4, (R11)
-
-stored150:
-	ADDQ         ldc+120(FP), R11
-	ADDQ         ldsums+64(FP), R12
-	VPBROADCASTD (R12), Y12
-	VBROADCASTSS 12(R13), Y14
-	TESTQ        DI, DI
-	JZ           single151
-	VPMOVZXBD    (DI), Y13
-	VPMULLD      Y12, Y13, Y13
-	VPADDD       Y13, Y6, Y6
-	JMP          convert152
-
-single151:
-	VPADDD Y12, Y6, Y6
-
-convert152:
-	VCVTDQ2PS   Y6, Y6
-	VMULPS      (SI), Y6, Y6
-	TESTQ       R10, R10
-	JZ          set153
-	VFMADD213PS (R11), Y14, Y6
-	VMOVUPS     Y6, (R11)
-	JMP         stored154
-
-set153:
-	VMULPS  Y14, Y6, Y6
-	VMOVUPS Y6, (R11)
-
-stored154:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group134
-	MOVQ  a+24(FP), AX
-	MOVQ  lda+32(FP), DX
-	MOVQ  codes+40(FP), BX
-	MOVQ  panel+48(FP), CX
-	MOVQ  s+72(FP), SI
-	MOVQ  z+88(FP), DI
-	MOVQ  sums+56(FP), R8
-	MOVQ  steps+8(FP), R9
-	LEAQ  (AX)(DX*2), CX
-	ADDQ  DX, CX
-	XORQ  R10, R10
+	JNZ   group122
+	JMP   finished37
 
-group155:
+fewer96:
+	CMPQ m+0(FP), $0x04
+	JNE  fewer147
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ R10, R10
+
+group148:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -2107,9 +2258,252 @@ group155:
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
 
-loop156:
+loop149:
 	CMPQ         R11, $0x02
-	JLT          done157
+	JLT          done150
+	VPMOVZXBW    (BX), Y12
+	VPMOVZXBW    16(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMOVZXBW    64(BX), Y12
+	VPMOVZXBW    80(BX), Y13
+	VPBROADCASTQ 8(AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ 8(AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ 8(AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ 8(CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	ADDQ         $+16, AX
+	ADDQ         $+16, CX
+	ADDQ         $+128, BX
+	SUBQ         $0x02, R11
+	JMP          loop149
+
+done150:
+loop151:
+	CMPQ         R11, $0x01
+	JLT          done152
+	VPMOVZXBW    (BX), Y12
+	VPMOVZXBW    16(BX), Y13
+	VPBROADCASTQ (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTQ (AX)(DX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTQ (AX)(DX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTQ (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R11
+	JMP          loop151
+
+done152:
+	VPHADDD Y1, Y0, Y0
+	VPERMQ  $0xd8, Y0, Y0
+	VPHADDD Y3, Y2, Y2
+	VPERMQ  $0xd8, Y2, Y2
+	VPHADDD Y5, Y4, Y4
+	VPERMQ  $0xd8, Y4, Y4
+	VPHADDD Y7, Y6, Y6
+	VPERMQ  $0xd8, Y6, Y6
+	MOVQ    c+112(FP), R11
+	MOVQ    sx+104(FP), R13
+	MOVQ    R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS (R13), Y14
+	TESTQ        DI, DI
+	JZ           single153
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y0, Y0
+	JMP          convert154
+
+single153:
+	VPADDD Y12, Y0, Y0
+
+convert154:
+	VCVTDQ2PS   Y0, Y0
+	VMULPS      (SI), Y0, Y0
+	TESTQ       R10, R10
+	JZ          set155
+	VFMADD213PS (R11), Y14, Y0
+	VMOVUPS     Y0, (R11)
+	JMP         stored156
+
+set155:
+	VMULPS  Y14, Y0, Y0
+	VMOVUPS Y0, (R11)
+
+stored156:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 4(R13), Y14
+	TESTQ        DI, DI
+	JZ           single157
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y2, Y2
+	JMP          convert158
+
+single157:
+	VPADDD Y12, Y2, Y2
+
+convert158:
+	VCVTDQ2PS   Y2, Y2
+	VMULPS      (SI), Y2, Y2
+	TESTQ       R10, R10
+	JZ          set159
+	VFMADD213PS (R11), Y14, Y2
+	VMOVUPS     Y2, (R11)
+	JMP         stored160
+
+set159:
+	VMULPS  Y14, Y2, Y2
+	VMOVUPS Y2, (R11)
+
+stored160:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 8(R13), Y14
+	TESTQ        DI, DI
+	JZ           single161
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y4, Y4
+	JMP          convert162
+
+single161:
+	VPADDD Y12, Y4, Y4
+
+convert162:
+	VCVTDQ2PS   Y4, Y4
+	VMULPS      (SI), Y4, Y4
+	TESTQ       R10, R10
+	JZ          set163
+	VFMADD213PS (R11), Y14, Y4
+	VMOVUPS     Y4, (R11)
+	JMP         stored164
+
+set163:
+	VMULPS  Y14, Y4, Y4
+	VMOVUPS Y4, (R11)
+
+stored164:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 12(R13), Y14
+	TESTQ        DI, DI
+	JZ           single165
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert166
+
+single165:
+	VPADDD Y12, Y6, Y6
+
+convert166:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      (SI), Y6, Y6
+	TESTQ       R10, R10
+	JZ          set167
+	VFMADD213PS (R11), Y14, Y6
+	VMOVUPS     Y6, (R11)
+	JMP         stored168
+
+set167:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, (R11)
+
+stored168:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group148
+	MOVQ  a+24(FP), AX
+	MOVQ  lda+32(FP), DX
+	MOVQ  codes+40(FP), BX
+	MOVQ  panel+48(FP), CX
+	MOVQ  s+72(FP), SI
+	MOVQ  z+88(FP), DI
+	MOVQ  sums+56(FP), R8
+	MOVQ  steps+8(FP), R9
+	LEAQ  (AX)(DX*2), CX
+	ADDQ  DX, CX
+	XORQ  R10, R10
+
+group169:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 4 rows: sums = 0
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+
+loop170:
+	CMPQ         R11, $0x02
+	JLT          done171
 	VPMOVZXBW    32(BX), Y12
 	VPMOVZXBW    48(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -2158,12 +2552,12 @@ loop156:
 	ADDQ         $+16, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop156
+	JMP          loop170
 
-done157:
-loop158:
+done171:
+loop172:
 	CMPQ         R11, $0x01
-	JLT          done159
+	JLT          done173
 	VPMOVZXBW    32(BX), Y12
 	VPMOVZXBW    48(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -2190,9 +2584,9 @@ loop158:
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop158
+	JMP          loop172
 
-done159:
+done173:
 	VPHADDD Y1, Y0, Y0
 	VPERMQ  $0xd8, Y0, Y0
 	VPHADDD Y3, Y2, Y2
@@ -2209,124 +2603,124 @@ done159:
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS (R13), Y14
 	TESTQ        DI, DI
-	JZ           single160
+	JZ           single174
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y0, Y0
-	JMP          convert161
+	JMP          convert175
 
-single160:
+single174:
 	VPADDD Y12, Y0, Y0
 
-convert161:
+convert175:
 	VCVTDQ2PS   Y0, Y0
 	VMULPS      32(SI), Y0, Y0
 	TESTQ       R10, R10
-	JZ          set162
+	JZ          set176
 	VFMADD213PS 32(R11), Y14, Y0
 	VMOVUPS     Y0, 32(R11)
-	JMP         stored163
+	JMP         stored177
 
-set162:
+set176:
 	VMULPS  Y14, Y0, Y0
 	VMOVUPS Y0, 32(R11)
 
-stored163:
+stored177:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 4(R13), Y14
 	TESTQ        DI, DI
-	JZ           single164
+	JZ           single178
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y2, Y2
-	JMP          convert165
+	JMP          convert179
 
-single164:
+single178:
 	VPADDD Y12, Y2, Y2
 
-convert165:
+convert179:
 	VCVTDQ2PS   Y2, Y2
 	VMULPS      32(SI), Y2, Y2
 	TESTQ       R10, R10
-	JZ          set166
+	JZ          set180
 	VFMADD213PS 32(R11), Y14, Y2
 	VMOVUPS     Y2, 32(R11)
-	JMP         stored167
+	JMP         stored181
 
-set166:
+set180:
 	VMULPS  Y14, Y2, Y2
 	VMOVUPS Y2, 32(R11)
 
-stored167:
+stored181:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 8(R13), Y14
 	TESTQ        DI, DI
-	JZ           single168
+	JZ           single182
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y4, Y4
-	JMP          convert169
+	JMP          convert183
 
-single168:
+single182:
 	VPADDD Y12, Y4, Y4
 
-convert169:
+convert183:
 	VCVTDQ2PS   Y4, Y4
 	VMULPS      32(SI), Y4, Y4
 	TESTQ       R10, R10
-	JZ          set170
+	JZ          set184
 	VFMADD213PS 32(R11), Y14, Y4
 	VMOVUPS     Y4, 32(R11)
-	JMP         stored171
+	JMP         stored185
 
-set170:
+set184:
 	VMULPS  Y14, Y4, Y4
 	VMOVUPS Y4, 32(R11)
 
-stored171:
+stored185:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 12(R13), Y14
 	TESTQ        DI, DI
-	JZ           single172
+	JZ           single186
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y6, Y6
-	JMP          convert173
+	JMP          convert187
 
-single172:
+single186:
 	VPADDD Y12, Y6, Y6
 
-convert173:
+convert187:
 	VCVTDQ2PS   Y6, Y6
 	VMULPS      32(SI), Y6, Y6
 	TESTQ       R10, R10
-	JZ          set174
+	JZ          set188
 	VFMADD213PS 32(R11), Y14, Y6
 	VMOVUPS     Y6, 32(R11)
-	JMP         stored175
+	JMP         stored189
 
-set174:
+set188:
 	VMULPS  Y14, Y6, Y6
 	VMOVUPS Y6, 32(R11)
 
-stored175:
+stored189:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group155
-	JMP   finished23
+	JNZ   group169
+	JMP   finished37
 
-fewer133:
+fewer147:
 	CMPQ m+0(FP), $0x03
-	JNE  fewer176
+	JNE  fewer190
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -2339,7 +2733,7 @@ fewer133:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group177:
+group191:
 	MOVQ    R9, R10
 	CMPQ    R10, per+16(FP)
 	CMOVQGT per+16(FP), R10
@@ -2359,9 +2753,9 @@ group177:
 	VPXOR Y10, Y10, Y10
 	VPXOR Y11, Y11, Y11
 
-loop178:
+loop192:
 	CMPQ         R10, $0x02
-	JLT          done179
+	JLT          done193
 	VPMOVZXBW    (BX), Y12
 	VPMOVZXBW    16(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -2433,12 +2827,12 @@ loop178:
 	ADDQ         $+16, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R10
-	JMP          loop178
+	JMP          loop192
 
-done179:
-loop180:
+done193:
+loop194:
 	CMPQ         R10, $0x01
-	JLT          done181
+	JLT          done195
 	VPMOVZXBW    (BX), Y12
 	VPMOVZXBW    16(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -2476,9 +2870,9 @@ loop180:
 	ADDQ         $+8, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop180
+	JMP          loop194
 
-done181:
+done195:
 	VPHADDD Y1, Y0, Y0
 	VPERMQ  $0xd8, Y0, Y0
 	VPHADDD Y3, Y2, Y2
@@ -2499,126 +2893,126 @@ done181:
 	VPBROADCASTD (R11), Y12
 	VBROADCASTSS (R12), Y14
 	TESTQ        DI, DI
-	JZ           single182
+	JZ           single196
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y0, Y0
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y2, Y2
-	JMP          convert183
+	JMP          convert197
 
-single182:
+single196:
 	VPADDD Y12, Y0, Y0
 	VPADDD Y12, Y2, Y2
 
-convert183:
+convert197:
 	VCVTDQ2PS   Y0, Y0
 	VMULPS      (SI), Y0, Y0
 	VCVTDQ2PS   Y2, Y2
 	VMULPS      32(SI), Y2, Y2
 	TESTQ       CX, CX
-	JZ          set184
+	JZ          set198
 	VFMADD213PS (R10), Y14, Y0
 	VMOVUPS     Y0, (R10)
 	VFMADD213PS 32(R10), Y14, Y2
 	VMOVUPS     Y2, 32(R10)
-	JMP         stored185
+	JMP         stored199
 
-set184:
+set198:
 	VMULPS  Y14, Y0, Y0
 	VMOVUPS Y0, (R10)
 	VMULPS  Y14, Y2, Y2
 	VMOVUPS Y2, 32(R10)
 
-stored185:
+stored199:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Y12
 	VBROADCASTSS 4(R12), Y14
 	TESTQ        DI, DI
-	JZ           single186
+	JZ           single200
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y4, Y4
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y6, Y6
-	JMP          convert187
+	JMP          convert201
 
-single186:
+single200:
 	VPADDD Y12, Y4, Y4
 	VPADDD Y12, Y6, Y6
 
-convert187:
+convert201:
 	VCVTDQ2PS   Y4, Y4
 	VMULPS      (SI), Y4, Y4
 	VCVTDQ2PS   Y6, Y6
 	VMULPS      32(SI), Y6, Y6
 	TESTQ       CX, CX
-	JZ          set188
+	JZ          set202
 	VFMADD213PS (R10), Y14, Y4
 	VMOVUPS     Y4, (R10)
 	VFMADD213PS 32(R10), Y14, Y6
 	VMOVUPS     Y6, 32(R10)
-	JMP         stored189
+	JMP         stored203
 
-set188:
+set202:
 	VMULPS  Y14, Y4, Y4
 	VMOVUPS Y4, (R10)
 	VMULPS  Y14, Y6, Y6
 	VMOVUPS Y6, 32(R10)
 
-stored189:
+stored203:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Y12
 	VBROADCASTSS 8(R12), Y14
 	TESTQ        DI, DI
-	JZ           single190
+	JZ           single204
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y8, Y8
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y10, Y10
-	JMP          convert191
+	JMP          convert205
 
-single190:
+single204:
 	VPADDD Y12, Y8, Y8
 	VPADDD Y12, Y10, Y10
 
-convert191:
+convert205:
 	VCVTDQ2PS   Y8, Y8
 	VMULPS      (SI), Y8, Y8
 	VCVTDQ2PS   Y10, Y10
 	VMULPS      32(SI), Y10, Y10
 	TESTQ       CX, CX
-	JZ          set192
+	JZ          set206
 	VFMADD213PS (R10), Y14, Y8
 	VMOVUPS     Y8, (R10)
 	VFMADD213PS 32(R10), Y14, Y10
 	VMOVUPS     Y10, 32(R10)
-	JMP         stored193
+	JMP         stored207
 
-set192:
+set206:
 	VMULPS  Y14, Y8, Y8
 	VMOVUPS Y8, (R10)
 	VMULPS  Y14, Y10, Y10
 	VMOVUPS Y10, 32(R10)
 
-stored193:
+stored207:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group177
-	JMP   finished23
+	JNZ   group191
+	JMP   finished37
 
-fewer176:
+fewer190:
 	CMPQ m+0(FP), $0x02
-	JNE  fewer194
+	JNE  fewer208
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -2631,7 +3025,7 @@ fewer176:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group195:
+group209:
 	MOVQ    R9, R10
 	CMPQ    R10, per+16(FP)
 	CMOVQGT per+16(FP), R10
@@ -2647,9 +3041,9 @@ group195:
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
 
-loop196:
+loop210:
 	CMPQ         R10, $0x02
-	JLT          done197
+	JLT          done211
 	VPMOVZXBW    (BX), Y12
 	VPMOVZXBW    16(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -2701,12 +3095,12 @@ loop196:
 	ADDQ         $+16, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R10
-	JMP          loop196
+	JMP          loop210
 
-done197:
-loop198:
+done211:
+loop212:
 	CMPQ         R10, $0x01
-	JLT          done199
+	JLT          done213
 	VPMOVZXBW    (BX), Y12
 	VPMOVZXBW    16(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -2734,9 +3128,9 @@ loop198:
 	ADDQ         $+8, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop198
+	JMP          loop212
 
-done199:
+done213:
 	VPHADDD Y1, Y0, Y0
 	VPERMQ  $0xd8, Y0, Y0
 	VPHADDD Y3, Y2, Y2
@@ -2753,88 +3147,88 @@ done199:
 	VPBROADCASTD (R11), Y12
 	VBROADCASTSS (R12), Y14
 	TESTQ        DI, DI
-	JZ           single200
+	JZ           single214
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y0, Y0
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y2, Y2
-	JMP          convert201
+	JMP          convert215
 
-single200:
+single214:
 	VPADDD Y12, Y0, Y0
 	VPADDD Y12, Y2, Y2
 
-convert201:
+convert215:
 	VCVTDQ2PS   Y0, Y0
 	VMULPS      (SI), Y0, Y0
 	VCVTDQ2PS   Y2, Y2
 	VMULPS      32(SI), Y2, Y2
 	TESTQ       CX, CX
-	JZ          set202
+	JZ          set216
 	VFMADD213PS (R10), Y14, Y0
 	VMOVUPS     Y0, (R10)
 	VFMADD213PS 32(R10), Y14, Y2
 	VMOVUPS     Y2, 32(R10)
-	JMP         stored203
+	JMP         stored217
 
-set202:
+set216:
 	VMULPS  Y14, Y0, Y0
 	VMOVUPS Y0, (R10)
 	VMULPS  Y14, Y2, Y2
 	VMOVUPS Y2, 32(R10)
 
-stored203:
+stored217:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Y12
 	VBROADCASTSS 4(R12), Y14
 	TESTQ        DI, DI
-	JZ           single204
+	JZ           single218
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y4, Y4
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y6, Y6
-	JMP          convert205
+	JMP          convert219
 
-single204:
+single218:
 	VPADDD Y12, Y4, Y4
 	VPADDD Y12, Y6, Y6
 
-convert205:
+convert219:
 	VCVTDQ2PS   Y4, Y4
 	VMULPS      (SI), Y4, Y4
 	VCVTDQ2PS   Y6, Y6
 	VMULPS      32(SI), Y6, Y6
 	TESTQ       CX, CX
-	JZ          set206
+	JZ          set220
 	VFMADD213PS (R10), Y14, Y4
 	VMOVUPS     Y4, (R10)
 	VFMADD213PS 32(R10), Y14, Y6
 	VMOVUPS     Y6, 32(R10)
-	JMP         stored207
+	JMP         stored221
 
-set206:
+set220:
 	VMULPS  Y14, Y4, Y4
 	VMOVUPS Y4, (R10)
 	VMULPS  Y14, Y6, Y6
 	VMOVUPS Y6, 32(R10)
 
-stored207:
+stored221:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group195
-	JMP   finished23
+	JNZ   group209
+	JMP   finished37
 
-fewer194:
+fewer208:
 	CMPQ m+0(FP), $0x01
-	JNE  fewer208
+	JNE  fewer222
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -2847,7 +3241,7 @@ fewer194:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group209:
+group223:
 	MOVQ    R9, DX
 	CMPQ    DX, per+16(FP)
 	CMOVQGT per+16(FP), DX
@@ -2859,9 +3253,9 @@ group209:
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
 
-loop210:
+loop224:
 	CMPQ         DX, $0x02
-	JLT          done211
+	JLT          done225
 	VPMOVZXBW    (BX), Y12
 	VPMOVZXBW    16(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -2893,12 +3287,12 @@ loop210:
 	ADDQ         $+16, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, DX
-	JMP          loop210
+	JMP          loop224
 
-done211:
-loop212:
+done225:
+loop226:
 	CMPQ         DX, $0x01
-	JLT          done213
+	JLT          done227
 	VPMOVZXBW    (BX), Y12
 	VPMOVZXBW    16(BX), Y13
 	VPBROADCASTQ (AX), Y14
@@ -2916,9 +3310,9 @@ loop212:
 	ADDQ         $+8, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, DX
-	JMP          loop212
+	JMP          loop226
 
-done213:
+done227:
 	VPHADDD Y1, Y0, Y0
 	VPERMQ  $0xd8, Y0, Y0
 	VPHADDD Y3, Y2, Y2
@@ -2931,58 +3325,58 @@ done213:
 	VPBROADCASTD (R10), Y12
 	VBROADCASTSS (R11), Y14
 	TESTQ        DI, DI
-	JZ           single214
+	JZ           single228
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y0, Y0
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y2, Y2
-	JMP          convert215
+	JMP          convert229
 
-single214:
+single228:
 	VPADDD Y12, Y0, Y0
 	VPADDD Y12, Y2, Y2
 
-convert215:
+convert229:
 	VCVTDQ2PS   Y0, Y0
 	VMULPS      (SI), Y0, Y0
 	VCVTDQ2PS   Y2, Y2
 	VMULPS      32(SI), Y2, Y2
 	TESTQ       CX, CX
-	JZ          set216
+	JZ          set230
 	VFMADD213PS (DX), Y14, Y0
 	VMOVUPS     Y0, (DX)
 	VFMADD213PS 32(DX), Y14, Y2
 	VMOVUPS     Y2, 32(DX)
-	JMP         stored217
+	JMP         stored231
 
-set216:
+set230:
 	VMULPS  Y14, Y0, Y0
 	VMOVUPS Y0, (DX)
 	VMULPS  Y14, Y2, Y2
 	VMOVUPS Y2, 32(DX)
 
-stored217:
+stored231:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group209
-	JMP   finished23
+	JNZ   group223
+	JMP   finished37
 
-fewer208:
-finished23:
+fewer222:
+finished37:
 	VZEROUPPER
 	RET
 
 // func int4x1AVX2(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 // Requires: AVX, AVX2, CMOV, FMA3
 TEXT ·int4x1AVX2(SB), NOSPLIT, $0-128
-rows218:
+rows232:
 	CMPQ m+0(FP), $0x06
-	JLT  rest219
+	JLT  rest233
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -2995,7 +3389,7 @@ rows218:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group221:
+group235:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -3009,9 +3403,9 @@ group221:
 	VPXOR Y10, Y10, Y10
 	VPXOR Y11, Y11, Y11
 
-loop222:
+loop236:
 	CMPQ         R11, $0x04
-	JLT          done223
+	JLT          done237
 	VMOVDQU      (BX), Y12
 	VPSRLD       $0x04, Y12, Y13
 	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
@@ -3182,12 +3576,12 @@ loop222:
 	VPMADDWD     v00010001AVX2<>+0(SB), Y5, Y15
 	VPADDD       Y15, Y11, Y11
 	SUBQ         $0x04, R11
-	JMP          loop222
+	JMP          loop236
 
-done223:
-loop224:
+done237:
+loop238:
 	CMPQ         R11, $0x01
-	JLT          done225
+	JLT          done239
 	VMOVDQU      (BX), Y12
 	VPSRLD       $0x04, Y12, Y13
 	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
@@ -3238,9 +3632,9 @@ loop224:
 	VPMADDWD     v00010001AVX2<>+0(SB), Y5, Y15
 	VPADDD       Y15, Y11, Y11
 	SUBQ         $0x01, R11
-	JMP          loop224
+	JMP          loop238
 
-done225:
+done239:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -3249,175 +3643,175 @@ done225:
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS (R13), Y14
 	TESTQ        DI, DI
-	JZ           single226
+	JZ           single240
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y6, Y6
-	JMP          convert227
+	JMP          convert241
 
-single226:
+single240:
 	VPADDD Y12, Y6, Y6
 
-convert227:
+convert241:
 	VCVTDQ2PS   Y6, Y6
 	VMULPS      (SI), Y6, Y6
 	TESTQ       R10, R10
-	JZ          set228
+	JZ          set242
 	VFMADD213PS (R11), Y14, Y6
 	VMOVUPS     Y6, (R11)
-	JMP         stored229
+	JMP         stored243
 
-set228:
+set242:
 	VMULPS  Y14, Y6, Y6
 	VMOVUPS Y6, (R11)
 
-stored229:
+stored243:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 4(R13), Y14
 	TESTQ        DI, DI
-	JZ           single230
+	JZ           single244
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y7, Y7
-	JMP          convert231
+	JMP          convert245
 
-single230:
+single244:
 	VPADDD Y12, Y7, Y7
 
-convert231:
+convert245:
 	VCVTDQ2PS   Y7, Y7
 	VMULPS      (SI), Y7, Y7
 	TESTQ       R10, R10
-	JZ          set232
+	JZ          set246
 	VFMADD213PS (R11), Y14, Y7
 	VMOVUPS     Y7, (R11)
-	JMP         stored233
+	JMP         stored247
 
-set232:
+set246:
 	VMULPS  Y14, Y7, Y7
 	VMOVUPS Y7, (R11)
 
-stored233:
+stored247:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 8(R13), Y14
 	TESTQ        DI, DI
-	JZ           single234
+	JZ           single248
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y8, Y8
-	JMP          convert235
+	JMP          convert249
 
-single234:
+single248:
 	VPADDD Y12, Y8, Y8
 
-convert235:
+convert249:
 	VCVTDQ2PS   Y8, Y8
 	VMULPS      (SI), Y8, Y8
 	TESTQ       R10, R10
-	JZ          set236
+	JZ          set250
 	VFMADD213PS (R11), Y14, Y8
 	VMOVUPS     Y8, (R11)
-	JMP         stored237
+	JMP         stored251
 
-set236:
+set250:
 	VMULPS  Y14, Y8, Y8
 	VMOVUPS Y8, (R11)
 
-stored237:
+stored251:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 12(R13), Y14
 	TESTQ        DI, DI
-	JZ           single238
+	JZ           single252
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y9, Y9
-	JMP          convert239
+	JMP          convert253
 
-single238:
+single252:
 	VPADDD Y12, Y9, Y9
 
-convert239:
+convert253:
 	VCVTDQ2PS   Y9, Y9
 	VMULPS      (SI), Y9, Y9
 	TESTQ       R10, R10
-	JZ          set240
+	JZ          set254
 	VFMADD213PS (R11), Y14, Y9
 	VMOVUPS     Y9, (R11)
-	JMP         stored241
+	JMP         stored255
 
-set240:
+set254:
 	VMULPS  Y14, Y9, Y9
 	VMOVUPS Y9, (R11)
 
-stored241:
+stored255:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 16(R13), Y14
 	TESTQ        DI, DI
-	JZ           single242
+	JZ           single256
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y10, Y10
-	JMP          convert243
+	JMP          convert257
 
-single242:
+single256:
 	VPADDD Y12, Y10, Y10
 
-convert243:
+convert257:
 	VCVTDQ2PS   Y10, Y10
 	VMULPS      (SI), Y10, Y10
 	TESTQ       R10, R10
-	JZ          set244
+	JZ          set258
 	VFMADD213PS (R11), Y14, Y10
 	VMOVUPS     Y10, (R11)
-	JMP         stored245
+	JMP         stored259
 
-set244:
+set258:
 	VMULPS  Y14, Y10, Y10
 	VMOVUPS Y10, (R11)
 
-stored245:
+stored259:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 20(R13), Y14
 	TESTQ        DI, DI
-	JZ           single246
+	JZ           single260
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y11, Y11
-	JMP          convert247
+	JMP          convert261
 
-single246:
+single260:
 	VPADDD Y12, Y11, Y11
 
-convert247:
+convert261:
 	VCVTDQ2PS   Y11, Y11
 	VMULPS      (SI), Y11, Y11
 	TESTQ       R10, R10
-	JZ          set248
+	JZ          set262
 	VFMADD213PS (R11), Y14, Y11
 	VMOVUPS     Y11, (R11)
-	JMP         stored249
+	JMP         stored263
 
-set248:
+set262:
 	VMULPS  Y14, Y11, Y11
 	VMOVUPS Y11, (R11)
 
-stored249:
+stored263:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group221
+	JNZ   group235
 	MOVQ  a+24(FP), AX
 	MOVQ  lda+32(FP), DX
 	MOVQ  codes+40(FP), BX
@@ -3430,7 +3824,7 @@ stored249:
 	ADDQ  DX, CX
 	XORQ  R10, R10
 
-group250:
+group264:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -3444,9 +3838,9 @@ group250:
 	VPXOR Y10, Y10, Y10
 	VPXOR Y11, Y11, Y11
 
-loop251:
+loop265:
 	CMPQ         R11, $0x04
-	JLT          done252
+	JLT          done266
 	VMOVDQU      32(BX), Y12
 	VPSRLD       $0x04, Y12, Y13
 	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
@@ -3617,12 +4011,12 @@ loop251:
 	VPMADDWD     v00010001AVX2<>+0(SB), Y5, Y15
 	VPADDD       Y15, Y11, Y11
 	SUBQ         $0x04, R11
-	JMP          loop251
+	JMP          loop265
 
-done252:
-loop253:
+done266:
+loop267:
 	CMPQ         R11, $0x01
-	JLT          done254
+	JLT          done268
 	VMOVDQU      32(BX), Y12
 	VPSRLD       $0x04, Y12, Y13
 	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
@@ -3673,9 +4067,9 @@ loop253:
 	VPMADDWD     v00010001AVX2<>+0(SB), Y5, Y15
 	VPADDD       Y15, Y11, Y11
 	SUBQ         $0x01, R11
-	JMP          loop253
+	JMP          loop267
 
-done254:
+done268:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -3684,175 +4078,175 @@ done254:
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS (R13), Y14
 	TESTQ        DI, DI
-	JZ           single255
+	JZ           single269
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y6, Y6
-	JMP          convert256
+	JMP          convert270
 
-single255:
+single269:
 	VPADDD Y12, Y6, Y6
 
-convert256:
+convert270:
 	VCVTDQ2PS   Y6, Y6
 	VMULPS      32(SI), Y6, Y6
 	TESTQ       R10, R10
-	JZ          set257
+	JZ          set271
 	VFMADD213PS 32(R11), Y14, Y6
 	VMOVUPS     Y6, 32(R11)
-	JMP         stored258
+	JMP         stored272
 
-set257:
+set271:
 	VMULPS  Y14, Y6, Y6
 	VMOVUPS Y6, 32(R11)
 
-stored258:
+stored272:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 4(R13), Y14
 	TESTQ        DI, DI
-	JZ           single259
+	JZ           single273
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y7, Y7
-	JMP          convert260
+	JMP          convert274
 
-single259:
+single273:
 	VPADDD Y12, Y7, Y7
 
-convert260:
+convert274:
 	VCVTDQ2PS   Y7, Y7
 	VMULPS      32(SI), Y7, Y7
 	TESTQ       R10, R10
-	JZ          set261
+	JZ          set275
 	VFMADD213PS 32(R11), Y14, Y7
 	VMOVUPS     Y7, 32(R11)
-	JMP         stored262
+	JMP         stored276
 
-set261:
+set275:
 	VMULPS  Y14, Y7, Y7
 	VMOVUPS Y7, 32(R11)
 
-stored262:
+stored276:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 8(R13), Y14
 	TESTQ        DI, DI
-	JZ           single263
+	JZ           single277
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y8, Y8
-	JMP          convert264
+	JMP          convert278
 
-single263:
+single277:
 	VPADDD Y12, Y8, Y8
 
-convert264:
+convert278:
 	VCVTDQ2PS   Y8, Y8
 	VMULPS      32(SI), Y8, Y8
 	TESTQ       R10, R10
-	JZ          set265
+	JZ          set279
 	VFMADD213PS 32(R11), Y14, Y8
 	VMOVUPS     Y8, 32(R11)
-	JMP         stored266
+	JMP         stored280
 
-set265:
+set279:
 	VMULPS  Y14, Y8, Y8
 	VMOVUPS Y8, 32(R11)
 
-stored266:
+stored280:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 12(R13), Y14
 	TESTQ        DI, DI
-	JZ           single267
+	JZ           single281
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y9, Y9
-	JMP          convert268
+	JMP          convert282
 
-single267:
+single281:
 	VPADDD Y12, Y9, Y9
 
-convert268:
+convert282:
 	VCVTDQ2PS   Y9, Y9
 	VMULPS      32(SI), Y9, Y9
 	TESTQ       R10, R10
-	JZ          set269
+	JZ          set283
 	VFMADD213PS 32(R11), Y14, Y9
 	VMOVUPS     Y9, 32(R11)
-	JMP         stored270
+	JMP         stored284
 
-set269:
+set283:
 	VMULPS  Y14, Y9, Y9
 	VMOVUPS Y9, 32(R11)
 
-stored270:
+stored284:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 16(R13), Y14
 	TESTQ        DI, DI
-	JZ           single271
+	JZ           single285
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y10, Y10
-	JMP          convert272
+	JMP          convert286
 
-single271:
+single285:
 	VPADDD Y12, Y10, Y10
 
-convert272:
+convert286:
 	VCVTDQ2PS   Y10, Y10
 	VMULPS      32(SI), Y10, Y10
 	TESTQ       R10, R10
-	JZ          set273
+	JZ          set287
 	VFMADD213PS 32(R11), Y14, Y10
 	VMOVUPS     Y10, 32(R11)
-	JMP         stored274
+	JMP         stored288
 
-set273:
+set287:
 	VMULPS  Y14, Y10, Y10
 	VMOVUPS Y10, 32(R11)
 
-stored274:
+stored288:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 20(R13), Y14
 	TESTQ        DI, DI
-	JZ           single275
+	JZ           single289
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y11, Y11
-	JMP          convert276
+	JMP          convert290
 
-single275:
+single289:
 	VPADDD Y12, Y11, Y11
 
-convert276:
+convert290:
 	VCVTDQ2PS   Y11, Y11
 	VMULPS      32(SI), Y11, Y11
 	TESTQ       R10, R10
-	JZ          set277
+	JZ          set291
 	VFMADD213PS 32(R11), Y14, Y11
 	VMOVUPS     Y11, 32(R11)
-	JMP         stored278
+	JMP         stored292
 
-set277:
+set291:
 	VMULPS  Y14, Y11, Y11
 	VMOVUPS Y11, 32(R11)
 
-stored278:
+stored292:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group250
+	JNZ   group264
 	MOVQ  lda+32(FP), AX
 	LEAQ  (AX)(AX*2), AX
 	SHLQ  $0x01, AX
@@ -3867,11 +4261,11 @@ stored278:
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x18, sx+104(FP)
 	SUBQ  $0x06, m+0(FP)
-	JMP   rows218
+	JMP   rows232
 
-rest219:
+rest233:
 	CMPQ m+0(FP), $0x05
-	JNE  fewer279
+	JNE  fewer293
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -3884,7 +4278,7 @@ rest219:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group280:
+group294:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -3897,9 +4291,9 @@ group280:
 	VPXOR Y9, Y9, Y9
 	VPXOR Y10, Y10, Y10
 
-loop281:
+loop295:
 	CMPQ         R11, $0x04
-	JLT          done282
+	JLT          done296
 	VMOVDQU      (BX), Y12
 	VPSRLD       $0x04, Y12, Y13
 	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
@@ -4045,12 +4439,12 @@ loop281:
 	VPMADDWD     v00010001AVX2<>+0(SB), Y4, Y15
 	VPADDD       Y15, Y10, Y10
 	SUBQ         $0x04, R11
-	JMP          loop281
+	JMP          loop295
 
-done282:
-loop283:
+done296:
+loop297:
 	CMPQ         R11, $0x01
-	JLT          done284
+	JLT          done298
 	VMOVDQU      (BX), Y12
 	VPSRLD       $0x04, Y12, Y13
 	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
@@ -4094,9 +4488,9 @@ loop283:
 	VPMADDWD     v00010001AVX2<>+0(SB), Y4, Y15
 	VPADDD       Y15, Y10, Y10
 	SUBQ         $0x01, R11
-	JMP          loop283
+	JMP          loop297
 
-done284:
+done298:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -4105,147 +4499,147 @@ done284:
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS (R13), Y14
 	TESTQ        DI, DI
-	JZ           single285
+	JZ           single299
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y6, Y6
-	JMP          convert286
+	JMP          convert300
 
-single285:
+single299:
 	VPADDD Y12, Y6, Y6
 
-convert286:
+convert300:
 	VCVTDQ2PS   Y6, Y6
 	VMULPS      (SI), Y6, Y6
 	TESTQ       R10, R10
-	JZ          set287
+	JZ          set301
 	VFMADD213PS (R11), Y14, Y6
 	VMOVUPS     Y6, (R11)
-	JMP         stored288
+	JMP         stored302
 
-set287:
+set301:
 	VMULPS  Y14, Y6, Y6
 	VMOVUPS Y6, (R11)
 
-stored288:
+stored302:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 4(R13), Y14
 	TESTQ        DI, DI
-	JZ           single289
+	JZ           single303
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y7, Y7
-	JMP          convert290
+	JMP          convert304
 
-single289:
+single303:
 	VPADDD Y12, Y7, Y7
 
-convert290:
+convert304:
 	VCVTDQ2PS   Y7, Y7
 	VMULPS      (SI), Y7, Y7
 	TESTQ       R10, R10
-	JZ          set291
+	JZ          set305
 	VFMADD213PS (R11), Y14, Y7
 	VMOVUPS     Y7, (R11)
-	JMP         stored292
+	JMP         stored306
 
-set291:
+set305:
 	VMULPS  Y14, Y7, Y7
 	VMOVUPS Y7, (R11)
 
-stored292:
+stored306:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 8(R13), Y14
 	TESTQ        DI, DI
-	JZ           single293
+	JZ           single307
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y8, Y8
-	JMP          convert294
+	JMP          convert308
 
-single293:
+single307:
 	VPADDD Y12, Y8, Y8
 
-convert294:
+convert308:
 	VCVTDQ2PS   Y8, Y8
 	VMULPS      (SI), Y8, Y8
 	TESTQ       R10, R10
-	JZ          set295
+	JZ          set309
 	VFMADD213PS (R11), Y14, Y8
 	VMOVUPS     Y8, (R11)
-	JMP         stored296
+	JMP         stored310
 
-set295:
+set309:
 	VMULPS  Y14, Y8, Y8
 	VMOVUPS Y8, (R11)
 
-stored296:
+stored310:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 12(R13), Y14
 	TESTQ        DI, DI
-	JZ           single297
+	JZ           single311
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y9, Y9
-	JMP          convert298
+	JMP          convert312
 
-single297:
+single311:
 	VPADDD Y12, Y9, Y9
 
-convert298:
+convert312:
 	VCVTDQ2PS   Y9, Y9
 	VMULPS      (SI), Y9, Y9
 	TESTQ       R10, R10
-	JZ          set299
+	JZ          set313
 	VFMADD213PS (R11), Y14, Y9
 	VMOVUPS     Y9, (R11)
-	JMP         stored300
+	JMP         stored314
 
-set299:
+set313:
 	VMULPS  Y14, Y9, Y9
 	VMOVUPS Y9, (R11)
 
-stored300:
+stored314:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 16(R13), Y14
 	TESTQ        DI, DI
-	JZ           single301
+	JZ           single315
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y10, Y10
-	JMP          convert302
+	JMP          convert316
 
-single301:
+single315:
 	VPADDD Y12, Y10, Y10
 
-convert302:
+convert316:
 	VCVTDQ2PS   Y10, Y10
 	VMULPS      (SI), Y10, Y10
 	TESTQ       R10, R10
-	JZ          set303
+	JZ          set317
 	VFMADD213PS (R11), Y14, Y10
 	VMOVUPS     Y10, (R11)
-	JMP         stored304
+	JMP         stored318
 
-set303:
+set317:
 	VMULPS  Y14, Y10, Y10
 	VMOVUPS Y10, (R11)
 
-stored304:
+stored318:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group280
+	JNZ   group294
 	MOVQ  a+24(FP), AX
 	MOVQ  lda+32(FP), DX
 	MOVQ  codes+40(FP), BX
@@ -4258,7 +4652,7 @@ stored304:
 	ADDQ  DX, CX
 	XORQ  R10, R10
 
-group305:
+group319:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -4271,9 +4665,9 @@ group305:
 	VPXOR Y9, Y9, Y9
 	VPXOR Y10, Y10, Y10
 
-loop306:
+loop320:
 	CMPQ         R11, $0x04
-	JLT          done307
+	JLT          done321
 	VMOVDQU      32(BX), Y12
 	VPSRLD       $0x04, Y12, Y13
 	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
@@ -4419,12 +4813,12 @@ loop306:
 	VPMADDWD     v00010001AVX2<>+0(SB), Y4, Y15
 	VPADDD       Y15, Y10, Y10
 	SUBQ         $0x04, R11
-	JMP          loop306
+	JMP          loop320
 
-done307:
-loop308:
+done321:
+loop322:
 	CMPQ         R11, $0x01
-	JLT          done309
+	JLT          done323
 	VMOVDQU      32(BX), Y12
 	VPSRLD       $0x04, Y12, Y13
 	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
@@ -4468,9 +4862,9 @@ loop308:
 	VPMADDWD     v00010001AVX2<>+0(SB), Y4, Y15
 	VPADDD       Y15, Y10, Y10
 	SUBQ         $0x01, R11
-	JMP          loop308
+	JMP          loop322
 
-done309:
+done323:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -4479,465 +4873,465 @@ done309:
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS (R13), Y14
 	TESTQ        DI, DI
-	JZ           single310
+	JZ           single324
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y6, Y6
-	JMP          convert311
+	JMP          convert325
 
-single310:
+single324:
 	VPADDD Y12, Y6, Y6
 
-convert311:
+convert325:
 	VCVTDQ2PS   Y6, Y6
 	VMULPS      32(SI), Y6, Y6
 	TESTQ       R10, R10
-	JZ          set312
+	JZ          set326
 	VFMADD213PS 32(R11), Y14, Y6
 	VMOVUPS     Y6, 32(R11)
-	JMP         stored313
+	JMP         stored327
 
-set312:
+set326:
 	VMULPS  Y14, Y6, Y6
 	VMOVUPS Y6, 32(R11)
 
-stored313:
+stored327:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 4(R13), Y14
 	TESTQ        DI, DI
-	JZ           single314
+	JZ           single328
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y7, Y7
-	JMP          convert315
+	JMP          convert329
 
-single314:
+single328:
 	VPADDD Y12, Y7, Y7
 
-convert315:
+convert329:
 	VCVTDQ2PS   Y7, Y7
 	VMULPS      32(SI), Y7, Y7
 	TESTQ       R10, R10
-	JZ          set316
+	JZ          set330
 	VFMADD213PS 32(R11), Y14, Y7
 	VMOVUPS     Y7, 32(R11)
-	JMP         stored317
+	JMP         stored331
 
-set316:
+set330:
 	VMULPS  Y14, Y7, Y7
 	VMOVUPS Y7, 32(R11)
 
-stored317:
+stored331:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 8(R13), Y14
 	TESTQ        DI, DI
-	JZ           single318
+	JZ           single332
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y8, Y8
-	JMP          convert319
+	JMP          convert333
 
-single318:
+single332:
 	VPADDD Y12, Y8, Y8
 
-convert319:
+convert333:
 	VCVTDQ2PS   Y8, Y8
 	VMULPS      32(SI), Y8, Y8
 	TESTQ       R10, R10
-	JZ          set320
+	JZ          set334
 	VFMADD213PS 32(R11), Y14, Y8
 	VMOVUPS     Y8, 32(R11)
-	JMP         stored321
+	JMP         stored335
 
-set320:
+set334:
 	VMULPS  Y14, Y8, Y8
 	VMOVUPS Y8, 32(R11)
 
-stored321:
+stored335:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 12(R13), Y14
 	TESTQ        DI, DI
-	JZ           single322
+	JZ           single336
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y9, Y9
-	JMP          convert323
-
-single322:
-	VPADDD Y12, Y9, Y9
-
-convert323:
-	VCVTDQ2PS   Y9, Y9
-	VMULPS      32(SI), Y9, Y9
-	TESTQ       R10, R10
-	JZ          set324
-	VFMADD213PS 32(R11), Y14, Y9
-	VMOVUPS     Y9, 32(R11)
-	JMP         stored325
-
-set324:
-	VMULPS  Y14, Y9, Y9
-	VMOVUPS Y9, 32(R11)
-
-stored325:
-	ADDQ         ldc+120(FP), R11
-	ADDQ         ldsums+64(FP), R12
-	VPBROADCASTD (R12), Y12
-	VBROADCASTSS 16(R13), Y14
-	TESTQ        DI, DI
-	JZ           single326
-	VPMOVZXBD    8(DI), Y13
-	VPMULLD      Y12, Y13, Y13
-	VPADDD       Y13, Y10, Y10
-	JMP          convert327
-
-single326:
-	VPADDD Y12, Y10, Y10
-
-convert327:
-	VCVTDQ2PS   Y10, Y10
-	VMULPS      32(SI), Y10, Y10
-	TESTQ       R10, R10
-	JZ          set328
-	VFMADD213PS 32(R11), Y14, Y10
-	VMOVUPS     Y10, 32(R11)
-	JMP         stored329
-
-set328:
-	VMULPS  Y14, Y10, Y10
-	VMOVUPS Y10, 32(R11)
-
-stored329:
-	ADDQ  lds+80(FP), SI
-	ADDQ  ldz+96(FP), DI
-	ADDQ  $+4, R8
-	MOVQ  $0x00000001, R10
-	TESTQ R9, R9
-	JNZ   group305
-	JMP   finished220
-
-fewer279:
-	CMPQ m+0(FP), $0x04
-	JNE  fewer330
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), CX
-	MOVQ s+72(FP), SI
-	MOVQ z+88(FP), DI
-	MOVQ sums+56(FP), R8
-	MOVQ steps+8(FP), R9
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	XORQ R10, R10
-
-group331:
-	MOVQ    R9, R11
-	CMPQ    R11, per+16(FP)
-	CMOVQGT per+16(FP), R11
-	SUBQ    R11, R9
-
-	// 4 rows: sums = 0
-	VPXOR Y6, Y6, Y6
-	VPXOR Y7, Y7, Y7
-	VPXOR Y8, Y8, Y8
-	VPXOR Y9, Y9, Y9
-
-loop332:
-	CMPQ         R11, $0x04
-	JLT          done333
-	VMOVDQU      (BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD (AX), Y14
-	VPMADDUBSW   Y14, Y12, Y0
-	VPBROADCASTD 4(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD (AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y1
-	VPBROADCASTD 4(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD (AX)(DX*2), Y14
-	VPMADDUBSW   Y14, Y12, Y2
-	VPBROADCASTD 4(AX)(DX*2), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y2, Y2
-	VPBROADCASTD (CX), Y14
-	VPMADDUBSW   Y14, Y12, Y3
-	VPBROADCASTD 4(CX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y3, Y3
-	VMOVDQU      64(BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD 8(AX), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD 12(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD 8(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD 12(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD 8(AX)(DX*2), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y2, Y2
-	VPBROADCASTD 12(AX)(DX*2), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y2, Y2
-	VPBROADCASTD 8(CX), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y3, Y3
-	VPBROADCASTD 12(CX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y3, Y3
-	VMOVDQU      128(BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD 16(AX), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD 20(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD 16(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD 20(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD 16(AX)(DX*2), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y2, Y2
-	VPBROADCASTD 20(AX)(DX*2), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y2, Y2
-	VPBROADCASTD 16(CX), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y3, Y3
-	VPBROADCASTD 20(CX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y3, Y3
-	VMOVDQU      192(BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD 24(AX), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD 28(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD 24(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD 28(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD 24(AX)(DX*2), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y2, Y2
-	VPBROADCASTD 28(AX)(DX*2), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y2, Y2
-	VPBROADCASTD 24(CX), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y3, Y3
-	VPBROADCASTD 28(CX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y3, Y3
-	ADDQ         $+32, AX
-	ADDQ         $+32, CX
-	ADDQ         $+256, BX
-	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
-	VPADDD       Y15, Y6, Y6
-	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
-	VPADDD       Y15, Y7, Y7
-	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
-	VPADDD       Y15, Y8, Y8
-	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
-	VPADDD       Y15, Y9, Y9
-	SUBQ         $0x04, R11
-	JMP          loop332
-
-done333:
-loop334:
-	CMPQ         R11, $0x01
-	JLT          done335
-	VMOVDQU      (BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD (AX), Y14
-	VPMADDUBSW   Y14, Y12, Y0
-	VPBROADCASTD 4(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD (AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y1
-	VPBROADCASTD 4(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD (AX)(DX*2), Y14
-	VPMADDUBSW   Y14, Y12, Y2
-	VPBROADCASTD 4(AX)(DX*2), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y2, Y2
-	VPBROADCASTD (CX), Y14
-	VPMADDUBSW   Y14, Y12, Y3
-	VPBROADCASTD 4(CX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y3, Y3
-	ADDQ         $+8, AX
-	ADDQ         $+8, CX
-	ADDQ         $+64, BX
-	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
-	VPADDD       Y15, Y6, Y6
-	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
-	VPADDD       Y15, Y7, Y7
-	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
-	VPADDD       Y15, Y8, Y8
-	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
-	VPADDD       Y15, Y9, Y9
-	SUBQ         $0x01, R11
-	JMP          loop334
-
-done335:
-	MOVQ c+112(FP), R11
-	MOVQ sx+104(FP), R13
-	MOVQ R8, R12
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R12), Y12
-	VBROADCASTSS (R13), Y14
-	TESTQ        DI, DI
-	JZ           single336
-	VPMOVZXBD    (DI), Y13
-	VPMULLD      Y12, Y13, Y13
-	VPADDD       Y13, Y6, Y6
 	JMP          convert337
 
 single336:
-	VPADDD Y12, Y6, Y6
+	VPADDD Y12, Y9, Y9
 
 convert337:
-	VCVTDQ2PS   Y6, Y6
-	VMULPS      (SI), Y6, Y6
+	VCVTDQ2PS   Y9, Y9
+	VMULPS      32(SI), Y9, Y9
 	TESTQ       R10, R10
 	JZ          set338
-	VFMADD213PS (R11), Y14, Y6
-	VMOVUPS     Y6, (R11)
+	VFMADD213PS 32(R11), Y14, Y9
+	VMOVUPS     Y9, 32(R11)
 	JMP         stored339
 
 set338:
-	VMULPS  Y14, Y6, Y6
-	VMOVUPS Y6, (R11)
+	VMULPS  Y14, Y9, Y9
+	VMOVUPS Y9, 32(R11)
 
 stored339:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
-	VBROADCASTSS 4(R13), Y14
+	VBROADCASTSS 16(R13), Y14
 	TESTQ        DI, DI
 	JZ           single340
-	VPMOVZXBD    (DI), Y13
+	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
-	VPADDD       Y13, Y7, Y7
+	VPADDD       Y13, Y10, Y10
 	JMP          convert341
 
 single340:
-	VPADDD Y12, Y7, Y7
+	VPADDD Y12, Y10, Y10
 
 convert341:
-	VCVTDQ2PS   Y7, Y7
-	VMULPS      (SI), Y7, Y7
+	VCVTDQ2PS   Y10, Y10
+	VMULPS      32(SI), Y10, Y10
 	TESTQ       R10, R10
 	JZ          set342
-	VFMADD213PS (R11), Y14, Y7
-	VMOVUPS     Y7, (R11)
+	VFMADD213PS 32(R11), Y14, Y10
+	VMOVUPS     Y10, 32(R11)
 	JMP         stored343
 
 set342:
-	VMULPS  Y14, Y7, Y7
-	VMOVUPS Y7, (R11)
+	VMULPS  Y14, Y10, Y10
+	VMOVUPS Y10, 32(R11)
 
 stored343:
-	ADDQ         ldc+120(FP), R11
-	ADDQ         ldsums+64(FP), R12
-	VPBROADCASTD (R12), Y12
-	VBROADCASTSS 8(R13), Y14
-	TESTQ        DI, DI
-	JZ           single344
-	VPMOVZXBD    (DI), Y13
-	VPMULLD      Y12, Y13, Y13
-	VPADDD       Y13, Y8, Y8
-	JMP          convert345
-
-single344:
-	VPADDD Y12, Y8, Y8
-
-convert345:
-	VCVTDQ2PS   Y8, Y8
-	VMULPS      (SI), Y8, Y8
-	TESTQ       R10, R10
-	JZ          set346
-	VFMADD213PS (R11), Y14, Y8
-	VMOVUPS     Y8, (R11)
-	JMP         stored347
-
-set346:
-	VMULPS  Y14, Y8, Y8
-	VMOVUPS Y8, (R11)
-
-stored347:
-	ADDQ         ldc+120(FP), R11
-	ADDQ         ldsums+64(FP), R12
-	VPBROADCASTD (R12), Y12
-	VBROADCASTSS 12(R13), Y14
-	TESTQ        DI, DI
-	JZ           single348
-	VPMOVZXBD    (DI), Y13
-	VPMULLD      Y12, Y13, Y13
-	VPADDD       Y13, Y9, Y9
-	JMP          convert349
-
-single348:
-	VPADDD Y12, Y9, Y9
-
-convert349:
-	VCVTDQ2PS   Y9, Y9
-	VMULPS      (SI), Y9, Y9
-	TESTQ       R10, R10
-	JZ          set350
-	VFMADD213PS (R11), Y14, Y9
-	VMOVUPS     Y9, (R11)
-	JMP         stored351
-
-set350:
-	VMULPS  Y14, Y9, Y9
-	VMOVUPS Y9, (R11)
-
-stored351:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group331
+	JNZ   group319
+	JMP   finished234
+
+fewer293:
+	CMPQ m+0(FP), $0x04
+	JNE  fewer344
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ R10, R10
+
+group345:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 4 rows: sums = 0
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+
+loop346:
+	CMPQ         R11, $0x04
+	JLT          done347
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (CX), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      64(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 8(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 12(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 8(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 12(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 8(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 12(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      128(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 16(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 20(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 16(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 20(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 16(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 20(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      192(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 24(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 28(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 24(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 28(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 24(CX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 28(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+256, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	SUBQ         $0x04, R11
+	JMP          loop346
+
+done347:
+loop348:
+	CMPQ         R11, $0x01
+	JLT          done349
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD (CX), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(CX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	SUBQ         $0x01, R11
+	JMP          loop348
+
+done349:
+	MOVQ c+112(FP), R11
+	MOVQ sx+104(FP), R13
+	MOVQ R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS (R13), Y14
+	TESTQ        DI, DI
+	JZ           single350
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	JMP          convert351
+
+single350:
+	VPADDD Y12, Y6, Y6
+
+convert351:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      (SI), Y6, Y6
+	TESTQ       R10, R10
+	JZ          set352
+	VFMADD213PS (R11), Y14, Y6
+	VMOVUPS     Y6, (R11)
+	JMP         stored353
+
+set352:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, (R11)
+
+stored353:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 4(R13), Y14
+	TESTQ        DI, DI
+	JZ           single354
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y7, Y7
+	JMP          convert355
+
+single354:
+	VPADDD Y12, Y7, Y7
+
+convert355:
+	VCVTDQ2PS   Y7, Y7
+	VMULPS      (SI), Y7, Y7
+	TESTQ       R10, R10
+	JZ          set356
+	VFMADD213PS (R11), Y14, Y7
+	VMOVUPS     Y7, (R11)
+	JMP         stored357
+
+set356:
+	VMULPS  Y14, Y7, Y7
+	VMOVUPS Y7, (R11)
+
+stored357:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 8(R13), Y14
+	TESTQ        DI, DI
+	JZ           single358
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	JMP          convert359
+
+single358:
+	VPADDD Y12, Y8, Y8
+
+convert359:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      (SI), Y8, Y8
+	TESTQ       R10, R10
+	JZ          set360
+	VFMADD213PS (R11), Y14, Y8
+	VMOVUPS     Y8, (R11)
+	JMP         stored361
+
+set360:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, (R11)
+
+stored361:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Y12
+	VBROADCASTSS 12(R13), Y14
+	TESTQ        DI, DI
+	JZ           single362
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y9, Y9
+	JMP          convert363
+
+single362:
+	VPADDD Y12, Y9, Y9
+
+convert363:
+	VCVTDQ2PS   Y9, Y9
+	VMULPS      (SI), Y9, Y9
+	TESTQ       R10, R10
+	JZ          set364
+	VFMADD213PS (R11), Y14, Y9
+	VMOVUPS     Y9, (R11)
+	JMP         stored365
+
+set364:
+	VMULPS  Y14, Y9, Y9
+	VMOVUPS Y9, (R11)
+
+stored365:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group345
 	MOVQ  a+24(FP), AX
 	MOVQ  lda+32(FP), DX
 	MOVQ  codes+40(FP), BX
@@ -4950,7 +5344,7 @@ stored351:
 	ADDQ  DX, CX
 	XORQ  R10, R10
 
-group352:
+group366:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -4962,9 +5356,9 @@ group352:
 	VPXOR Y8, Y8, Y8
 	VPXOR Y9, Y9, Y9
 
-loop353:
+loop367:
 	CMPQ         R11, $0x04
-	JLT          done354
+	JLT          done368
 	VMOVDQU      32(BX), Y12
 	VPSRLD       $0x04, Y12, Y13
 	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
@@ -5085,12 +5479,12 @@ loop353:
 	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
 	VPADDD       Y15, Y9, Y9
 	SUBQ         $0x04, R11
-	JMP          loop353
+	JMP          loop367
 
-done354:
-loop355:
+done368:
+loop369:
 	CMPQ         R11, $0x01
-	JLT          done356
+	JLT          done370
 	VMOVDQU      32(BX), Y12
 	VPSRLD       $0x04, Y12, Y13
 	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
@@ -5127,9 +5521,9 @@ loop355:
 	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
 	VPADDD       Y15, Y9, Y9
 	SUBQ         $0x01, R11
-	JMP          loop355
+	JMP          loop369
 
-done356:
+done370:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -5138,124 +5532,124 @@ done356:
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS (R13), Y14
 	TESTQ        DI, DI
-	JZ           single357
+	JZ           single371
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y6, Y6
-	JMP          convert358
+	JMP          convert372
 
-single357:
+single371:
 	VPADDD Y12, Y6, Y6
 
-convert358:
+convert372:
 	VCVTDQ2PS   Y6, Y6
 	VMULPS      32(SI), Y6, Y6
 	TESTQ       R10, R10
-	JZ          set359
+	JZ          set373
 	VFMADD213PS 32(R11), Y14, Y6
 	VMOVUPS     Y6, 32(R11)
-	JMP         stored360
+	JMP         stored374
 
-set359:
+set373:
 	VMULPS  Y14, Y6, Y6
 	VMOVUPS Y6, 32(R11)
 
-stored360:
+stored374:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 4(R13), Y14
 	TESTQ        DI, DI
-	JZ           single361
+	JZ           single375
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y7, Y7
-	JMP          convert362
+	JMP          convert376
 
-single361:
+single375:
 	VPADDD Y12, Y7, Y7
 
-convert362:
+convert376:
 	VCVTDQ2PS   Y7, Y7
 	VMULPS      32(SI), Y7, Y7
 	TESTQ       R10, R10
-	JZ          set363
+	JZ          set377
 	VFMADD213PS 32(R11), Y14, Y7
 	VMOVUPS     Y7, 32(R11)
-	JMP         stored364
+	JMP         stored378
 
-set363:
+set377:
 	VMULPS  Y14, Y7, Y7
 	VMOVUPS Y7, 32(R11)
 
-stored364:
+stored378:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 8(R13), Y14
 	TESTQ        DI, DI
-	JZ           single365
+	JZ           single379
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y8, Y8
-	JMP          convert366
+	JMP          convert380
 
-single365:
+single379:
 	VPADDD Y12, Y8, Y8
 
-convert366:
+convert380:
 	VCVTDQ2PS   Y8, Y8
 	VMULPS      32(SI), Y8, Y8
 	TESTQ       R10, R10
-	JZ          set367
+	JZ          set381
 	VFMADD213PS 32(R11), Y14, Y8
 	VMOVUPS     Y8, 32(R11)
-	JMP         stored368
+	JMP         stored382
 
-set367:
+set381:
 	VMULPS  Y14, Y8, Y8
 	VMOVUPS Y8, 32(R11)
 
-stored368:
+stored382:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Y12
 	VBROADCASTSS 12(R13), Y14
 	TESTQ        DI, DI
-	JZ           single369
+	JZ           single383
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y9, Y9
-	JMP          convert370
+	JMP          convert384
 
-single369:
+single383:
 	VPADDD Y12, Y9, Y9
 
-convert370:
+convert384:
 	VCVTDQ2PS   Y9, Y9
 	VMULPS      32(SI), Y9, Y9
 	TESTQ       R10, R10
-	JZ          set371
+	JZ          set385
 	VFMADD213PS 32(R11), Y14, Y9
 	VMOVUPS     Y9, 32(R11)
-	JMP         stored372
+	JMP         stored386
 
-set371:
+set385:
 	VMULPS  Y14, Y9, Y9
 	VMOVUPS Y9, 32(R11)
 
-stored372:
+stored386:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group352
-	JMP   finished220
+	JNZ   group366
+	JMP   finished234
 
-fewer330:
+fewer344:
 	CMPQ m+0(FP), $0x03
-	JNE  fewer373
+	JNE  fewer387
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -5268,7 +5662,7 @@ fewer330:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group374:
+group388:
 	MOVQ    R9, R10
 	CMPQ    R10, per+16(FP)
 	CMOVQGT per+16(FP), R10
@@ -5282,9 +5676,9 @@ group374:
 	VPXOR Y10, Y10, Y10
 	VPXOR Y11, Y11, Y11
 
-loop375:
+loop389:
 	CMPQ         R10, $0x04
-	JLT          done376
+	JLT          done390
 	VMOVDQU      (BX), Y12
 	VPSRLD       $0x04, Y12, Y13
 	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
@@ -5470,12 +5864,12 @@ loop375:
 	VPMADDWD     v00010001AVX2<>+0(SB), Y5, Y15
 	VPADDD       Y15, Y11, Y11
 	SUBQ         $0x04, R10
-	JMP          loop375
+	JMP          loop389
 
-done376:
-loop377:
+done390:
+loop391:
 	CMPQ         R10, $0x01
-	JLT          done378
+	JLT          done392
 	VMOVDQU      (BX), Y12
 	VPSRLD       $0x04, Y12, Y13
 	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
@@ -5529,9 +5923,9 @@ loop377:
 	VPMADDWD     v00010001AVX2<>+0(SB), Y5, Y15
 	VPADDD       Y15, Y11, Y11
 	SUBQ         $0x01, R10
-	JMP          loop377
+	JMP          loop391
 
-done378:
+done392:
 	MOVQ c+112(FP), R10
 	MOVQ sx+104(FP), R12
 	MOVQ R8, R11
@@ -5540,413 +5934,113 @@ done378:
 	VPBROADCASTD (R11), Y12
 	VBROADCASTSS (R12), Y14
 	TESTQ        DI, DI
-	JZ           single379
+	JZ           single393
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y6, Y6
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y7, Y7
-	JMP          convert380
+	JMP          convert394
 
-single379:
+single393:
 	VPADDD Y12, Y6, Y6
 	VPADDD Y12, Y7, Y7
 
-convert380:
+convert394:
 	VCVTDQ2PS   Y6, Y6
 	VMULPS      (SI), Y6, Y6
 	VCVTDQ2PS   Y7, Y7
 	VMULPS      32(SI), Y7, Y7
 	TESTQ       CX, CX
-	JZ          set381
+	JZ          set395
 	VFMADD213PS (R10), Y14, Y6
 	VMOVUPS     Y6, (R10)
 	VFMADD213PS 32(R10), Y14, Y7
 	VMOVUPS     Y7, 32(R10)
-	JMP         stored382
+	JMP         stored396
 
-set381:
+set395:
 	VMULPS  Y14, Y6, Y6
 	VMOVUPS Y6, (R10)
 	VMULPS  Y14, Y7, Y7
 	VMOVUPS Y7, 32(R10)
 
-stored382:
+stored396:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Y12
 	VBROADCASTSS 4(R12), Y14
 	TESTQ        DI, DI
-	JZ           single383
+	JZ           single397
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y8, Y8
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y9, Y9
-	JMP          convert384
+	JMP          convert398
 
-single383:
+single397:
 	VPADDD Y12, Y8, Y8
 	VPADDD Y12, Y9, Y9
 
-convert384:
+convert398:
 	VCVTDQ2PS   Y8, Y8
 	VMULPS      (SI), Y8, Y8
 	VCVTDQ2PS   Y9, Y9
 	VMULPS      32(SI), Y9, Y9
 	TESTQ       CX, CX
-	JZ          set385
+	JZ          set399
 	VFMADD213PS (R10), Y14, Y8
 	VMOVUPS     Y8, (R10)
 	VFMADD213PS 32(R10), Y14, Y9
 	VMOVUPS     Y9, 32(R10)
-	JMP         stored386
+	JMP         stored400
 
-set385:
+set399:
 	VMULPS  Y14, Y8, Y8
 	VMOVUPS Y8, (R10)
 	VMULPS  Y14, Y9, Y9
 	VMOVUPS Y9, 32(R10)
 
-stored386:
+stored400:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Y12
 	VBROADCASTSS 8(R12), Y14
 	TESTQ        DI, DI
-	JZ           single387
+	JZ           single401
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y10, Y10
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y11, Y11
-	JMP          convert388
+	JMP          convert402
 
-single387:
+single401:
 	VPADDD Y12, Y10, Y10
 	VPADDD Y12, Y11, Y11
 
-convert388:
+convert402:
 	VCVTDQ2PS   Y10, Y10
 	VMULPS      (SI), Y10, Y10
 	VCVTDQ2PS   Y11, Y11
 	VMULPS      32(SI), Y11, Y11
 	TESTQ       CX, CX
-	JZ          set389
+	JZ          set403
 	VFMADD213PS (R10), Y14, Y10
 	VMOVUPS     Y10, (R10)
 	VFMADD213PS 32(R10), Y14, Y11
 	VMOVUPS     Y11, 32(R10)
-	JMP         stored390
+	JMP         stored404
 
-set389:
+set403:
 	VMULPS  Y14, Y10, Y10
 	VMOVUPS Y10, (R10)
 	VMULPS  Y14, Y11, Y11
 	VMOVUPS Y11, 32(R10)
-
-stored390:
-	ADDQ  lds+80(FP), SI
-	ADDQ  ldz+96(FP), DI
-	ADDQ  $+4, R8
-	MOVQ  $0x00000001, CX
-	TESTQ R9, R9
-	JNZ   group374
-	JMP   finished220
-
-fewer373:
-	CMPQ m+0(FP), $0x02
-	JNE  fewer391
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), CX
-	MOVQ s+72(FP), SI
-	MOVQ z+88(FP), DI
-	MOVQ sums+56(FP), R8
-	MOVQ steps+8(FP), R9
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	XORQ CX, CX
-
-group392:
-	MOVQ    R9, R10
-	CMPQ    R10, per+16(FP)
-	CMOVQGT per+16(FP), R10
-	SUBQ    R10, R9
-
-	// 2 rows: sums = 0
-	VPXOR Y6, Y6, Y6
-	VPXOR Y7, Y7, Y7
-	VPXOR Y8, Y8, Y8
-	VPXOR Y9, Y9, Y9
-
-loop393:
-	CMPQ         R10, $0x04
-	JLT          done394
-	VMOVDQU      (BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD (AX), Y14
-	VPMADDUBSW   Y14, Y12, Y0
-	VPBROADCASTD 4(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD (AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y2
-	VPBROADCASTD 4(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y2, Y2
-	VMOVDQU      32(BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD (AX), Y14
-	VPMADDUBSW   Y14, Y12, Y1
-	VPBROADCASTD 4(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD (AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y3
-	VPBROADCASTD 4(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y3, Y3
-	VMOVDQU      64(BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD 8(AX), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD 12(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD 8(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y2, Y2
-	VPBROADCASTD 12(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y2, Y2
-	VMOVDQU      96(BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD 8(AX), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD 12(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD 8(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y3, Y3
-	VPBROADCASTD 12(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y3, Y3
-	VMOVDQU      128(BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD 16(AX), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD 20(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD 16(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y2, Y2
-	VPBROADCASTD 20(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y2, Y2
-	VMOVDQU      160(BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD 16(AX), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD 20(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD 16(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y3, Y3
-	VPBROADCASTD 20(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y3, Y3
-	VMOVDQU      192(BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD 24(AX), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD 28(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD 24(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y2, Y2
-	VPBROADCASTD 28(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y2, Y2
-	VMOVDQU      224(BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD 24(AX), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD 28(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD 24(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y15
-	VPADDW       Y15, Y3, Y3
-	VPBROADCASTD 28(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y3, Y3
-	ADDQ         $+32, AX
-	ADDQ         $+256, BX
-	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
-	VPADDD       Y15, Y6, Y6
-	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
-	VPADDD       Y15, Y7, Y7
-	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
-	VPADDD       Y15, Y8, Y8
-	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
-	VPADDD       Y15, Y9, Y9
-	SUBQ         $0x04, R10
-	JMP          loop393
-
-done394:
-loop395:
-	CMPQ         R10, $0x01
-	JLT          done396
-	VMOVDQU      (BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD (AX), Y14
-	VPMADDUBSW   Y14, Y12, Y0
-	VPBROADCASTD 4(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y0, Y0
-	VPBROADCASTD (AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y2
-	VPBROADCASTD 4(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y2, Y2
-	VMOVDQU      32(BX), Y12
-	VPSRLD       $0x04, Y12, Y13
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
-	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
-	VPBROADCASTD (AX), Y14
-	VPMADDUBSW   Y14, Y12, Y1
-	VPBROADCASTD 4(AX), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y1, Y1
-	VPBROADCASTD (AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y3
-	VPBROADCASTD 4(AX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y15
-	VPADDW       Y15, Y3, Y3
-	ADDQ         $+8, AX
-	ADDQ         $+64, BX
-	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
-	VPADDD       Y15, Y6, Y6
-	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
-	VPADDD       Y15, Y7, Y7
-	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
-	VPADDD       Y15, Y8, Y8
-	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
-	VPADDD       Y15, Y9, Y9
-	SUBQ         $0x01, R10
-	JMP          loop395
-
-done396:
-	MOVQ c+112(FP), R10
-	MOVQ sx+104(FP), R12
-	MOVQ R8, R11
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R11), Y12
-	VBROADCASTSS (R12), Y14
-	TESTQ        DI, DI
-	JZ           single397
-	VPMOVZXBD    (DI), Y13
-	VPMULLD      Y12, Y13, Y13
-	VPADDD       Y13, Y6, Y6
-	VPMOVZXBD    8(DI), Y13
-	VPMULLD      Y12, Y13, Y13
-	VPADDD       Y13, Y7, Y7
-	JMP          convert398
-
-single397:
-	VPADDD Y12, Y6, Y6
-	VPADDD Y12, Y7, Y7
-
-convert398:
-	VCVTDQ2PS   Y6, Y6
-	VMULPS      (SI), Y6, Y6
-	VCVTDQ2PS   Y7, Y7
-	VMULPS      32(SI), Y7, Y7
-	TESTQ       CX, CX
-	JZ          set399
-	VFMADD213PS (R10), Y14, Y6
-	VMOVUPS     Y6, (R10)
-	VFMADD213PS 32(R10), Y14, Y7
-	VMOVUPS     Y7, 32(R10)
-	JMP         stored400
-
-set399:
-	VMULPS  Y14, Y6, Y6
-	VMOVUPS Y6, (R10)
-	VMULPS  Y14, Y7, Y7
-	VMOVUPS Y7, 32(R10)
-
-stored400:
-	ADDQ         ldc+120(FP), R10
-	ADDQ         ldsums+64(FP), R11
-	VPBROADCASTD (R11), Y12
-	VBROADCASTSS 4(R12), Y14
-	TESTQ        DI, DI
-	JZ           single401
-	VPMOVZXBD    (DI), Y13
-	VPMULLD      Y12, Y13, Y13
-	VPADDD       Y13, Y8, Y8
-	VPMOVZXBD    8(DI), Y13
-	VPMULLD      Y12, Y13, Y13
-	VPADDD       Y13, Y9, Y9
-	JMP          convert402
-
-single401:
-	VPADDD Y12, Y8, Y8
-	VPADDD Y12, Y9, Y9
-
-convert402:
-	VCVTDQ2PS   Y8, Y8
-	VMULPS      (SI), Y8, Y8
-	VCVTDQ2PS   Y9, Y9
-	VMULPS      32(SI), Y9, Y9
-	TESTQ       CX, CX
-	JZ          set403
-	VFMADD213PS (R10), Y14, Y8
-	VMOVUPS     Y8, (R10)
-	VFMADD213PS 32(R10), Y14, Y9
-	VMOVUPS     Y9, 32(R10)
-	JMP         stored404
-
-set403:
-	VMULPS  Y14, Y8, Y8
-	VMOVUPS Y8, (R10)
-	VMULPS  Y14, Y9, Y9
-	VMOVUPS Y9, 32(R10)
 
 stored404:
 	ADDQ  lds+80(FP), SI
@@ -5954,11 +6048,11 @@ stored404:
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group392
-	JMP   finished220
+	JNZ   group388
+	JMP   finished234
 
-fewer391:
-	CMPQ m+0(FP), $0x01
+fewer387:
+	CMPQ m+0(FP), $0x02
 	JNE  fewer405
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
@@ -5973,6 +6067,306 @@ fewer391:
 	XORQ CX, CX
 
 group406:
+	MOVQ    R9, R10
+	CMPQ    R10, per+16(FP)
+	CMOVQGT per+16(FP), R10
+	SUBQ    R10, R9
+
+	// 2 rows: sums = 0
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+
+loop407:
+	CMPQ         R10, $0x04
+	JLT          done408
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VMOVDQU      32(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      64(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 8(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 12(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VMOVDQU      96(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 8(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 12(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      128(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 16(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 20(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VMOVDQU      160(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 16(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 16(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 20(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	VMOVDQU      192(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD 24(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y2, Y2
+	VPBROADCASTD 28(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VMOVDQU      224(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD 24(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y15
+	VPADDW       Y15, Y3, Y3
+	VPBROADCASTD 28(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	ADDQ         $+32, AX
+	ADDQ         $+256, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	SUBQ         $0x04, R10
+	JMP          loop407
+
+done408:
+loop409:
+	CMPQ         R10, $0x01
+	JLT          done410
+	VMOVDQU      (BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y0
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y0, Y0
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y2
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y2, Y2
+	VMOVDQU      32(BX), Y12
+	VPSRLD       $0x04, Y12, Y13
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
+	VPAND        v0f0f0f0fAVX2<>+0(SB), Y13, Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDUBSW   Y14, Y12, Y1
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y1, Y1
+	VPBROADCASTD (AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y3
+	VPBROADCASTD 4(AX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y15
+	VPADDW       Y15, Y3, Y3
+	ADDQ         $+8, AX
+	ADDQ         $+64, BX
+	VPMADDWD     v00010001AVX2<>+0(SB), Y0, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
+	VPADDD       Y15, Y7, Y7
+	VPMADDWD     v00010001AVX2<>+0(SB), Y2, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     v00010001AVX2<>+0(SB), Y3, Y15
+	VPADDD       Y15, Y9, Y9
+	SUBQ         $0x01, R10
+	JMP          loop409
+
+done410:
+	MOVQ c+112(FP), R10
+	MOVQ sx+104(FP), R12
+	MOVQ R8, R11
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R11), Y12
+	VBROADCASTSS (R12), Y14
+	TESTQ        DI, DI
+	JZ           single411
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y7, Y7
+	JMP          convert412
+
+single411:
+	VPADDD Y12, Y6, Y6
+	VPADDD Y12, Y7, Y7
+
+convert412:
+	VCVTDQ2PS   Y6, Y6
+	VMULPS      (SI), Y6, Y6
+	VCVTDQ2PS   Y7, Y7
+	VMULPS      32(SI), Y7, Y7
+	TESTQ       CX, CX
+	JZ          set413
+	VFMADD213PS (R10), Y14, Y6
+	VMOVUPS     Y6, (R10)
+	VFMADD213PS 32(R10), Y14, Y7
+	VMOVUPS     Y7, 32(R10)
+	JMP         stored414
+
+set413:
+	VMULPS  Y14, Y6, Y6
+	VMOVUPS Y6, (R10)
+	VMULPS  Y14, Y7, Y7
+	VMOVUPS Y7, 32(R10)
+
+stored414:
+	ADDQ         ldc+120(FP), R10
+	ADDQ         ldsums+64(FP), R11
+	VPBROADCASTD (R11), Y12
+	VBROADCASTSS 4(R12), Y14
+	TESTQ        DI, DI
+	JZ           single415
+	VPMOVZXBD    (DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	VPMOVZXBD    8(DI), Y13
+	VPMULLD      Y12, Y13, Y13
+	VPADDD       Y13, Y9, Y9
+	JMP          convert416
+
+single415:
+	VPADDD Y12, Y8, Y8
+	VPADDD Y12, Y9, Y9
+
+convert416:
+	VCVTDQ2PS   Y8, Y8
+	VMULPS      (SI), Y8, Y8
+	VCVTDQ2PS   Y9, Y9
+	VMULPS      32(SI), Y9, Y9
+	TESTQ       CX, CX
+	JZ          set417
+	VFMADD213PS (R10), Y14, Y8
+	VMOVUPS     Y8, (R10)
+	VFMADD213PS 32(R10), Y14, Y9
+	VMOVUPS     Y9, 32(R10)
+	JMP         stored418
+
+set417:
+	VMULPS  Y14, Y8, Y8
+	VMOVUPS Y8, (R10)
+	VMULPS  Y14, Y9, Y9
+	VMOVUPS Y9, 32(R10)
+
+stored418:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, CX
+	TESTQ R9, R9
+	JNZ   group406
+	JMP   finished234
+
+fewer405:
+	CMPQ m+0(FP), $0x01
+	JNE  fewer419
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ CX, CX
+
+group420:
 	MOVQ    R9, DX
 	CMPQ    DX, per+16(FP)
 	CMOVQGT per+16(FP), DX
@@ -5982,9 +6376,9 @@ group406:
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
 
-loop407:
+loop421:
 	CMPQ         DX, $0x04
-	JLT          done408
+	JLT          done422
 	VMOVDQU      (BX), Y12
 	VPSRLD       $0x04, Y12, Y13
 	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
@@ -6070,12 +6464,12 @@ loop407:
 	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
 	VPADDD       Y15, Y7, Y7
 	SUBQ         $0x04, DX
-	JMP          loop407
+	JMP          loop421
 
-done408:
-loop409:
+done422:
+loop423:
 	CMPQ         DX, $0x01
-	JLT          done410
+	JLT          done424
 	VMOVDQU      (BX), Y12
 	VPSRLD       $0x04, Y12, Y13
 	VPAND        v0f0f0f0fAVX2<>+0(SB), Y12, Y12
@@ -6101,9 +6495,9 @@ loop409:
 	VPMADDWD     v00010001AVX2<>+0(SB), Y1, Y15
 	VPADDD       Y15, Y7, Y7
 	SUBQ         $0x01, DX
-	JMP          loop409
+	JMP          loop423
 
-done410:
+done424:
 	MOVQ c+112(FP), DX
 	MOVQ sx+104(FP), R11
 	MOVQ R8, R10
@@ -6112,49 +6506,49 @@ done410:
 	VPBROADCASTD (R10), Y12
 	VBROADCASTSS (R11), Y14
 	TESTQ        DI, DI
-	JZ           single411
+	JZ           single425
 	VPMOVZXBD    (DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y6, Y6
 	VPMOVZXBD    8(DI), Y13
 	VPMULLD      Y12, Y13, Y13
 	VPADDD       Y13, Y7, Y7
-	JMP          convert412
+	JMP          convert426
 
-single411:
+single425:
 	VPADDD Y12, Y6, Y6
 	VPADDD Y12, Y7, Y7
 
-convert412:
+convert426:
 	VCVTDQ2PS   Y6, Y6
 	VMULPS      (SI), Y6, Y6
 	VCVTDQ2PS   Y7, Y7
 	VMULPS      32(SI), Y7, Y7
 	TESTQ       CX, CX
-	JZ          set413
+	JZ          set427
 	VFMADD213PS (DX), Y14, Y6
 	VMOVUPS     Y6, (DX)
 	VFMADD213PS 32(DX), Y14, Y7
 	VMOVUPS     Y7, 32(DX)
-	JMP         stored414
+	JMP         stored428
 
-set413:
+set427:
 	VMULPS  Y14, Y6, Y6
 	VMOVUPS Y6, (DX)
 	VMULPS  Y14, Y7, Y7
 	VMOVUPS Y7, 32(DX)
 
-stored414:
+stored428:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group406
-	JMP   finished220
+	JNZ   group420
+	JMP   finished234
 
-fewer405:
-finished220:
+fewer419:
+finished234:
 	VZEROUPPER
 	RET
 

@@ -53,6 +53,54 @@ func panelBFloat16AVX512(dst *float32, ldd int, codes *uint16, steps int)
 //go:noescape
 func quantizeRow8AVX512(dst *int8, x *float32, blocks int, inv float32, sums *int32)
 
+// vectorCodes8x4AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 64, p over the 4 rows of each of the steps
+// of group g, per steps in each group but the last. panel, the distance between panels of 16 columns, and lds are in bytes.
+// steps ≥ 1.
+//
+//go:noescape
+func vectorCodes8x4AVX512(x *float32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+
+// vectorCodes4x4AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 64, p over the 8 rows of each of the steps
+// of group g, per steps in each group but the last. panel, the distance between panels of 16 columns, and lds are in bytes.
+// steps ≥ 1.
+//
+//go:noescape
+func vectorCodes4x4AVX512(x *float32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+
+// vectorFloat16x4AVX512 computes y[j] = Σ_p x[p]·code(p, j) for j < 64, p < rows. panel is in bytes. rows ≥ 0.
+//
+//go:noescape
+func vectorFloat16x4AVX512(x *float32, codes *uint16, panel int, rows int, y *float32)
+
+// vectorBFloat16x4AVX512 computes y[j] = Σ_p x[p]·code(p, j) for j < 64, p < 2·steps. panel is in bytes. steps ≥ 0.
+//
+//go:noescape
+func vectorBFloat16x4AVX512(x *float32, codes *uint16, panel int, steps int, y *float32)
+
+// vectorCodes8x1AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 16, p over the 4 rows of each of the steps
+// of group g, per steps in each group but the last. panel, the distance between panels of 16 columns, and lds are in bytes.
+// steps ≥ 1.
+//
+//go:noescape
+func vectorCodes8x1AVX512(x *float32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+
+// vectorCodes4x1AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 16, p over the 8 rows of each of the steps
+// of group g, per steps in each group but the last. panel, the distance between panels of 16 columns, and lds are in bytes.
+// steps ≥ 1.
+//
+//go:noescape
+func vectorCodes4x1AVX512(x *float32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+
+// vectorFloat16x1AVX512 computes y[j] = Σ_p x[p]·code(p, j) for j < 16, p < rows. panel is in bytes. rows ≥ 0.
+//
+//go:noescape
+func vectorFloat16x1AVX512(x *float32, codes *uint16, panel int, rows int, y *float32)
+
+// vectorBFloat16x1AVX512 computes y[j] = Σ_p x[p]·code(p, j) for j < 16, p < 2·steps. panel is in bytes. steps ≥ 0.
+//
+//go:noescape
+func vectorBFloat16x1AVX512(x *float32, codes *uint16, panel int, steps int, y *float32)
+
 // int8x4AVX512 computes C(i, j) = sx(i)·Σ_g s(g, j)·(Σ_p A(i, p)·code(p, j) + z(g, j)·sums(i, g)) for i < m, j < 64,
 // p over the 4 rows of each of the steps of group g, per steps in each group but the last. Without z it takes sums as they
 // are. Strides are in bytes; panel is that between panels of 16 columns. m ≥ 1, steps ≥ 1.

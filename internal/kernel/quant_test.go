@@ -156,6 +156,14 @@ var awkwardProducts = [][3]int{
 	{5, 0, 3}, {5, 31, 17}, {6, 64, 64}, {7, 65, 63}, {8, 3, 15}, {11, 129, 48}, {12, 40, 80}, {13, 257, 59}, {59, 97, 130}, {97, 59, 257}, {131, 400, 70},
 }
 
+// products are the sizes to test, fewer under -short.
+func products() [][3]int {
+	if !testing.Short() {
+		return awkwardProducts
+	}
+	return [][3]int{{1, 59, 97}, {3, 7, 65}, {13, 257, 59}}
+}
+
 func TestGemmQuantized(t *testing.T) {
 	t.Run("float32", testGemmQuantized[float32])
 	t.Run("float64", testGemmQuantized[float64])
@@ -163,7 +171,7 @@ func TestGemmQuantized(t *testing.T) {
 
 func testGemmQuantized[T Float](t *testing.T) {
 	x := normal[T](21)
-	for count, s := range awkwardProducts {
+	for count, s := range products() {
 		m, k, n := s[0], s[1], s[2]
 		for _, kind := range quantKinds {
 			q := kind.random(k, n, uint64(count))
