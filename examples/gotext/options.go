@@ -62,7 +62,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	f.IntVar(&o.dim, "dim", 128, "width of the model")
 	f.IntVar(&o.heads, "heads", 4, "query heads")
 	f.IntVar(&o.kvHeads, "kv-heads", 0, "key and value heads, a divisor of -heads (default: half of -heads with llama, -heads with gpt2)")
-	f.IntVar(&o.seq, "seq", 256, "context, in bytes")
+	f.IntVar(&o.seq, "seq", 128, "context, in bytes; short ones learn sooner, long ones further")
 	f.IntVar(&o.batch, "batch", 4, "sequences in a training step")
 	f.IntVar(&o.steps, "steps", 0, "training steps (default: as many as -minutes has room for)")
 	f.Float64Var(&o.minutes, "minutes", 2, "minutes of training, where -steps is not given")
@@ -73,7 +73,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 		o.prompts = append(o.prompts, s)
 		return nil
 	})
-	f.IntVar(&o.tokens, "tokens", 160, "bytes of a completion, as far as -seq has room for them")
+	f.IntVar(&o.tokens, "tokens", 100, "bytes of a completion, as far as -seq has room for them")
 	f.Float64Var(&o.temperature, "temperature", 0.6, "of completions; 0 takes the likeliest byte each time")
 	f.StringVar(&o.save, "save", "", "write the weights to `FILE.safetensors`")
 	f.StringVar(&o.load, "load", "", "begin with the weights of `FILE.safetensors`; trains on only if -steps or -minutes is given")
