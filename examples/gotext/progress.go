@@ -30,7 +30,7 @@ func newProgress(log io.Writer, steps int) *progress {
 			progressbar.OptionSetWriter(log), progressbar.OptionUseANSICodes(true), progressbar.OptionSetWidth(24),
 			progressbar.OptionShowCount(), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond),
 			progressbar.OptionSetRenderBlankState(true), progressbar.OptionSetDescription("            "),
-			progressbar.OptionSetTheme(progressbar.ThemeUnicode))
+			progressbar.OptionSetTheme(progressbar.Theme{Saucer: "█", SaucerPadding: "░", BarStart: "▕", BarEnd: "▏"}))
 	}
 	return p
 }
@@ -41,7 +41,7 @@ func (p *progress) step(s stheno.Step) {
 	weight := max(0.05, 1/float64(s.Step)) // a running mean, then an exponential one
 	p.speed += (s.TokensPerSecond - p.speed) * weight
 	p.bits += (bits - p.bits) * weight
-	what := fmt.Sprintf("loss %.3f bits/byte, %s bytes/s", p.bits, count(int64(p.speed)))
+	what := fmt.Sprintf("loss %.3f bits/byte, %s/s", p.bits, bytesOf(int(p.speed), 0))
 	if p.bar != nil {
 		p.bar.Describe("            " + what)
 		p.bar.Add(1)
