@@ -88,7 +88,11 @@ func TestHalfExhaustive(t *testing.T) {
 // float32.
 func (f halfFormat) roundTies() []float32 {
 	var xs []float32
-	for h := uint16(0); f.value(h+1) < float32(math.Inf(1)); h++ {
+	stride := uint16(1)
+	if testing.Short() {
+		stride = 97
+	}
+	for h := uint16(0); f.value(h+1) < float32(math.Inf(1)); h += stride {
 		mid := float32((float64(f.value(h)) + float64(f.value(h+1))) / 2)
 		for _, x := range []float32{mid, math.Nextafter32(mid, 0), math.Nextafter32(mid, float32(math.Inf(1)))} {
 			xs = append(xs, x, -x)
