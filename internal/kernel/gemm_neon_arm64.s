@@ -62,31 +62,31 @@ loop4:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R16), F29
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
 	WORD $0x4f9f136f // fmla v15.4s, v27.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1331 // fmla v17.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1352 // fmla v18.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1373 // fmla v19.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R16), F29
 	WORD $0x4f9d1314 // fmla v20.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1335 // fmla v21.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1356 // fmla v22.4s, v26.4s, v29.s[0]
@@ -96,31 +96,31 @@ loop4:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R16), F29
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
 	WORD $0x4f9f136f // fmla v15.4s, v27.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1331 // fmla v17.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1352 // fmla v18.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1373 // fmla v19.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R16), F29
 	WORD $0x4f9d1314 // fmla v20.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1335 // fmla v21.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1356 // fmla v22.4s, v26.4s, v29.s[0]
@@ -130,31 +130,31 @@ loop4:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R16), F29
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
 	WORD $0x4f9f136f // fmla v15.4s, v27.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1331 // fmla v17.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1352 // fmla v18.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1373 // fmla v19.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R16), F29
 	WORD $0x4f9d1314 // fmla v20.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1335 // fmla v21.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1356 // fmla v22.4s, v26.4s, v29.s[0]
@@ -164,31 +164,31 @@ loop4:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R16), F29
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
 	WORD $0x4f9f136f // fmla v15.4s, v27.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1331 // fmla v17.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1352 // fmla v18.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1373 // fmla v19.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R16), F29
 	WORD $0x4f9d1314 // fmla v20.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1335 // fmla v21.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1356 // fmla v22.4s, v26.4s, v29.s[0]
@@ -206,31 +206,31 @@ one6:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R16), F29
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
 	WORD $0x4f9f136f // fmla v15.4s, v27.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1331 // fmla v17.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1352 // fmla v18.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1373 // fmla v19.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R16), F29
 	WORD $0x4f9d1314 // fmla v20.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1335 // fmla v21.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1356 // fmla v22.4s, v26.4s, v29.s[0]
@@ -400,26 +400,26 @@ loop11:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
 	WORD $0x4f9f136f // fmla v15.4s, v27.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1331 // fmla v17.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1352 // fmla v18.4s, v26.4s, v28.s[0]
@@ -429,26 +429,26 @@ loop11:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
 	WORD $0x4f9f136f // fmla v15.4s, v27.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1331 // fmla v17.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1352 // fmla v18.4s, v26.4s, v28.s[0]
@@ -458,26 +458,26 @@ loop11:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
 	WORD $0x4f9f136f // fmla v15.4s, v27.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1331 // fmla v17.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1352 // fmla v18.4s, v26.4s, v28.s[0]
@@ -487,26 +487,26 @@ loop11:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
 	WORD $0x4f9f136f // fmla v15.4s, v27.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1331 // fmla v17.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1352 // fmla v18.4s, v26.4s, v28.s[0]
@@ -524,26 +524,26 @@ one13:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
 	WORD $0x4f9f136f // fmla v15.4s, v27.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1331 // fmla v17.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1352 // fmla v18.4s, v26.4s, v28.s[0]
@@ -687,21 +687,21 @@ loop18:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
@@ -711,21 +711,21 @@ loop18:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
@@ -735,21 +735,21 @@ loop18:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
@@ -759,21 +759,21 @@ loop18:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
@@ -791,21 +791,21 @@ one20:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
 	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130c // fmla v12.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132d // fmla v13.4s, v25.4s, v31.s[0]
 	WORD $0x4f9f134e // fmla v14.4s, v26.4s, v31.s[0]
@@ -939,16 +939,16 @@ loop25:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
@@ -958,16 +958,16 @@ loop25:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
 	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c132d // fmla v13.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c134e // fmla v14.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c136f // fmla v15.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1310 // fmla v16.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1331 // fmla v17.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1352 // fmla v18.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1373 // fmla v19.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1314 // fmla v20.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1335 // fmla v21.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e1356 // fmla v22.4s, v26.4s, v30.s[0]
@@ -977,16 +977,16 @@ loop25:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
@@ -996,16 +996,16 @@ loop25:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
 	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c132d // fmla v13.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c134e // fmla v14.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c136f // fmla v15.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1310 // fmla v16.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1331 // fmla v17.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1352 // fmla v18.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1373 // fmla v19.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1314 // fmla v20.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1335 // fmla v21.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e1356 // fmla v22.4s, v26.4s, v30.s[0]
@@ -1023,16 +1023,16 @@ one27:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
 	WORD $0x4f9d1367 // fmla v7.4s, v27.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
 	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
@@ -1152,11 +1152,11 @@ loop32:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
@@ -1166,11 +1166,11 @@ loop32:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
 	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1329 // fmla v9.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c134a // fmla v10.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c136b // fmla v11.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d130c // fmla v12.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d132d // fmla v13.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d134e // fmla v14.4s, v26.4s, v29.s[0]
@@ -1180,11 +1180,11 @@ loop32:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
@@ -1194,11 +1194,11 @@ loop32:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
 	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1329 // fmla v9.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c134a // fmla v10.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c136b // fmla v11.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d130c // fmla v12.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d132d // fmla v13.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d134e // fmla v14.4s, v26.4s, v29.s[0]
@@ -1216,11 +1216,11 @@ one34:
 	FLDPQ 32(R19), (F26, F27)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
 	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
 	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1325 // fmla v5.4s, v25.4s, v29.s[0]
 	WORD $0x4f9d1346 // fmla v6.4s, v26.4s, v29.s[0]
@@ -1476,84 +1476,84 @@ loop48:
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1302 // fmla v2.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1323 // fmla v3.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R16), F29
 	WORD $0x4f9e1304 // fmla v4.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1325 // fmla v5.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f1306 // fmla v6.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f1327 // fmla v7.4s, v25.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1329 // fmla v9.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R16), F29
 	WORD $0x4f9d130a // fmla v10.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d132b // fmla v11.4s, v25.4s, v29.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c132d // fmla v13.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d130e // fmla v14.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d132f // fmla v15.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R16), F29
 	WORD $0x4f9e1310 // fmla v16.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1331 // fmla v17.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f1312 // fmla v18.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f1333 // fmla v19.4s, v25.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1314 // fmla v20.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1335 // fmla v21.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R16), F29
 	WORD $0x4f9d1316 // fmla v22.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1337 // fmla v23.4s, v25.4s, v29.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1302 // fmla v2.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1323 // fmla v3.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R16), F29
 	WORD $0x4f9e1304 // fmla v4.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1325 // fmla v5.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f1306 // fmla v6.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f1327 // fmla v7.4s, v25.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1329 // fmla v9.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R16), F29
 	WORD $0x4f9d130a // fmla v10.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d132b // fmla v11.4s, v25.4s, v29.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c132d // fmla v13.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d130e // fmla v14.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d132f // fmla v15.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R16), F29
 	WORD $0x4f9e1310 // fmla v16.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1331 // fmla v17.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f1312 // fmla v18.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f1333 // fmla v19.4s, v25.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1314 // fmla v20.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1335 // fmla v21.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R16), F29
 	WORD $0x4f9d1316 // fmla v22.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1337 // fmla v23.4s, v25.4s, v29.s[0]
 	ADD R3, R17
@@ -1568,21 +1568,21 @@ one50:
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1302 // fmla v2.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1323 // fmla v3.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R16), F29
 	WORD $0x4f9e1304 // fmla v4.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1325 // fmla v5.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f1306 // fmla v6.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f1327 // fmla v7.4s, v25.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1329 // fmla v9.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R16), F29
 	WORD $0x4f9d130a // fmla v10.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d132b // fmla v11.4s, v25.4s, v29.s[0]
 	ADD R3, R17
@@ -1719,72 +1719,72 @@ loop55:
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1302 // fmla v2.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1323 // fmla v3.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1304 // fmla v4.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1325 // fmla v5.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f1306 // fmla v6.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f1327 // fmla v7.4s, v25.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1329 // fmla v9.4s, v25.4s, v28.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c132b // fmla v11.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d130c // fmla v12.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d132d // fmla v13.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e132f // fmla v15.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f1310 // fmla v16.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f1331 // fmla v17.4s, v25.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1312 // fmla v18.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1333 // fmla v19.4s, v25.4s, v28.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1302 // fmla v2.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1323 // fmla v3.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1304 // fmla v4.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1325 // fmla v5.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f1306 // fmla v6.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f1327 // fmla v7.4s, v25.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1329 // fmla v9.4s, v25.4s, v28.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c132b // fmla v11.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d130c // fmla v12.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d132d // fmla v13.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e132f // fmla v15.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f1310 // fmla v16.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f1331 // fmla v17.4s, v25.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1312 // fmla v18.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1333 // fmla v19.4s, v25.4s, v28.s[0]
 	ADD R3, R17
@@ -1799,18 +1799,18 @@ one57:
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R15), F28
 	WORD $0x4f9d1302 // fmla v2.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1323 // fmla v3.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1304 // fmla v4.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1325 // fmla v5.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f1306 // fmla v6.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f1327 // fmla v7.4s, v25.4s, v31.s[0]
-	FMOVS (R17)(R15), F28
 	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1329 // fmla v9.4s, v25.4s, v28.s[0]
 	ADD R3, R17
@@ -1926,60 +1926,60 @@ loop62:
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1302 // fmla v2.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1323 // fmla v3.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1304 // fmla v4.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1325 // fmla v5.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f1306 // fmla v6.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f1327 // fmla v7.4s, v25.4s, v31.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1329 // fmla v9.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d130a // fmla v10.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d132b // fmla v11.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e130c // fmla v12.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e132d // fmla v13.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130e // fmla v14.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132f // fmla v15.4s, v25.4s, v31.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1302 // fmla v2.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1323 // fmla v3.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1304 // fmla v4.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1325 // fmla v5.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f1306 // fmla v6.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f1327 // fmla v7.4s, v25.4s, v31.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1329 // fmla v9.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d130a // fmla v10.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d132b // fmla v11.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e130c // fmla v12.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e132d // fmla v13.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f130e // fmla v14.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f132f // fmla v15.4s, v25.4s, v31.s[0]
 	ADD R3, R17
@@ -1994,15 +1994,15 @@ one64:
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
+	FMOVS (R17)(R14), F31
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1302 // fmla v2.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1323 // fmla v3.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1304 // fmla v4.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1325 // fmla v5.4s, v25.4s, v30.s[0]
-	FMOVS (R17)(R14), F31
 	WORD $0x4f9f1306 // fmla v6.4s, v24.4s, v31.s[0]
 	WORD $0x4f9f1327 // fmla v7.4s, v25.4s, v31.s[0]
 	ADD R3, R17
@@ -2113,48 +2113,48 @@ loop69:
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1302 // fmla v2.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1323 // fmla v3.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1304 // fmla v4.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1325 // fmla v5.4s, v25.4s, v30.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
 	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1327 // fmla v7.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1308 // fmla v8.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1329 // fmla v9.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e130a // fmla v10.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e132b // fmla v11.4s, v25.4s, v30.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
 	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c132d // fmla v13.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d130e // fmla v14.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d132f // fmla v15.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1310 // fmla v16.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1331 // fmla v17.4s, v25.4s, v30.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
 	WORD $0x4f9c1312 // fmla v18.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1333 // fmla v19.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1314 // fmla v20.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1335 // fmla v21.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1316 // fmla v22.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1337 // fmla v23.4s, v25.4s, v30.s[0]
 	ADD R3, R17
@@ -2169,12 +2169,12 @@ one71:
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
+	FMOVS (R17)(R13), F30
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1302 // fmla v2.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1323 // fmla v3.4s, v25.4s, v29.s[0]
-	FMOVS (R17)(R13), F30
 	WORD $0x4f9e1304 // fmla v4.4s, v24.4s, v30.s[0]
 	WORD $0x4f9e1325 // fmla v5.4s, v25.4s, v30.s[0]
 	ADD R3, R17
@@ -2276,36 +2276,36 @@ loop76:
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1302 // fmla v2.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1323 // fmla v3.4s, v25.4s, v29.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
 	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1325 // fmla v5.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1306 // fmla v6.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1327 // fmla v7.4s, v25.4s, v29.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
 	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1329 // fmla v9.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d130a // fmla v10.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d132b // fmla v11.4s, v25.4s, v29.s[0]
 	ADD R3, R17
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
 	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c132d // fmla v13.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d130e // fmla v14.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d132f // fmla v15.4s, v25.4s, v29.s[0]
 	ADD R3, R17
@@ -2320,9 +2320,9 @@ one78:
 	FLDPQ 0(R19), (F24, F25)
 	ADD R6, R19
 	FMOVS (R17), F28
+	FMOVS (R17)(R12), F29
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	FMOVS (R17)(R12), F29
 	WORD $0x4f9d1302 // fmla v2.4s, v24.4s, v29.s[0]
 	WORD $0x4f9d1323 // fmla v3.4s, v25.4s, v29.s[0]
 	ADD R3, R17
@@ -2530,61 +2530,61 @@ loop92:
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1309 // fmla v9.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1309 // fmla v9.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d130b // fmla v11.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f130f // fmla v15.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f130f // fmla v15.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1311 // fmla v17.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1312 // fmla v18.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1313 // fmla v19.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1314 // fmla v20.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1315 // fmla v21.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1312 // fmla v18.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1316 // fmla v22.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1313 // fmla v19.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1314 // fmla v20.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1315 // fmla v21.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1316 // fmla v22.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1317 // fmla v23.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -2598,16 +2598,16 @@ one94:
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -2737,53 +2737,53 @@ loop99:
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1305 // fmla v5.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1306 // fmla v6.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1307 // fmla v7.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1308 // fmla v8.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1305 // fmla v5.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1306 // fmla v6.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1307 // fmla v7.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1308 // fmla v8.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1309 // fmla v9.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130b // fmla v11.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130c // fmla v12.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f130d // fmla v13.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d130b // fmla v11.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e130c // fmla v12.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f130d // fmla v13.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c130e // fmla v14.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130f // fmla v15.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1310 // fmla v16.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1311 // fmla v17.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1312 // fmla v18.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130f // fmla v15.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1310 // fmla v16.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1311 // fmla v17.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1312 // fmla v18.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1313 // fmla v19.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -2797,14 +2797,14 @@ one101:
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -2914,45 +2914,45 @@ loop106:
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1306 // fmla v6.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1306 // fmla v6.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f1307 // fmla v7.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1309 // fmla v9.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130a // fmla v10.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1309 // fmla v9.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e130a // fmla v10.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f130b // fmla v11.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f130f // fmla v15.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -2966,12 +2966,12 @@ one108:
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -3065,37 +3065,37 @@ loop113:
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1303 // fmla v3.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1303 // fmla v3.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1305 // fmla v5.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1309 // fmla v9.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130a // fmla v10.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1309 // fmla v9.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d130a // fmla v10.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e130b // fmla v11.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -3109,10 +3109,10 @@ one115:
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -3190,29 +3190,29 @@ loop120:
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1302 // fmla v2.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1302 // fmla v2.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1303 // fmla v3.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -3226,8 +3226,8 @@ one122:
 	FMOVQ 0(R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -3412,16 +3412,16 @@ loop136:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -3429,16 +3429,16 @@ loop136:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1309 // fmla v9.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1309 // fmla v9.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d130b // fmla v11.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -3446,16 +3446,16 @@ loop136:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f130f // fmla v15.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f130f // fmla v15.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1311 // fmla v17.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -3463,16 +3463,16 @@ loop136:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1312 // fmla v18.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1313 // fmla v19.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1314 // fmla v20.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1315 // fmla v21.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1312 // fmla v18.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1316 // fmla v22.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1313 // fmla v19.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1314 // fmla v20.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1315 // fmla v21.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1316 // fmla v22.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1317 // fmla v23.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -3488,16 +3488,16 @@ one138:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -3665,14 +3665,14 @@ loop143:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -3680,14 +3680,14 @@ loop143:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1305 // fmla v5.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1306 // fmla v6.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1307 // fmla v7.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1308 // fmla v8.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1305 // fmla v5.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1306 // fmla v6.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1307 // fmla v7.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1308 // fmla v8.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1309 // fmla v9.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -3695,14 +3695,14 @@ loop143:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130b // fmla v11.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130c // fmla v12.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f130d // fmla v13.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d130b // fmla v11.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e130c // fmla v12.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f130d // fmla v13.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c130e // fmla v14.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -3710,14 +3710,14 @@ loop143:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130f // fmla v15.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1310 // fmla v16.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1311 // fmla v17.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1312 // fmla v18.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130f // fmla v15.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1310 // fmla v16.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1311 // fmla v17.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1312 // fmla v18.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1313 // fmla v19.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -3733,14 +3733,14 @@ one145:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -3882,12 +3882,12 @@ loop150:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -3895,12 +3895,12 @@ loop150:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1306 // fmla v6.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1306 // fmla v6.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f1307 // fmla v7.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -3908,12 +3908,12 @@ loop150:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1309 // fmla v9.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130a // fmla v10.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1309 // fmla v9.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e130a // fmla v10.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f130b // fmla v11.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -3921,12 +3921,12 @@ loop150:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f130f // fmla v15.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -3942,12 +3942,12 @@ one152:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -4067,10 +4067,10 @@ loop157:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -4078,10 +4078,10 @@ loop157:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1303 // fmla v3.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1303 // fmla v3.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1305 // fmla v5.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -4089,10 +4089,10 @@ loop157:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -4100,10 +4100,10 @@ loop157:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1309 // fmla v9.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130a // fmla v10.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1309 // fmla v9.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d130a // fmla v10.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e130b // fmla v11.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -4119,10 +4119,10 @@ one159:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -4220,8 +4220,8 @@ loop164:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -4229,8 +4229,8 @@ loop164:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1302 // fmla v2.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1302 // fmla v2.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1303 // fmla v3.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -4238,8 +4238,8 @@ loop164:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
@@ -4247,8 +4247,8 @@ loop164:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -4264,8 +4264,8 @@ one166:
 	VLD1 (R22), V24.S[2]
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -4476,61 +4476,61 @@ loop180:
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1309 // fmla v9.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1309 // fmla v9.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d130b // fmla v11.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f130f // fmla v15.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f130f // fmla v15.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1311 // fmla v17.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1312 // fmla v18.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1313 // fmla v19.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1314 // fmla v20.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1315 // fmla v21.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1312 // fmla v18.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1316 // fmla v22.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1313 // fmla v19.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1314 // fmla v20.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1315 // fmla v21.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1316 // fmla v22.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1317 // fmla v23.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -4544,16 +4544,16 @@ one182:
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -4683,53 +4683,53 @@ loop187:
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1305 // fmla v5.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1306 // fmla v6.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1307 // fmla v7.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1308 // fmla v8.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1305 // fmla v5.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1306 // fmla v6.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1307 // fmla v7.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1308 // fmla v8.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1309 // fmla v9.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130b // fmla v11.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130c // fmla v12.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f130d // fmla v13.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d130b // fmla v11.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e130c // fmla v12.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f130d // fmla v13.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c130e // fmla v14.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130f // fmla v15.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1310 // fmla v16.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1311 // fmla v17.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1312 // fmla v18.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130f // fmla v15.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1310 // fmla v16.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1311 // fmla v17.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1312 // fmla v18.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1313 // fmla v19.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -4743,14 +4743,14 @@ one189:
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -4860,45 +4860,45 @@ loop194:
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1306 // fmla v6.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1306 // fmla v6.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f1307 // fmla v7.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1309 // fmla v9.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130a // fmla v10.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1309 // fmla v9.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e130a // fmla v10.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f130b // fmla v11.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f130f // fmla v15.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -4912,12 +4912,12 @@ one196:
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -5011,37 +5011,37 @@ loop201:
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1303 // fmla v3.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1303 // fmla v3.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1305 // fmla v5.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1309 // fmla v9.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130a // fmla v10.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1309 // fmla v9.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d130a // fmla v10.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e130b // fmla v11.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -5055,10 +5055,10 @@ one203:
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -5136,29 +5136,29 @@ loop208:
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1302 // fmla v2.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1302 // fmla v2.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1303 // fmla v3.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -5172,8 +5172,8 @@ one210:
 	FMOVD (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -5356,61 +5356,61 @@ loop224:
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1309 // fmla v9.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1309 // fmla v9.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d130b // fmla v11.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f130f // fmla v15.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f130f // fmla v15.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1311 // fmla v17.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1312 // fmla v18.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1313 // fmla v19.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1314 // fmla v20.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1315 // fmla v21.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1312 // fmla v18.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1316 // fmla v22.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1313 // fmla v19.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1314 // fmla v20.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1315 // fmla v21.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1316 // fmla v22.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1317 // fmla v23.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -5424,16 +5424,16 @@ one226:
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R16), F29
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -5563,53 +5563,53 @@ loop231:
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1305 // fmla v5.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1306 // fmla v6.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1307 // fmla v7.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1308 // fmla v8.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1305 // fmla v5.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1306 // fmla v6.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1307 // fmla v7.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1308 // fmla v8.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1309 // fmla v9.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130b // fmla v11.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130c // fmla v12.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f130d // fmla v13.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d130b // fmla v11.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e130c // fmla v12.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f130d // fmla v13.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c130e // fmla v14.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130f // fmla v15.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1310 // fmla v16.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1311 // fmla v17.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1312 // fmla v18.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c130f // fmla v15.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1310 // fmla v16.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1311 // fmla v17.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1312 // fmla v18.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1313 // fmla v19.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -5623,14 +5623,14 @@ one233:
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
-	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R15), F28
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
+	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -5740,45 +5740,45 @@ loop238:
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1306 // fmla v6.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1306 // fmla v6.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f1307 // fmla v7.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1309 // fmla v9.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130a // fmla v10.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1309 // fmla v9.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e130a // fmla v10.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f130b // fmla v11.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c130c // fmla v12.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d130d // fmla v13.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f130f // fmla v15.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -5792,12 +5792,12 @@ one240:
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
-	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	FMOVS (R17)(R14), F31
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
+	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	WORD $0x4f9f1303 // fmla v3.4s, v24.4s, v31.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -5891,37 +5891,37 @@ loop245:
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1303 // fmla v3.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1303 // fmla v3.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1304 // fmla v4.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1305 // fmla v5.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1309 // fmla v9.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d130a // fmla v10.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1309 // fmla v9.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d130a // fmla v10.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e130b // fmla v11.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -5935,10 +5935,10 @@ one247:
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
-	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	FMOVS (R17)(R13), F30
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	WORD $0x4f9e1302 // fmla v2.4s, v24.4s, v30.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -6016,29 +6016,29 @@ loop252:
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1302 // fmla v2.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1302 // fmla v2.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1303 // fmla v3.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1304 // fmla v4.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1305 // fmla v5.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1306 // fmla v6.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1307 // fmla v7.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $4, R21
@@ -6052,8 +6052,8 @@ one254:
 	FMOVS (R19), F24
 	ADD R6, R19
 	FMOVS (R17), F28
-	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	FMOVS (R17)(R12), F29
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
 	WORD $0x4f9d1301 // fmla v1.4s, v24.4s, v29.s[0]
 	ADD R3, R17
 	SUBS $1, R21
@@ -6239,7 +6239,8 @@ loop265:
 	FLDPQ.P 32(R12), (F24, F25)
 	WORD $0x4f871310 // fmla v16.4s, v24.4s, v7.s[0]
 	WORD $0x4f871331 // fmla v17.4s, v25.4s, v7.s[0]
-	FSTPQ.P (F16, F17), 32(R4)
+	FSTPQ (F16, F17), (R4)
+	ADD $32, R4
 	SUBS $8, R0
 	BGE loop265
 
@@ -6314,7 +6315,8 @@ loop270:
 	FLDPQ.P 32(R5), (F18, F19)
 	WORD $0x4f801250 // fmla v16.4s, v18.4s, v0.s[0]
 	WORD $0x4f801271 // fmla v17.4s, v19.4s, v0.s[0]
-	FSTPQ.P (F16, F17), 32(R4)
+	FSTPQ (F16, F17), (R4)
+	ADD $32, R4
 	SUBS $8, R0
 	BGE loop270
 

@@ -42,7 +42,8 @@ func (f *file) axpyRows(rows int) {
 		f.op("%s", fmlaLane(sums, v, p, 0))
 		f.op("%s", fmlaLane(sums+1, v+1, p, 0))
 	}
-	f.op("FSTPQ.P (F%d, F%d), 32(%s)", sums, sums+1, y)
+	f.op("FSTPQ (F%d, F%d), (%s)", sums, sums+1, y)
+	f.op("ADD $32, %s", y)
 	f.op("SUBS $8, %s", n)
 	f.op("BGE %s", loop)
 	f.mark(few)

@@ -53,11 +53,13 @@ func (k *K) Range(n gp, unroll int, body func(it *It)) {
 	it := It{k: k, walk: walk, order: &order}
 	if unroll > 1 {
 		turn(unroll*lanes, func() {
+			begin := len(k.code)
 			for u := range unroll {
 				step := it
 				step.disp, step.U = u*vectorBytes, u
 				body(&step)
 			}
+			interleave(k.code[begin:], unroll)
 		})
 	}
 	turn(lanes, func() { step := it; body(&step) })
@@ -66,6 +68,19 @@ func (k *K) Range(n gp, unroll int, body func(it *It)) {
 	for _, p := range order {
 		k.free(walk[p])
 	}
+}
+
+// interleave takes turns between parts of equal length, which are independent but for sums that they add to in order: the
+// latencies of one then hide those of the others.
+func interleave(code []instruction, parts int) {
+	size := len(code) / parts
+	mixed := make([]instruction, 0, len(code))
+	for i := range size {
+		for p := range parts {
+			mixed = append(mixed, code[p*size+i])
+		}
+	}
+	copy(code, mixed)
 }
 
 // pointer is the register that walks along from p.

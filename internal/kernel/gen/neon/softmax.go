@@ -33,7 +33,7 @@ func softmaxRows(k *K, p []gp, n, rowMax, rowSum, alpha gp) {
 	for i := range sums {
 		s := k.Spread(sub, i)
 		sums[i] = k.Mut(C(0))
-		k.Range(n, 2, func(it *It) {
+		k.Range(n, 4, func(it *It) {
 			e := k.Exp2(k.Sub(it.Load(p[i]), s))
 			it.Store(p[i], e)
 			k.AddTo(sums[i], it.Keep(e))
@@ -88,7 +88,7 @@ var softmaxes = []kernel{
 			k.Pin(minusInf, plusInf)
 			eachRow(k, []gp{p, s}, []gp{ld, ld}, lse, func(sub V) {
 				sub = k.Select(k.Equal(sub, minusInf), k.Reg(plusInf), sub)
-				k.Range(n, 2, func(it *It) { it.Store(p, k.Exp2(k.Sub(it.Load(s), sub))) })
+				k.Range(n, 4, func(it *It) { it.Store(p, k.Exp2(k.Sub(it.Load(s), sub))) })
 			})
 		}},
 	{name: "dScore", params: "ds, p, dp *float32, ld, rows, n int, delta *float32",

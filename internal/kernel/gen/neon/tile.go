@@ -123,15 +123,23 @@ func (t *tileFunc) rows(r int) {
 func (t *tileFunc) step(set int) {
 	t.load(tWalkB, tileB)
 	t.op("ADD %s, %s", tLdb, tWalkB)
-	for i := range t.r {
-		x := tileA + i%4
+	// Elements of A are read four rows ahead, for processors that stall where a loaded value is used at once.
+	element := func(i int) {
 		if i == 0 {
-			t.op("FMOVS (%s), F%d", tWalkA, x)
+			t.op("FMOVS (%s), F%d", tWalkA, tileA)
 		} else {
-			t.op("FMOVS (%s)(%s), F%d", tWalkA, tRow+gp(i), x)
+			t.op("FMOVS (%s)(%s), F%d", tWalkA, tRow+gp(i), tileA+i%4)
 		}
+	}
+	for i := range min(4, t.r) {
+		element(i)
+	}
+	for i := range t.r {
 		for j := range t.nv {
-			t.op("%s", fmlaLane(t.sum(set, i, j), tileB+j, x, 0))
+			t.op("%s", fmlaLane(t.sum(set, i, j), tileB+j, tileA+i%4, 0))
+		}
+		if i+4 < t.r {
+			element(i + 4)
 		}
 	}
 	t.op("ADD %s, %s", tCsA, tWalkA)
