@@ -9,7 +9,7 @@ const vectorCols = 4 * PanelCols
 // come from memory once: further rows find them in the cache.
 func (g *quantizedGemm[T]) vectors() bool {
 	// The other half of a last step of BF16 is not ours to multiply, not even with 0: it might not be finite.
-	if !vectorized[T]() || g.b.K > MaxQuantizedRows || g.b.Coding == BFloat16 && g.b.K%2 != 0 {
+	if !codesVectorized[T]() || g.b.K > MaxQuantizedRows || g.b.Coding == BFloat16 && g.b.K%2 != 0 {
 		return false
 	}
 	m, n, k := g.c.Rows, g.c.Cols, g.b.K

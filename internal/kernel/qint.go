@@ -31,7 +31,7 @@ func GemmDynamic[T Float](c, a Matrix[T], b *Quantized, ep Epilogue[T]) {
 	}
 	// A Run of one task lends the caller's scratch without taking the workers.
 	parallel.Run(1, func(w *parallel.Worker, _ int) {
-		g := &dynamicGemm[T]{c: c, a: a, b: b, ep: ep, simd: vectorized[T]() && active >= AVX2}
+		g := &dynamicGemm[T]{c: c, a: a, b: b, ep: ep, simd: codesVectorized[T]()}
 		g.short = g.simd && shortActivations(b.Coding)
 		g.lda = ceilTo(k, rowBlock)
 		if g.short {

@@ -265,6 +265,10 @@ func (q *Quantized) stripParams(w *parallel.Worker, j0, j1 int, explicit bool) (
 	return s, cols, z, ldz
 }
 
+// codesVectorized reports whether the active instruction set has assembly for codes and T. NEON has none: codes are widened and
+// multiplied in portable Go there, or by the tiles for floats.
+func codesVectorized[T Float]() bool { return vectorized[T]() && active >= AVX2 }
+
 // dequantize computes dst[(p−p0)·ldd + c] = Value(p, j+c) for p0 ≤ p < p1 and the 16 columns of the panel that begins at j; p0
 // is a multiple of 8. Rows of dst up to the next multiple of 8 after p1 may be overwritten, and columns beyond N.
 func dequantize[T Float](q *Quantized, dst []T, ldd, p0, p1, j int) {
@@ -282,7 +286,7 @@ func dequantize[T Float](q *Quantized, dst []T, ldd, p0, p1, j int) {
 		}
 		steps := tasks(end-p0, rows)
 		at := j/PanelCols*q.panelLen() + p0/rows*q.Coding.stepLen()
-		if vectorized[T]() && active >= AVX2 {
+		if codesVectorized[T]() {
 			dequantizeSIMD(q, (*float32)(pointer(dst)), 4*ldd, at, steps, &params)
 		} else {
 			for p := p0; p < end; p++ {
