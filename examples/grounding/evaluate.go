@@ -25,17 +25,18 @@ func labels(phrases [][]string) []string {
 
 // eye is a trained model for one picture and so many phrases.
 type eye struct {
-	m       *model
-	vm      G.VM
-	phrases int
+	m         *model
+	vm        G.VM
+	phrases   int
+	threshold float64 // the share of the largest value from which on a patch belongs to the object
 }
 
-func newEye(w weights, phrases int) (*eye, error) {
+func newEye(w weights, phrases int, threshold float64) (*eye, error) {
 	m, err := newModel(w, 1, phrases)
 	if err != nil {
 		return nil, err
 	}
-	return &eye{m, G.NewTapeMachine(m.logits.Graph()), phrases}, nil
+	return &eye{m, G.NewTapeMachine(m.logits.Graph()), phrases, threshold}, nil
 }
 
 func (e *eye) ground(img image.Image, phrases [][]string) ([]*grounding.Result, error) {
@@ -62,7 +63,7 @@ func (e *eye) ground(img image.Image, phrases [][]string) ([]*grounding.Result, 
 	for i, z := range maps.Data().([]float32) {
 		maps.Data().([]float32)[i] = float32(1 / (1 + math.Exp(-float64(z))))
 	}
-	return grounding.Results(maps, grid, grounding.ResultConfig{Refine: patch, Labels: labels(phrases)})
+	return grounding.Results(maps, grid, grounding.ResultConfig{Threshold: e.threshold, Relative: true, Refine: patch, Labels: labels(phrases)})
 }
 
 // colours is the baseline without training: the cosine of a patch's mean colour, away from the picture's, with the colour
@@ -153,19 +154,29 @@ func evaluate(ground method, seed uint64, n int, unseen bool) (*grounding.Report
 	return grounding.Evaluate(all)
 }
 
-// calibrate finds the baseline's threshold on scenes of its own.
-func calibrate(seed uint64, n int) (float64, error) {
+// calibrate finds a method's threshold on scenes of its own, without held-out combinations.
+func calibrate(ground method, relative bool, seed uint64, n int) (float64, error) {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	var results []*grounding.Result
 	var truth []image.Rectangle
 	for range n {
 		s := newScene(rng, 1, false)
-		r, err := colours(0.5)(s.img, [][]string{s.phrases[0].words})
+		r, err := ground(s.img, [][]string{s.phrases[0].words})
 		if err != nil {
 			return 0, err
 		}
 		results, truth = append(results, r[0]), append(truth, s.phrases[0].box)
 	}
-	threshold, _, err := grounding.Calibrate(results, truth, grounding.ResultConfig{Refine: 2})
+	threshold, _, err := grounding.Calibrate(results, truth, grounding.ResultConfig{Relative: relative, Refine: 4})
 	return threshold, err
+}
+
+// calibrated is the threshold that suits trained weights.
+func calibrated(w weights, o options) (float64, error) {
+	e, err := newEye(w, 1, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer e.vm.Close()
+	return calibrate(e.ground, true, o.seed, min(o.scenes, 100))
 }

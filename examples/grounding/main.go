@@ -93,13 +93,17 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if img != nil {
-		return show(w, img, phrases, filepath.Join(o.out, "image.png"), out)
-	}
-	if err := report(w, o, out); err != nil {
+	threshold, err := calibrated(w, o)
+	if err != nil {
 		return err
 	}
-	return gallery(w, o, out)
+	if img != nil {
+		return show(w, threshold, img, phrases, filepath.Join(o.out, "image.png"), out)
+	}
+	if err := report(w, threshold, o, out); err != nil {
+		return err
+	}
+	return gallery(w, threshold, o, out)
 }
 
 func trained(ctx context.Context, o options, out, log io.Writer) (weights, error) {
@@ -120,13 +124,13 @@ func trained(ctx context.Context, o options, out, log io.Writer) (weights, error
 }
 
 // report prints the metrics of model, baseline and chance on seen and held-out combinations.
-func report(w weights, o options, out io.Writer) error {
-	e, err := newEye(w, 1)
+func report(w weights, threshold float64, o options, out io.Writer) error {
+	e, err := newEye(w, 1, threshold)
 	if err != nil {
 		return err
 	}
 	defer e.vm.Close()
-	threshold, err := calibrate(o.seed, min(o.scenes, 100))
+	byColour, err := calibrate(colours(0.5), false, o.seed, min(o.scenes, 100))
 	if err != nil {
 		return err
 	}
@@ -139,7 +143,7 @@ func report(w weights, o options, out io.Writer) error {
 			ground method
 		}{
 			{"trained", e.ground},
-			{"without training: cosine of colours", colours(threshold)},
+			{"without training: cosine of colours", colours(byColour)},
 			{"chance", chance(rand.New(rand.NewPCG(o.seed, 4)))},
 		} {
 			r, err := evaluate(m.ground, o.seed, o.scenes, part.unseen)
@@ -156,9 +160,9 @@ func report(w weights, o options, out io.Writer) error {
 }
 
 // gallery writes test scenes with what was found in them.
-func gallery(w weights, o options, out io.Writer) error {
+func gallery(w weights, threshold float64, o options, out io.Writer) error {
 	const rows, phrases = 6, 2
-	e, err := newEye(w, phrases)
+	e, err := newEye(w, phrases, threshold)
 	if err != nil {
 		return err
 	}
@@ -198,9 +202,12 @@ func gallery(w weights, o options, out io.Writer) error {
 	return sheet.Save(path)
 }
 
+// doubtful is the largest probability below which a phrase may describe nothing in the picture.
+const doubtful = 0.2
+
 // show grounds the phrases of a caption in a picture of the user's.
-func show(w weights, img image.Image, phrases [][]string, path string, out io.Writer) error {
-	e, err := newEye(w, len(phrases))
+func show(w weights, threshold float64, img image.Image, phrases [][]string, path string, out io.Writer) error {
+	e, err := newEye(w, len(phrases), threshold)
 	if err != nil {
 		return err
 	}
@@ -220,11 +227,11 @@ func show(w weights, img image.Image, phrases [][]string, path string, out io.Wr
 			return err
 		}
 		pictures = append(pictures, p)
-		if len(r.Boxes) == 0 {
-			fmt.Fprintf(out, "%s: not found (at most %.2f)\n", r.Label, r.Max)
-			continue
+		sure := ""
+		if r.Max < doubtful {
+			sure = ": perhaps not there"
 		}
-		fmt.Fprintf(out, "%s: %v, score %.2f\n", r.Label, r.Boxes[0].Rectangle, r.Boxes[0].Score)
+		fmt.Fprintf(out, "%s: %v, probability at most %.2f%s\n", r.Label, r.Boxes[0].Rectangle, r.Max, sure)
 	}
 	sheet, err := grounding.ContactSheet(pictures, grounding.SheetConfig{Cell: 320})
 	if err != nil {
