@@ -133,9 +133,9 @@ func Overlay(img image.Image, r *Result, cfg DrawConfig) (*Picture, error) {
 	out := enlarged(img, cfg.Scale)
 	heat(out, r, cfg)
 	if !cfg.NoBoxes {
-		drawBoxes(out, r, cfg, Colour(cfg.Colour))
+		label(out, frames(out, r, cfg, Colour(cfg.Colour)), r.Label, Colour(cfg.Colour), nil)
 	} else {
-		label(out, out.Bounds(), r.Label, Colour(cfg.Colour))
+		label(out, out.Bounds(), r.Label, Colour(cfg.Colour), nil)
 	}
 	return &Picture{out}, nil
 }
@@ -199,21 +199,27 @@ func DrawBoxes(img image.Image, results []*Result, cfg DrawConfig) (*Picture, er
 		return nil, err
 	}
 	out := enlarged(img, cfg.Scale)
+	at := make([]image.Rectangle, len(results))
 	for i, r := range results {
 		if err := r.check(fn, img); err != nil {
 			return nil, err
 		}
-		first := *r
-		first.Boxes = first.Boxes[:min(1, len(first.Boxes))]
-		if len(first.Boxes) > 0 {
-			drawBoxes(out, &first, cfg, Colour(cfg.Colour+i))
+		if len(r.Boxes) > 0 {
+			first := Result{Boxes: r.Boxes[:1], Grid: r.Grid}
+			at[i] = frames(out, &first, cfg, Colour(cfg.Colour+i))
+		}
+	}
+	var taken []image.Rectangle
+	for i, r := range results { // above all frames
+		if len(r.Boxes) > 0 {
+			taken = append(taken, label(out, at[i], r.Label, Colour(cfg.Colour+i), taken))
 		}
 	}
 	return &Picture{out}, nil
 }
 
-// drawBoxes frames the boxes of r, the first with the label, the others thinner.
-func drawBoxes(out *image.RGBA, r *Result, cfg DrawConfig, c color.RGBA) {
+// frames frames the boxes of r, the first thickest, and returns that one's place, or the whole picture without any.
+func frames(out *image.RGBA, r *Result, cfg DrawConfig, c color.RGBA) image.Rectangle {
 	at := func(b Box) image.Rectangle {
 		o := r.Grid.Bounds.Min
 		return image.Rect((b.Min.X-o.X)*cfg.Scale, (b.Min.Y-o.Y)*cfg.Scale, (b.Max.X-o.X)*cfg.Scale, (b.Max.Y-o.Y)*cfg.Scale)
@@ -223,12 +229,11 @@ func drawBoxes(out *image.RGBA, r *Result, cfg DrawConfig, c color.RGBA) {
 		frame(out, at(r.Boxes[i]), c, max(1, thick/2))
 	}
 	if len(r.Boxes) == 0 {
-		label(out, out.Bounds(), r.Label, c)
-		return
+		return out.Rect
 	}
 	frame(out, at(r.Boxes[0]).Inset(-1), color.RGBA{0, 0, 0, 255}, thick+2)
 	frame(out, at(r.Boxes[0]), c, thick)
-	label(out, at(r.Boxes[0]), r.Label, c)
+	return at(r.Boxes[0])
 }
 
 // frame draws the edge of a rectangle, inside it.

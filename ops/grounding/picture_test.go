@@ -103,3 +103,19 @@ func TestPictureErrors(t *testing.T) {
 	}
 	require.Empty(t, (*Picture)(nil).HTML())
 }
+
+func TestLabelsKeepClearOfEachOther(t *testing.T) {
+	out := image.NewRGBA(image.Rect(0, 0, 240, 240))
+	var taken []image.Rectangle
+	for range 4 { // above, below and twice inside the same box
+		p := label(out, image.Rect(60, 80, 160, 160), "a red circle", Colour(0), taken)
+		require.True(t, p.In(out.Rect))
+		for _, q := range taken {
+			require.False(t, p.Overlaps(q))
+		}
+		taken = append(taken, p)
+	}
+	for range 9 { // more than there is room for: still inside the picture
+		require.True(t, label(out, image.Rect(0, 0, 240, 240), "x", Colour(1), taken).In(out.Rect))
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"slices"
 	"sync"
 
 	"golang.org/x/image/draw"
@@ -44,25 +45,34 @@ func fitting(f font.Face, text string, width int) string {
 	return ""
 }
 
-// label writes text on a plate of colour c above the box, or inside it where there is no room.
-func label(out *image.RGBA, box image.Rectangle, text string, c color.RGBA) {
+// label writes text on a plate of colour c above the box, or below or inside it where there is no room or another plate
+// lies. It returns the plate.
+func label(out *image.RGBA, box image.Rectangle, text string, c color.RGBA, taken []image.Rectangle) image.Rectangle {
 	if text == "" {
-		return
+		return image.Rectangle{}
 	}
 	size := float64(max(12, min(22, min(out.Rect.Dx(), out.Rect.Dy())/16)))
 	f := face(size)
 	pad := int(size / 4)
 	text = fitting(f, text, out.Rect.Dx()-2*pad)
 	w, h := font.MeasureString(f, text).Ceil()+2*pad, int(size)+2*pad
-	x, y := box.Min.X, box.Min.Y-h
-	if y < 0 {
-		y = max(0, box.Min.Y)
+	x := max(0, min(box.Min.X, out.Rect.Dx()-w))
+	var plate image.Rectangle
+	for i, y := range []int{box.Min.Y - h, box.Max.Y, box.Min.Y, box.Max.Y - h, 0, out.Rect.Dy() - h} {
+		at := image.Rect(x, y, x+w, y+h)
+		free := at.Intersect(out.Rect) == at && !slices.ContainsFunc(taken, at.Overlaps)
+		if free || i == 0 {
+			plate = at
+		}
+		if free {
+			break
+		}
 	}
-	x = max(0, min(x, out.Rect.Dx()-w))
-	y = min(y, out.Rect.Dy()-h)
-	plate := image.Rect(x, y, x+w, y+h)
+	// Nowhere is free: above the box as far as there is room.
+	plate = plate.Add(image.Pt(0, max(0, -plate.Min.Y)))
 	draw.Draw(out, plate, image.NewUniform(c), image.Point{}, draw.Src)
-	write(out, f, text, x+pad, y+pad+int(size*0.82), color.RGBA{0, 0, 0, 255})
+	write(out, f, text, plate.Min.X+pad, plate.Min.Y+pad+int(size*0.82), color.RGBA{0, 0, 0, 255})
+	return plate
 }
 
 // write puts text with its baseline's start at (x, y).
