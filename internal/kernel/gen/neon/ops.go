@@ -16,7 +16,7 @@ func (k *K) unary(op string, a V) V {
 	return d
 }
 
-// change replaces d by d op (a, b), or by d op a where b is d itself.
+// change writes a op b to d, an operand itself: one of a and b, or what a fused instruction adds to.
 func (k *K) change(op string, d, a, b V) {
 	a, b = k.Reg(a), k.Reg(b)
 	k.with(func(r []int) string { return three(op, r[0], r[1], r[2]) }, d, a, b)

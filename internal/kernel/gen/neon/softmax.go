@@ -1,7 +1,7 @@
 package main
 
-// softmaxRows handles the rows at p, four of them or one: max, alpha, exponentials, sum. stats point to the rows' values in
-// rowMax, rowSum and alpha.
+// softmaxRows handles the rows at p, four of them or one: max, alpha, exponentials, sum. rowMax, rowSum and alpha point to the
+// values of the first.
 func softmaxRows(k *K, p []gp, n, rowMax, rowSum, alpha gp) {
 	load, store, fold := k.Load1, k.Store1, func(op string, v []V) V {
 		if op == "faddp" {
@@ -66,8 +66,8 @@ func softmaxStep(k *K) {
 	k.Rows(left, func() { group(1) })
 }
 
-// eachRow describes a loop over rows in which prepare reads the row's value, a load of row[r], and returns a step of its columns.
-// pointers walk from row to row, each by its own stride.
+// eachRow runs body on each of the rows with the row's value, row[r], in every lane. pointers walk from row to row, each by its
+// own stride.
 func eachRow(k *K, pointers, strides []gp, row gp, body func(value V)) {
 	k.Rows(k.Arg("rows"), func() {
 		body(k.At(row, 0))
