@@ -49,7 +49,7 @@ func parseOptions(args []string, log io.Writer) (options, error) {
 	var o options
 	f := flag.NewFlagSet("grounding", flag.ContinueOnError)
 	f.SetOutput(log)
-	f.IntVar(&o.steps, "steps", 1500, "steps of training, 16 scenes each")
+	f.IntVar(&o.steps, "steps", 1200, "steps of training, 16 scenes each")
 	f.IntVar(&o.scenes, "scenes", 400, "test scenes of each part")
 	f.Uint64Var(&o.seed, "seed", 1, "fixes weights and scenes")
 	f.StringVar(&o.save, "save", "", "file to write the weights to")
