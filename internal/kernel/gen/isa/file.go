@@ -10,8 +10,9 @@ import (
 	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/ir"
 	"github.com/mmcloughlin/avo/operand"
-	"github.com/mmcloughlin/avo/pass"
 	"github.com/mmcloughlin/avo/printer"
+
+	"stheno/internal/kernel/gen/files"
 )
 
 // Fn describes one kernel for every Arch.
@@ -82,24 +83,12 @@ func (f Fn) emit(ctx *build.Context, arch Arch, consts map[uint32]string, pins i
 var highRegister = regexp.MustCompile(`\b[XYZ](1[6-9]|2[0-9]|3[01])\b`)
 
 func compile(ctx *build.Context, arch Arch, pkg, generator string) (asm, stubs []byte, err error) {
-	f, err := ctx.Result()
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := pass.Compile.Execute(f); err != nil {
-		return nil, nil, err
-	}
-	pruneMoves(f)
-	cfg := printer.Config{Name: generator, Pkg: pkg}
-	if asm, err = printer.NewGoAsm(cfg).Print(f); err != nil {
-		return nil, nil, err
-	}
-	if !arch.EVEX {
+	asm, stubs, err = files.Assembly(ctx, printer.Config{Name: generator, Pkg: pkg}, pruneMoves)
+	if err == nil && !arch.EVEX {
 		if r := highRegister.Find(asm); r != nil {
 			return nil, nil, fmt.Errorf("out of registers: %s", r)
 		}
 	}
-	stubs, err = printer.NewStubs(cfg).Print(f)
 	return asm, stubs, err
 }
 

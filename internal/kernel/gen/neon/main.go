@@ -1,29 +1,12 @@
 package main
 
-import (
-	"flag"
-	"log"
-	"os"
-	"path/filepath"
-)
+import "stheno/internal/kernel/gen/files"
 
-func main() {
-	dir := flag.String("dir", "..", "directory of package kernel")
-	flag.Parse()
-	files, err := generate()
-	if err != nil {
-		log.Fatal(err)
-	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(*dir, name), text, 0o644); err != nil {
-			log.Fatal(err)
-		}
-	}
-}
+func main() { files.Main("neon", generate) }
 
 // generate returns the text of every generated file by name.
 func generate() (map[string][]byte, error) {
-	files := make(map[string][]byte)
+	texts := make(map[string][]byte)
 	products := newFile()
 	products.tiles()
 	products.gemv()
@@ -38,11 +21,11 @@ func generate() (map[string][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		files[name+".go"], files[name+".s"] = stubs, f.asmFile()
+		texts[name+".go"], texts[name+".s"] = stubs, f.asmFile()
 	}
 	var err error
-	files["vec_simd_arm64.go"], err = dispatch()
-	return files, err
+	texts["vec_simd_arm64.go"], err = dispatch()
+	return texts, err
 }
 
 // kernels lists the functions on vectors.

@@ -5,34 +5,17 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"stheno/internal/kernel/gen/files"
 )
 
 // The committed files are what the generator writes.
-func TestUpToDate(t *testing.T) {
-	files, err := generate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(files) != 5 {
-		t.Fatalf("neon: got %d files, want 5", len(files))
-	}
-	for name, want := range files {
-		got, err := os.ReadFile(filepath.Join("..", "..", name))
-		if err != nil {
-			t.Error(err)
-			continue
-		}
-		if string(got) != string(want) {
-			t.Errorf("neon: %s is stale, run scripts/regen.sh", name)
-		}
-	}
-}
+func TestUpToDate(t *testing.T) { files.UpToDate(t, 5, generate) }
 
 // Every word means what its margin says.
 func TestMargins(t *testing.T) {

@@ -7,35 +7,18 @@
 package main
 
 import (
-	"bytes"
-	"flag"
 	"fmt"
-	"log"
-	"os"
-	"path/filepath"
 
-	"github.com/mmcloughlin/avo/build"
-	"github.com/mmcloughlin/avo/pass"
 	"github.com/mmcloughlin/avo/printer"
+
+	"stheno/internal/kernel/gen/files"
 )
 
-func main() {
-	dir := flag.String("dir", "..", "directory of package kernel")
-	flag.Parse()
-	files, err := generate()
-	if err != nil {
-		log.Fatal(err)
-	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(*dir, name), text, 0o644); err != nil {
-			log.Fatal(err)
-		}
-	}
-}
+func main() { files.Main("quant", generate) }
 
 // generate returns the text of every generated file by name.
 func generate() (map[string][]byte, error) {
-	files := make(map[string][]byte)
+	texts := make(map[string][]byte)
 	for _, set := range []struct {
 		name string
 		isa  isa
@@ -46,31 +29,12 @@ func generate() (map[string][]byte, error) {
 		e.rows()
 		e.vectors()
 		e.integers()
-		asm, stubs, err := e.print()
+		asm, stubs, err := files.Assembly(e.Context, printer.Config{Argv: []string{"go", "run", "./quant"}, Pkg: "kernel"}, nil)
 		if err != nil {
 			return nil, fmt.Errorf("quant: %s: %w", set.name, err)
 		}
-		files[set.name+".s"] = asm
-		files[set.name+".go"] = stubs
+		texts[set.name+".s"] = asm
+		texts[set.name+".go"] = stubs
 	}
-	return files, nil
-}
-
-// print compiles what was emitted to assembly text and to the Go file that declares its functions.
-func (e *emitter) print() (asm, stubs []byte, err error) {
-	file, err := e.Result()
-	if err != nil {
-		var all bytes.Buffer
-		build.LogError(log.New(&all, "", 0), err, 0)
-		return nil, nil, fmt.Errorf("%s", all.Bytes())
-	}
-	if err := pass.Compile.Execute(file); err != nil {
-		return nil, nil, err
-	}
-	cfg := printer.Config{Argv: []string{"go", "run", "./quant"}, Pkg: "kernel"}
-	if asm, err = printer.NewGoAsm(cfg).Print(file); err != nil {
-		return nil, nil, err
-	}
-	stubs, err = printer.NewStubs(cfg).Print(file)
-	return asm, stubs, err
+	return texts, nil
 }

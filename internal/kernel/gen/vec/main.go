@@ -3,28 +3,12 @@
 package main
 
 import (
-	"flag"
-	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
+
+	"stheno/internal/kernel/gen/files"
 )
 
-func main() {
-	out := flag.String("dir", "..", "folder of package kernel")
-	flag.Parse()
-	files, err := generate()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "vec:", err)
-		os.Exit(1)
-	}
-	for name, data := range files {
-		if err := os.WriteFile(filepath.Join(*out, name), data, 0o644); err != nil {
-			fmt.Fprintln(os.Stderr, "vec:", err)
-			os.Exit(1)
-		}
-	}
-}
+func main() { files.Main("vec", generate) }
 
 // kernels lists everything that is generated.
 func kernels() []kernel {
