@@ -198,7 +198,7 @@ type panelParams struct {
 	zeros  [PanelCols]uint8
 }
 
-// load reads the parameters of columns j to j+16 in group g, 0 beyond the last column.
+// load reads the parameters of columns j to j+16 in group g; what it leaves beyond the last column does not matter.
 func (b *panelParams) load(q *Quantized, g, j int) {
 	n := min(PanelCols, q.N-j)
 	if len(q.Scales) == 1 {
@@ -208,7 +208,6 @@ func (b *panelParams) load(q *Quantized, g, j int) {
 	} else {
 		copy(b.scales[:], q.Scales[g*q.N+j:][:n])
 	}
-	clear(b.scales[n:])
 	switch {
 	case q.Zeros == nil:
 		for c := range b.zeros {
