@@ -207,9 +207,21 @@ func crossEntropyRow[T kernel.Float](o *crossEntropy, row []T, target int, lse f
 	eps := o.cfg.LabelSmoothing
 	loss := (1-eps)*(lse-float64(row[target])) + o.cfg.ZLoss*lse*lse
 	if eps > 0 {
-		loss += eps * (lse - float64(kernel.Sum(row))/float64(o.vocab))
+		loss += eps * (lse - crossEntropySum(row)/float64(o.vocab))
 	}
 	return loss
+}
+
+// crossEntropySum is Σ z. A sum that leaves float32 is taken in float64.
+func crossEntropySum[T kernel.Float](row []T) float64 {
+	sum := float64(kernel.Sum(row))
+	if math.IsInf(sum, 0) || math.IsNaN(sum) {
+		sum = 0
+		for _, z := range row {
+			sum += float64(z)
+		}
+	}
+	return sum
 }
 
 func crossEntropyBackward[T kernel.Float](o *crossEntropy, in []G.Value, dOut G.Value, dIn []*tensor.Dense) error {

@@ -206,6 +206,21 @@ func TestCrossEntropyOfExtremeLogits(t *testing.T) {
 	}
 }
 
+// Logits whose sum leaves float32, under label smoothing: the loss is ln 2 and lost in their size.
+func TestCrossEntropySmoothsLogitsWhoseSumOverflows(t *testing.T) {
+	for _, x := range []float32{3e38, -3e38} {
+		g := G.NewGraph()
+		z := G.NewMatrix(g, tensor.Float32, G.WithName("z"), G.WithValue(tensor.New(tensor.WithBacking([]float32{x, x}), tensor.WithShape(1, 2))))
+		y := G.NewVector(g, tensor.Int, G.WithName("y"), G.WithValue(tensor.New(tensor.WithBacking([]int{1}), tensor.WithShape(1))))
+		loss, err := ops.CrossEntropy(z, y, ops.CrossEntropyConfig{LabelSmoothing: 0.1})
+		require.NoError(t, err)
+		m := G.NewTapeMachine(g)
+		require.NoError(t, m.RunAll())
+		require.NoError(t, m.Close())
+		require.InDelta(t, 0, loss.Value().Data().(float32), 1e31)
+	}
+}
+
 func TestCrossEntropyNaNStaysInItsRow(t *testing.T) {
 	logits := optest.Input{Name: "logits", Shape: []int{2, 2}, Data: []float64{math.NaN(), 0, 0, 0}}
 	_, grad := crossEntropyGrad(t, tensor.Float32, logits, []int{0, 0}, ops.CrossEntropyConfig{Reduction: ops.ReduceSum})

@@ -190,3 +190,77 @@ func TestDataCopiesOnlyViews(t *testing.T) {
 	require.Equal(t, []float32{0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11}, got)
 	require.Equal(t, "float32", fmt.Sprint(tr.Dtype()))
 }
+
+// Every way to slice, transpose and lay out a tensor, against At.
+func TestViewsAreReadInRowMajorOrderWhateverTheirLayout(t *testing.T) {
+	layouts := map[string]func(backing any) *tensor.Dense{
+		"row-major":    func(b any) *tensor.Dense { return tensor.New(tensor.WithShape(2, 3, 4), tensor.WithBacking(b)) },
+		"column-major": func(b any) *tensor.Dense { return tensor.New(tensor.WithShape(2, 3, 4), tensor.AsFortran(b)) },
+	}
+	slices := map[string][]tensor.Slice{
+		"whole": nil, "first": {G.S(1)}, "middle": {nil, G.S(1)}, "last": {nil, nil, G.S(1)},
+		"range": {nil, G.S(1, 3)}, "one of each": {G.S(1, 2), nil, G.S(1, 2)}, "vector": {G.S(1), nil, G.S(2)},
+		"column": {G.S(0), nil, G.S(1, 2)}, "row": {G.S(0), G.S(1, 2)}, "step": {nil, G.S(0, 3, 2)}, "number": {G.S(1), G.S(2), G.S(0)},
+	}
+	for layout, make := range layouts {
+		for _, axes := range [][]int{nil, {2, 0, 1}, {0, 2, 1}, {2, 1, 0}} {
+			for cut, by := range slices {
+				floats, ints := tensor.Range(tensor.Float32, 0, 24), tensor.Range(tensor.Int, 0, 24)
+				for _, backing := range []any{floats, ints} {
+					d := make(backing)
+					if axes != nil {
+						require.NoError(t, d.T(axes...))
+					}
+					if by != nil {
+						v, err := d.Slice(by...)
+						if err != nil {
+							continue // out of the range of the transposed shape
+						}
+						d = v.(*tensor.Dense)
+					}
+					checkOrder(t, fmt.Sprint(layout, axes, cut, d.Shape()), d)
+				}
+			}
+		}
+	}
+}
+
+func checkOrder(t *testing.T, name string, d *tensor.Dense) {
+	t.Helper()
+	var want []int
+	number := func(x any) int {
+		if f, ok := x.(float32); ok {
+			return int(f)
+		}
+		return x.(int)
+	}
+	idx := make([]int, d.Dims())
+	for range d.Shape().TotalSize() {
+		if d.Dims() == 0 {
+			want = append(want, number(d.Data()))
+			break
+		}
+		x, err := d.At(idx...)
+		require.NoError(t, err, name)
+		want = append(want, number(x))
+		for k := len(idx) - 1; k >= 0; k-- {
+			if idx[k]++; idx[k] < d.Shape()[k] {
+				break
+			}
+			idx[k] = 0
+		}
+	}
+	var got []int
+	if d.Dtype() == tensor.Int {
+		var err error
+		got, err = op.Ints(d)
+		require.NoError(t, err, name)
+	} else {
+		x, err := op.Data[float32](d)
+		require.NoError(t, err, name)
+		for _, v := range x {
+			got = append(got, int(v))
+		}
+	}
+	require.Equal(t, want, got, name)
+}

@@ -14,19 +14,9 @@ import (
 func Data[T kernel.Float](v G.Value) ([]T, error) {
 	switch x := v.(type) {
 	case *tensor.Dense:
-		if x.RequiresIterator() || x.DataOrder().IsColMajor() {
-			m, ok := x.Materialize().(*tensor.Dense)
-			if !ok {
-				return nil, fmt.Errorf("op: got a view that does not materialize (%T)", x)
-			}
-			if m == x || m.DataOrder().IsColMajor() {
-				return iterate[T](x)
-			}
-			x = m
-		}
 		switch d := x.Data().(type) {
 		case []T:
-			return d[:x.Size()], nil
+			return rowMajor(x, d), nil
 		case T:
 			return []T{d}, nil
 		}
@@ -42,14 +32,15 @@ func Data[T kernel.Float](v G.Value) ([]T, error) {
 	return nil, fmt.Errorf("op: got a value of type %T, want *tensor.Dense", v)
 }
 
-// iterate copies a view element by element, for layouts that Materialize leaves alone.
-func iterate[T kernel.Float](x *tensor.Dense) ([]T, error) {
-	src, ok := x.Data().([]T)
-	if !ok {
-		return nil, fmt.Errorf("op: got a tensor of %v, want %T", x.Dtype(), *new(T))
-	}
+// rowMajor returns the elements of x, whose memory is src: src itself where they lie in row-major order, a copy elsewhere. It goes
+// by the strides alone: RequiresIterator says no for a slice of a transposed tensor.
+func rowMajor[E any](x *tensor.Dense, src []E) []E {
 	shape, strides := x.Shape(), x.Strides()
-	out := make([]T, shape.TotalSize())
+	n := x.Size()
+	if n == 0 || shape.Dims() == 0 || isRowMajor(shape, strides) {
+		return src[:n]
+	}
+	out := make([]E, n)
 	idx := make([]int, shape.Dims())
 	for i := range out {
 		at := 0
@@ -64,7 +55,19 @@ func iterate[T kernel.Float](x *tensor.Dense) ([]T, error) {
 			idx[d] = 0
 		}
 	}
-	return out, nil
+	return out
+}
+
+// isRowMajor reports whether strides are those of a contiguous row-major tensor; the stride of a dimension of 1 does not matter.
+func isRowMajor(shape tensor.Shape, strides []int) bool {
+	want := 1
+	for d := len(shape) - 1; d >= 0; d-- {
+		if shape[d] != 1 && strides[d] != want {
+			return false
+		}
+		want *= shape[d]
+	}
+	return true
 }
 
 // Ints returns the integers of v (int, int32 or int64, tensor or scalar) as ints, always a copy.
@@ -72,10 +75,16 @@ func Ints(v G.Value) ([]int, error) {
 	var data any
 	switch x := v.(type) {
 	case *tensor.Dense:
-		if x.RequiresIterator() {
-			x, _ = x.Materialize().(*tensor.Dense)
+		switch d := x.Data().(type) {
+		case []int:
+			data = rowMajor(x, d)
+		case []int32:
+			data = rowMajor(x, d)
+		case []int64:
+			data = rowMajor(x, d)
+		default:
+			data = d
 		}
-		data = x.Data()
 	case G.Scalar:
 		data = x.Data()
 	case nil:

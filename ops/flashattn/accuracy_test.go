@@ -212,3 +212,35 @@ func TestLongRows(t *testing.T) {
 func TestLargeScores(t *testing.T) {
 	instance{name: "large", batch: 1, seqQ: 33, seqKV: 65, heads: 2, kvHeads: 1, d: 64, dv: 16, sigma: 100}.check(t)
 }
+
+// A large sink decides the maximum of its rows, which both passes must round alike. With values and dOut of 1 the outputs add up
+// to the weights of the forward pass, and dV to those of the backward pass.
+func TestLargeSinkHasTheSameWeightsForwardAndBackward(t *testing.T) {
+	c := instance{name: "sink", batch: 1, seqQ: 9, seqKV: 12, heads: 2, kvHeads: 1, d: 4, dv: 1, sinks: true}
+	v := generate(c)
+	for i := range v.q {
+		v.q[i] = 0
+		if i%c.d == 0 {
+			v.q[i] = 1e5
+		}
+	}
+	for i := range v.k {
+		if i%c.d == 0 {
+			v.k[i] = 2
+		}
+	}
+	fill(v.v, 1)
+	fill(v.dOut, 1)
+	v.sinks[0], v.sinks[1] = 1e5, 1e5+0.5
+	p, g := build(c, v.narrow())
+	p.forward()
+	p.backward(g)
+	var out, dV float64
+	for _, x := range p.out.Data {
+		out += float64(x)
+	}
+	for _, x := range g.dV.Data {
+		dV += float64(x)
+	}
+	require.InEpsilon(t, out, dV, 1e-5)
+}

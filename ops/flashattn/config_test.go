@@ -175,3 +175,40 @@ func TestSlopes(t *testing.T) {
 	}
 	require.Equal(t, []float64{0.00390625}, Slopes(1))
 }
+
+// Distances up to the largest int are as good as none.
+func TestHugeWindowDoesNotWrapAround(t *testing.T) {
+	for _, w := range []Window{{true, -1, math.MaxInt}, {true, math.MaxInt, -1}, {true, math.MaxInt, math.MaxInt}, Sliding(math.MinInt)} {
+		open := Window{Limited: true, Left: w.Left, Right: w.Right}
+		if open.Left == math.MaxInt {
+			open.Left = 1000
+		}
+		if open.Right == math.MaxInt {
+			open.Right = 1000
+		}
+		for _, c := range []instance{
+			{name: "few", batch: 1, seqQ: 4, seqKV: 9, heads: 1, kvHeads: 1, d: 3, dv: 2},
+			{name: "many", batch: 1, seqQ: 9, seqKV: 4, heads: 1, kvHeads: 1, d: 3, dv: 2},
+		} {
+			v := generate(c)
+			c.cfg.Window = open
+			want, _ := build(c, v)
+			want.forward()
+			c.cfg.Window = w
+			got, _ := build(c, v)
+			got.forward()
+			require.Equal(t, want.out.Data, got.out.Data, "%s %+v", c.name, w)
+		}
+	}
+}
+
+func TestForwardRefusesEmptyOperandsInPlaceOfNil(t *testing.T) {
+	x := Contiguous(make([]float32, 12), 1, 4, 1, 3)
+	for name, in := range map[string]Operands[float32]{
+		"KeyLens": {KeyLens: []int{}}, "Positions": {Positions: []int{}}, "Sinks": {Sinks: []float32{}},
+		"LSE": {LSE: []float32{}}, "Bias": {Bias: []float32{}, BiasBatch: 1, BiasHeads: 1},
+	} {
+		dst := Contiguous(make([]float32, 12), 1, 4, 1, 3)
+		require.ErrorContains(t, Forward(dst, x, x, x, Config{}, in), name+": got 0 elements, want ")
+	}
+}

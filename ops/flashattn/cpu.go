@@ -195,7 +195,7 @@ func (u *forwardUnit[T]) finish() {
 		inv := 1.0
 		if u.sinks != nil {
 			sink := float64(u.sinks[h]) * math.Log2E
-			top := max(m, sink)
+			top := float64(T(max(m, sink))) // as rowMax will hold it
 			inv = math.Exp2(m - top)
 			sum = sum*inv + math.Exp2(sink-top)
 			m = top

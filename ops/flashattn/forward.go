@@ -73,17 +73,17 @@ func (x *Heads[T]) shape() tensor.Shape { return tensor.Shape{x.Batch, x.Seq, x.
 
 // check validates the operands against the sizes of p and gives p its bias.
 func (in *Operands[T]) check(p *problem[T]) error {
-	lens := func(name string, got, want int) error {
-		if got != 0 && got != want {
+	lens := func(name string, none bool, got, want int) error {
+		if !none && got != want {
 			return fmt.Errorf("%s: got %d elements, want %d", name, got, want)
 		}
 		return nil
 	}
 	rows := p.q.Batch * p.q.Heads * p.q.Seq
 	for _, err := range []error{
-		lens("KeyLens", len(in.KeyLens), p.q.Batch), lens("Positions", len(in.Positions), p.q.Batch),
-		lens("Sinks", len(in.Sinks), p.q.Heads), lens("LSE", len(in.LSE), rows),
-		lens("Bias", len(in.Bias), in.BiasBatch*in.BiasHeads*p.q.Seq*p.k.Seq),
+		lens("KeyLens", in.KeyLens == nil, len(in.KeyLens), p.q.Batch), lens("Positions", in.Positions == nil, len(in.Positions), p.q.Batch),
+		lens("Sinks", in.Sinks == nil, len(in.Sinks), p.q.Heads), lens("LSE", in.LSE == nil, len(in.LSE), rows),
+		lens("Bias", in.Bias == nil, len(in.Bias), in.BiasBatch*in.BiasHeads*p.q.Seq*p.k.Seq),
 	} {
 		if err != nil {
 			return err

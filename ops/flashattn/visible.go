@@ -20,10 +20,10 @@ type sight struct{ left, right int }
 func (a attrs) sight() sight {
 	s := sight{far, far}
 	if a.Window.Limited && a.Window.Left >= 0 {
-		s.left = a.Window.Left
+		s.left = min(a.Window.Left, far)
 	}
 	if a.Window.Limited && a.Window.Right >= 0 {
-		s.right = a.Window.Right
+		s.right = min(a.Window.Right, far)
 	}
 	return s
 }

@@ -2,6 +2,7 @@ package kvcompress
 
 import (
 	"fmt"
+	"math"
 
 	"stheno/ops/flashattn"
 )
@@ -56,6 +57,12 @@ func (s Shape) normal() (Shape, error) {
 			return s, fmt.Errorf("kvcompress: Shape.%s: got %d, want at least 1", f.name, f.got)
 		}
 	}
+	room := math.MaxInt / 8 // keys and values of 4 bytes
+	for _, n := range []int{s.Batch, s.KVHeads, max(s.HeadDim, s.ValueDim), s.Capacity} {
+		if room /= n; room == 0 {
+			return s, fmt.Errorf("kvcompress: Shape: got %+v, want a size whose bytes an int counts", s)
+		}
+	}
 	return s, nil
 }
 
@@ -64,7 +71,7 @@ func (s Shape) checkAppend(used int, k, v []float32, seq int) error {
 	switch {
 	case seq < 1:
 		return fmt.Errorf("kvcompress: Append: got %d tokens, want at least 1", seq)
-	case used+seq > s.Capacity:
+	case seq > s.Capacity-used:
 		return fmt.Errorf("kvcompress: Append: got %d tokens on top of %d, want at most %d in all", seq, used, s.Capacity)
 	}
 	if want := s.Batch * seq * s.KVHeads * s.HeadDim; len(k) != want {

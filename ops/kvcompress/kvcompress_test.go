@@ -2,6 +2,7 @@ package kvcompress_test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -246,6 +247,24 @@ func TestAttendErrors(t *testing.T) {
 }
 
 // TestAllocs: a warm step allocates a number of objects that does not grow with what is cached.
+// Sizes whose product wraps around made an empty cache that took its first tokens for room.
+func TestShapeThatOverflowsIsRefused(t *testing.T) {
+	for _, s := range []kvcompress.Shape{
+		{Batch: 1, KVHeads: 64, HeadDim: 64, Capacity: 1 << 60},
+		{Batch: 1 << 31, KVHeads: 1 << 31, HeadDim: 1, ValueDim: 8, Capacity: 1},
+		{Batch: 1, KVHeads: 1, HeadDim: 1, Capacity: math.MaxInt},
+	} {
+		_, err := kvcompress.NewPlain(s)
+		require.ErrorContains(t, err, "kvcompress: Shape: got ")
+	}
+	c := newCache(t, 4)
+	shape := c.Shape()
+	k := make([]float32, shape.Batch*shape.KVHeads*shape.HeadDim)
+	v := make([]float32, shape.Batch*shape.KVHeads*shape.ValueDim)
+	require.NoError(t, c.Append(k, v, 1))
+	require.ErrorContains(t, c.Append(k, v, math.MaxInt), "want at most 4 in all")
+}
+
 func TestAllocs(t *testing.T) {
 	allocs := func(filled int) float64 {
 		s := newSequence(filled + 1)
