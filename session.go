@@ -47,6 +47,8 @@ func (m *Model) NewSession(cfg SessionConfig) (*Session, error) {
 		if s.caches, err = m.NewCaches(1, s.capacity); err != nil {
 			return nil, err
 		}
+	case len(cfg.Caches) != m.cfg.Layers:
+		return nil, fmt.Errorf("stheno: SessionConfig.Caches: got %d, want %d, one a layer", len(cfg.Caches), m.cfg.Layers)
 	default:
 		for l, c := range cfg.Caches {
 			if c == nil || c.Len() != 0 {

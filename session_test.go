@@ -177,6 +177,7 @@ func TestGenerate(t *testing.T) {
 		"TopP: got 2":                   {TopP: 2},
 		"Nodes: got Nodes(9)":           {Nodes: 9},
 		"got 1 caches with Plain nodes": {Nodes: Plain, Caches: make([]kvcompress.Cache, 1)},
+		"Caches: got 0, want":           {Caches: []kvcompress.Cache{}},
 	} {
 		_, _, err := m.Generate(ctx, prompt, cfg)
 		require.ErrorContains(t, err, want)

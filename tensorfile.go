@@ -106,8 +106,8 @@ func writeTensors(path string, tensors map[string]*tensor.Dense, meta map[string
 
 // createBeside makes a new file in path's folder, with the permissions that the user's umask leaves.
 func createBeside(path string) (*os.File, error) {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return nil, fmt.Errorf("%s is a folder, want a file", path)
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // the rename would replace even a device
+		return nil, fmt.Errorf("%s is a folder or a device, want a file", path)
 	}
 	for serial := uint64(time.Now().UnixNano()); ; serial++ {
 		f, err := os.OpenFile(path+"."+strconv.FormatUint(serial, 36)+".tmp", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)

@@ -19,6 +19,7 @@ type comparison struct {
 	training, inference [2]measurement
 	difference          float64 // the largest of two logits for the same token
 	compared            bool    // whether difference was measured
+	seq                 int     // bytes of a sequence: -seq, or less where so little text is held out
 }
 
 // compare measures, prints the table and draws it. When ctx ends, it shows what it has and returns ctx's error.
@@ -45,6 +46,7 @@ func (j *job) measureAll(ctx context.Context) (c comparison, err error) {
 		Model: filepath.Join(dir, "model.safetensors"), Text: filepath.Join(dir, "text"),
 		Batch: j.opt.batch, Seq: min(j.opt.seq, len(j.text.held)-1), Threads: j.opt.threads,
 	}
+	c.seq = r.Seq
 	if err = j.model.Save(r.Model); err != nil {
 		return c, err
 	}
@@ -155,5 +157,5 @@ Same weights; %d × %d bytes a training step, prompts of %d bytes, %d of %d thre
 own nodes with gonum's products and Gorgonia's Adam. Memory is that of a process which does this alone: the
 %s.
 gzip has seen nothing before these bytes; the model has seen the training text, but looks back %d bytes at most.
-`, j.opt.batch, j.opt.seq, j.opt.seq, j.opt.threads, runtime.NumCPU(), peakMeaning, j.opt.seq)
+`, j.opt.batch, c.seq, c.seq, j.opt.threads, runtime.NumCPU(), peakMeaning, j.opt.seq)
 }

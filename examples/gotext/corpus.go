@@ -56,9 +56,12 @@ var anyText = selection{
 	text: isText,
 }
 
+// isTextBytes is how much of a file isText looks at.
+const isTextBytes = 4096
+
 // isText reports whether data begins like UTF-8 text.
 func isText(data []byte) bool {
-	head := data[:min(len(data), 4096)]
+	head := data[:min(len(data), isTextBytes)]
 	if bytes.IndexByte(head, 0) >= 0 {
 		return false
 	}
@@ -88,7 +91,7 @@ func readCorpus(tree fs.FS, sel selection) (corpus, error) {
 		if room == 0 {
 			continue
 		}
-		data, err := fs.ReadFile(tree, p)
+		data, err := readStart(tree, p, max(room, isTextBytes))
 		if err != nil {
 			return c, fmt.Errorf("reading the text: %w", err)
 		}
@@ -108,6 +111,16 @@ func readCorpus(tree fs.FS, sel selection) (corpus, error) {
 		return c, fmt.Errorf("%s: got %d bytes of text, want at least %d", sel.name, len(c.training)+len(c.held), heldOutShare*minHeldOut)
 	}
 	return c, nil
+}
+
+// readStart reads a file as far as n bytes: what a directory of any files holds need not fit into memory.
+func readStart(tree fs.FS, p string, n int) ([]byte, error) {
+	f, err := tree.Open(p)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, int64(n)))
 }
 
 // listFiles returns the selected paths in the order of their hashes: a prefix of it is a fair sample of the tree.

@@ -157,3 +157,36 @@ func TestStandardLibrary(t *testing.T) {
 	require.Len(t, c.held, maxHeldOut)
 	require.Contains(t, string(c.training), "func (r *Reader) Read(")
 }
+
+// longFile is a file of zeros without an end, which fails when it is read further than anything has room for.
+type longFile struct {
+	fs.File
+	left int
+}
+
+func (f *longFile) Read(p []byte) (int, error) {
+	if f.left -= len(p); f.left < 0 {
+		return 0, errors.New("read too far")
+	}
+	clear(p)
+	return len(p), nil
+}
+
+// withLongFile is a tree in which the file long.bin is a longFile.
+type withLongFile struct{ fs.FS }
+
+func (w withLongFile) Open(name string) (fs.File, error) {
+	f, err := w.FS.Open(name)
+	if err == nil && name == "long.bin" {
+		f = &longFile{File: f, left: 4 * maxTraining}
+	}
+	return f, err
+}
+
+func TestCorpusReadsNoFurtherThanItNeeds(t *testing.T) {
+	files := tree(60, 100)
+	files["long.bin"] = &fstest.MapFile{Data: []byte("x")}
+	c, err := readCorpus(withLongFile{files}, anyText)
+	require.NoError(t, err)
+	require.Equal(t, 60, c.files+c.heldFile)
+}

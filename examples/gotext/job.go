@@ -68,8 +68,15 @@ func (j *job) prepare(ctx context.Context) (err error) {
 		if err = j.fits(j.model.Config()); err != nil {
 			return fmt.Errorf("%s: %w", j.opt.load, err)
 		}
-	} else if err = checkMemory(j.opt.config(), j.opt.batch, j.opt.seq); err != nil {
-		return err
+	}
+	if j.opt.train {
+		cfg := j.opt.config()
+		if j.model != nil {
+			cfg = j.model.Config()
+		}
+		if err = checkMemory(cfg, j.opt.batch, j.opt.seq); err != nil {
+			return err
+		}
 	}
 	if j.text, err = openText(ctx, j.opt.data); err != nil {
 		return err
@@ -89,10 +96,14 @@ func (j *job) prepare(ctx context.Context) (err error) {
 	return nil
 }
 
-// fits reports what keeps a loaded model from this program.
+// fits reports what keeps a loaded model from this program, and takes over its context where none was asked for.
 func (j *job) fits(cfg stheno.Config) error {
 	if cfg.Vocab != vocab {
 		return fmt.Errorf("got a model of %d tokens, want %d, one for each byte", cfg.Vocab, vocab)
+	}
+	if j.opt.ownSeq {
+		j.opt.seq = cfg.MaxSeq
+		return j.opt.checkPrompts()
 	}
 	if j.opt.seq > cfg.MaxSeq {
 		return fmt.Errorf("-seq: got %d with a model of %d, want at most that", j.opt.seq, cfg.MaxSeq)

@@ -132,6 +132,10 @@ func TestLoadsWhatItSaved(t *testing.T) {
 	line := func(s string) string { return s[:strings.IndexByte(s, '\n')] }
 	require.Equal(t, line(want), line(got))
 
+	code, own, stderr := start(t, t.Context(), "-data", data, "-tokens", "8", "-prompt", "func ", "-compare=false", "-out", "", "-load", path)
+	require.Zero(t, code, stderr)
+	require.Equal(t, loaded, own, "without -seq the context is the model's")
+
 	code, further, stderr := start(t, t.Context(), append(args, "-load", path, "-steps", "2", "-save", path)...)
 	require.Zero(t, code, stderr)
 	require.Contains(t, further, "training    2 steps")
@@ -216,6 +220,10 @@ func TestMistakesAreOneSentence(t *testing.T) {
 	require.NoError(t, err)
 	good := filepath.Join(dir, "good.safetensors")
 	require.NoError(t, m.Save(good))
+	m, err = stheno.NewModel(stheno.GPT2(vocab, 1, 16, 2, 1<<16), 1)
+	require.NoError(t, err)
+	long := filepath.Join(dir, "long.safetensors")
+	require.NoError(t, m.Save(long))
 	whole, err := os.ReadFile(good)
 	require.NoError(t, err)
 	truncated := write("truncated.safetensors", string(whole[:len(whole)/2]))
@@ -252,6 +260,11 @@ func TestMistakesAreOneSentence(t *testing.T) {
 		"a negative width":        {with("-dim", "-8"), "-dim: got -8"},
 		"no steps":                {with("-steps", "0"), "-steps: got 0"},
 		"no kv-heads":             {with("-kv-heads", "0"), "-kv-heads: got 0"},
+		"endless minutes":         {with("-minutes", "1e300"), "-minutes: got 1e+300"},
+		"drawing over a file":     {with("-data", data, "-steps", "1", "-out", good), "want a directory"},
+		"drawing below a file":    {with("-data", data, "-steps", "1", "-out", filepath.Join(good, "x")), "-out: "},
+		"memory with checkpoint":  {[]string{"-load", long, "-data", data, "-steps", "1", "-batch", "65536"}, "GiB"},
+		"prompt over checkpoint":  {[]string{"-load", good, "-data", data, "-prompt", strings.Repeat("x", 40)}, "got 40 bytes, want 1 to 31"},
 		"no minutes":              {with("-minutes", "NaN"), "-minutes: got NaN"},
 		"an infinite rate":        {with("-rate", "Inf"), "-rate: got +Inf"},
 		"cold":                    {with("-temperature", "-1"), "-temperature: got -1"},

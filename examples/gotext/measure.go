@@ -166,9 +166,7 @@ func (r request) inference(m *stheno.Model, text []int) (out measurement, err er
 		}
 		steps = append(steps, time.Since(start))
 	}
-	if len(steps) > 8 {
-		steps = steps[4:] // the first builds the graph
-	}
+	steps = steps[min(4, len(steps)/2):] // the first builds the graph
 	slices.Sort(steps)
 	out.Generate = 1 / steps[len(steps)/2].Seconds()
 	out.Peak = peakMemory()

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -15,6 +16,9 @@ import (
 
 // vocab is the number of tokens: one for each value of a byte.
 const vocab = 256
+
+// maxMinutes is about two years, which a time.Duration holds.
+const maxMinutes = 1_000_000
 
 // defaultPrompts are completed when no -prompt is given.
 var defaultPrompts = []string{
@@ -47,7 +51,8 @@ type options struct {
 	save, load, out string
 	compare         bool
 
-	train bool // false when weights were loaded and no training was asked for
+	ownSeq bool // -seq was not given with -load: it is the loaded model's
+	train  bool // false when weights were loaded and no training was asked for
 }
 
 // parseOptions reads the command line. With -h it prints the help to out and returns flag.ErrHelp.
@@ -62,7 +67,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	f.IntVar(&o.dim, "dim", 128, "width of the model")
 	f.IntVar(&o.heads, "heads", 4, "query heads")
 	f.IntVar(&o.kvHeads, "kv-heads", 0, "key and value heads, a divisor of -heads (default: half of -heads with llama, -heads with gpt2)")
-	f.IntVar(&o.seq, "seq", 128, "context, in bytes; short ones learn sooner, long ones further")
+	f.IntVar(&o.seq, "seq", 128, "context, in bytes; short ones learn sooner, long ones further (with -load: the loaded model's unless given)")
 	f.IntVar(&o.batch, "batch", 4, "sequences in a training step")
 	f.IntVar(&o.steps, "steps", 0, "training steps (default: as many as -minutes has room for)")
 	f.Float64Var(&o.minutes, "minutes", 2, "minutes of training, where -steps is not given")
@@ -100,6 +105,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 			}
 		}
 	}
+	o.ownSeq = o.load != "" && !given["seq"]
 	o.train = o.load == "" || given["steps"] || given["minutes"]
 	if len(o.prompts) == 0 {
 		o.prompts = defaultPrompts
@@ -136,8 +142,8 @@ func (o options) check(given map[string]bool) error {
 	switch {
 	case given["steps"] && o.steps < 1:
 		return fmt.Errorf("-steps: got %d, want at least 1", o.steps)
-	case !(o.minutes > 0) || math.IsInf(o.minutes, 0):
-		return fmt.Errorf("-minutes: got %v, want a positive number", o.minutes)
+	case !(o.minutes > 0 && o.minutes <= maxMinutes):
+		return fmt.Errorf("-minutes: got %v, want a positive number, at most %d", o.minutes, int(maxMinutes))
 	case !(o.rate > 0) || math.IsInf(o.rate, 0):
 		return fmt.Errorf("-rate: got %v, want a positive number", o.rate)
 	case !(o.temperature >= 0) || math.IsInf(o.temperature, 0):
@@ -151,9 +157,9 @@ func (o options) check(given map[string]bool) error {
 	case o.load == "" && o.arch == "gpt2" && o.kvHeads != o.heads:
 		return fmt.Errorf("-kv-heads: got %d with -heads %d, want as many with gpt2", o.kvHeads, o.heads)
 	}
-	for _, p := range o.prompts {
-		if len(p) == 0 || len(p) >= o.seq {
-			return fmt.Errorf("-prompt %q: got %d bytes, want 1 to %d, less than -seq", p, len(p), o.seq-1)
+	if !o.ownSeq {
+		if err := o.checkPrompts(); err != nil {
+			return err
 		}
 	}
 	if o.load == "" {
@@ -161,8 +167,23 @@ func (o options) check(given map[string]bool) error {
 			return err
 		}
 	}
+	if o.out != "" && (o.train || o.compare) {
+		if err := checkOut(o.out); err != nil {
+			return err
+		}
+	}
 	if o.save != "" {
 		return checkWritable(o.save)
+	}
+	return nil
+}
+
+// checkPrompts reports a prompt that -seq has no room for.
+func (o options) checkPrompts() error {
+	for _, p := range o.prompts {
+		if len(p) == 0 || len(p) >= o.seq {
+			return fmt.Errorf("-prompt %q: got %d bytes, want 1 to %d, less than -seq", p, len(p), o.seq-1)
+		}
 	}
 	return nil
 }
@@ -177,12 +198,33 @@ func (o options) config() stheno.Config {
 
 // checkWritable finds out before the training whether its result can be saved.
 func checkWritable(path string) error {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return fmt.Errorf("-save: got the directory %s, want a file", path)
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("-save: got %s, a directory or a device, want a file", path)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".gotext-*")
+	return tryWriting("-save", filepath.Dir(path))
+}
+
+// checkOut finds out before the training whether pictures can be drawn into dir, without making it.
+func checkOut(dir string) error {
+	for {
+		info, err := os.Stat(dir)
+		switch {
+		case err == nil && info.IsDir():
+			return tryWriting("-out", dir)
+		case err == nil:
+			return fmt.Errorf("-out: got the file %s, want a directory", dir)
+		case !errors.Is(err, fs.ErrNotExist) || filepath.Dir(dir) == dir || dir == ".":
+			return fmt.Errorf("-out: %w", err)
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// tryWriting makes a file in dir and removes it.
+func tryWriting(flag, dir string) error {
+	f, err := os.CreateTemp(dir, ".gotext-*")
 	if err != nil {
-		return fmt.Errorf("-save: %w", err)
+		return fmt.Errorf("%s: %w", flag, err)
 	}
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"math"
+	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,4 +92,13 @@ func TestPeakMemoryCountsWhatIsTouched(t *testing.T) {
 	require.Greater(t, peakMemory(), int64(len(block)))
 	runtime.KeepAlive(block)
 	require.Positive(t, availableMemory())
+}
+
+func TestTableNamesTheSequenceThatWasMeasured(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a"), []byte(strings.Repeat("0123456789 abcdef\n", 80)), 0o666)) // 72 bytes held out
+	args := []string{"-layers", "1", "-dim", "16", "-heads", "2", "-seq", "100", "-batch", "2", "-tokens", "4", "-prompt", "0"}
+	code, stdout, stderr := start(t, t.Context(), append(args, "-data", dir, "-steps", "1", "-out", "")...)
+	require.Zero(t, code, stderr)
+	require.Contains(t, stdout, "2 × 71 bytes a training step, prompts of 71 bytes")
 }
