@@ -179,8 +179,12 @@ func TestGemmDynamicRows(t *testing.T) {
 func TestQuantizedThreads(t *testing.T) {
 	old := parallel.Threads()
 	defer parallel.SetThreads(old)
+	sizes := [][3]int{{1, 512, 700}, {3, 500, 700}, {97, 200, 300}}
+	if testing.Short() {
+		sizes = [][3]int{{3, 160, 600}}
+	}
 	forEachIntegerISA(t, func(t *testing.T) {
-		for _, s := range [][3]int{{1, 512, 700}, {3, 500, 700}, {97, 200, 300}} {
+		for _, s := range sizes {
 			m, k, n := s[0], s[1], s[2]
 			a, dy := newGuarded(m, k, k, 1, normal[float32](1)), newGuarded(m, n, n, 1, normal[float32](2))
 			for _, kind := range quantKinds {
@@ -207,7 +211,10 @@ func TestQuantizedThreads(t *testing.T) {
 
 // A collection during a long product does not wait for it: assembly is left often enough.
 func TestQuantizedLetsTheCollectorIn(t *testing.T) {
-	const m, k, n = 48, 1 << 14, 64
+	m, k, n := 48, 1<<14, 64
+	if testing.Short() {
+		m = 6
+	}
 	a, c := RowMajor(make([]float32, m*k), m, k), RowMajor(make([]float32, m*n), m, n)
 	kinds := []*Quantized{quantKind{coding: Code8}.random(k, n, 1), quantKind{coding: Code4, group: 32}.random(k, n, 1)}
 	stop, done := make(chan struct{}), make(chan struct{})
