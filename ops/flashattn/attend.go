@@ -64,6 +64,11 @@ func apply(fn string, a attrs, in G.Nodes, shape tensor.Shape) (*G.Node, error) 
 	}
 	in = append(in, stats)
 	o := &attendOp{Base: op.NewBase("flashattn.Attend", a, shape, in[0].Dtype(), in...), attrs: a}
+	for i, wrt := range o.DiffWRT(len(in)) {
+		if wrt {
+			o.floats = append(o.floats, in[i].Shape())
+		}
+	}
 	n, err := G.ApplyOp(o, in...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", fn, err)

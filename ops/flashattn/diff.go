@@ -1,6 +1,8 @@
 package flashattn
 
 import (
+	"fmt"
+
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
@@ -27,6 +29,9 @@ func (o *attendOp) Backward(in []G.Value, out, dOut G.Value, dIn []*tensor.Dense
 }
 
 func backward[T kernel.Float](o *attendOp, in []G.Value, out, dOut G.Value, dIn []*tensor.Dense) error {
+	if err := o.checkValues(in); err != nil {
+		return fmt.Errorf("%s.Backward: %w", o.Name(), err)
+	}
 	p, err := fromValues[T](o.attrs, in)
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 type attendOp struct {
 	op.Base
 	attrs
+	floats []tensor.Shape // of q, k, v, sinks and bias, as far as there are
 }
 
 var (
@@ -40,6 +41,9 @@ func (o *attendOp) Do(in ...G.Value) (_ G.Value, err error) {
 }
 
 func do[T kernel.Float](o *attendOp, in []G.Value) (G.Value, error) {
+	if err := o.checkValues(in); err != nil {
+		return nil, err
+	}
 	p, err := fromValues[T](o.attrs, in)
 	if err != nil {
 		return nil, err
@@ -65,6 +69,19 @@ func (o *attendOp) DiffWRT(n int) []bool {
 		wrt[i] = true
 	}
 	return wrt
+}
+
+// checkValues reports values of other shapes than the nodes had: one can be reshaped or transposed after it was bound.
+func (o *attendOp) checkValues(in []G.Value) error {
+	for i, want := range o.floats {
+		if in[i] == nil {
+			return fmt.Errorf("input %d: got no value, want one of shape %v", i, want)
+		}
+		if got := in[i].Shape(); !got.Eq(want) {
+			return fmt.Errorf("input %d: got shape %v, want %v", i, got, want)
+		}
+	}
+	return nil
 }
 
 // fromValues makes a problem of the op's inputs, without its outputs.

@@ -1,6 +1,7 @@
 package flashattn
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 
@@ -72,4 +73,23 @@ func equal(a, b []float32) bool {
 		}
 	}
 	return len(a) == len(b)
+}
+
+func TestValueReshapedAfterItWasBoundIsRefused(t *testing.T) {
+	o, in := opOf(t, Config{}, 1, 4, 2, 8)
+	in[3], _ = op.New[float32](tensor.Shape{2, 1, 2, 4})
+	out, err := o.Do(in...)
+	require.NoError(t, err)
+	for i := range 3 {
+		for _, s := range []tensor.Shape{{1, 4, 4, 4}, {1, 8, 2, 4}, {2, 2, 2, 8}, {8, 8}} {
+			args := append([]G.Value(nil), in...)
+			d := in[i].(*tensor.Dense).Clone().(*tensor.Dense)
+			require.NoError(t, d.Reshape(s...))
+			args[i] = d
+			want := fmt.Sprintf("input %d: got shape %v, want (1, 4, 2, 8)", i, s)
+			_, err := o.Do(args...)
+			require.ErrorContains(t, err, want)
+			require.ErrorContains(t, o.Backward(args, out, out, make([]*tensor.Dense, 4)), want)
+		}
+	}
 }
