@@ -148,7 +148,7 @@ func (s *AdamW) release() {
 
 // add takes parameter i of the model into the step.
 func (s *AdamW) add(i int, p G.ValueGrad) error {
-	if p == nil {
+	if n, ok := p.(*G.Node); p == nil || ok && n == nil {
 		return fmt.Errorf("parameter %d: got nil, want a node", i)
 	}
 	name := adamName(i, p)

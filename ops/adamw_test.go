@@ -646,3 +646,9 @@ func BenchmarkAdamW(b *testing.B) {
 		})
 	}
 }
+
+func TestAdamWRefusesANodeThatIsNil(t *testing.T) {
+	s, err := ops.NewAdamW(ops.AdamWConfig{})
+	require.NoError(t, err)
+	require.ErrorContains(t, s.Step([]G.ValueGrad{(*G.Node)(nil)}), "parameter 0: got nil, want a node")
+}

@@ -15,7 +15,7 @@ type Arg struct {
 	Node *G.Node
 }
 
-// CheckArgs reports the first argument that is nil, has no shape, or belongs to another graph than the first one.
+// CheckArgs reports the first argument that is nil, is a statement as gorgonia.Read makes, or belongs to another graph than the first one.
 func CheckArgs(fn string, args ...Arg) error {
 	for _, a := range args {
 		switch {
@@ -23,6 +23,8 @@ func CheckArgs(fn string, args ...Arg) error {
 			return fmt.Errorf("%s: %s: got a nil node, want a node of the graph", fn, a.Name)
 		case a.Node.Graph() == nil:
 			return fmt.Errorf("%s: %s (%s): got a node without a graph", fn, a.Name, a.Node.Name())
+		case a.Node.Type() == nil:
+			return fmt.Errorf("%s: %s (%s): got a statement, want a node with a value", fn, a.Name, a.Node.Name())
 		case a.Node.Graph() != args[0].Node.Graph():
 			return fmt.Errorf("%s: %s (%s) and %s (%s): got nodes of two graphs, want one", fn,
 				args[0].Name, args[0].Node.Name(), a.Name, a.Node.Name())

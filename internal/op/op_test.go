@@ -264,3 +264,10 @@ func checkOrder(t *testing.T, name string, d *tensor.Dense) {
 	}
 	require.Equal(t, want, got, name)
 }
+
+func TestStatementIsRefused(t *testing.T) {
+	g := G.NewGraph()
+	x := optest.Seeded("x", 1, 2, 3).Node(g, tensor.Float32)
+	var v G.Value
+	require.ErrorContains(t, op.CheckArgs("f", op.Arg{"x", G.Read(x, &v)}), "got a statement, want a node with a value")
+}
