@@ -102,6 +102,9 @@ func (t *trainer) read(r io.ReaderAt, size int64) error {
 			}
 		}
 	}
+	if err := t.checkMoments(state, was.Steps); err != nil {
+		return err
+	}
 	if err := t.opt.SetState(state); err != nil {
 		return err
 	}
@@ -111,6 +114,26 @@ func (t *trainer) read(r io.ReaderAt, size int64) error {
 		}
 	}
 	t.done = was.Steps
+	return nil
+}
+
+// checkMoments holds an optimizer's state to the model: after a step it has both moments of every weight. With fewer the
+// training would go on, but not as it would have.
+func (t *trainer) checkMoments(state map[string]*tensor.Dense, steps int) error {
+	if steps == 0 {
+		return nil
+	}
+	for _, p := range t.m.params {
+		for _, key := range []string{"m." + p.Name, "v." + p.Name} {
+			d := state[key]
+			if d == nil {
+				return fmt.Errorf("got no tensor %q after %d steps", optimizerPrefix+key, steps)
+			}
+			if !d.Shape().Eq(p.Value.Shape()) || d.Dtype() != p.Value.Dtype() {
+				return fmt.Errorf("tensor %q: got %v %v, want %v %v", optimizerPrefix+key, d.Dtype(), d.Shape(), p.Value.Dtype(), p.Value.Shape())
+			}
+		}
+	}
 	return nil
 }
 

@@ -3,9 +3,12 @@ package stheno
 import (
 	"context"
 	"errors"
+	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -177,6 +180,50 @@ func TestResumeRefusesAnotherTraining(t *testing.T) {
 	_, err = Train(context.Background(), m, data, tc)
 	require.ErrorContains(t, err, "stheno: resuming from")
 	require.Equal(t, before, weightsOf(t, m))
+}
+
+// TestResumeRefusesAnIncompleteOptimizer: without all moments training would go on with other bits, and say nothing.
+func TestResumeRefusesAnIncompleteOptimizer(t *testing.T) {
+	cfg, tc := tinyTraining()
+	tc.Steps, tc.Checkpoint = 2, filepath.Join(t.TempDir(), "c.safetensors")
+	data := cycle(100)
+	m, err := NewModel(cfg, 1)
+	require.NoError(t, err)
+	_, err = Train(context.Background(), m, data, tc)
+	require.NoError(t, err)
+
+	var meta map[string]string
+	state := map[string]*tensor.Dense{}
+	require.NoError(t, withFile(tc.Checkpoint, func(r io.ReaderAt, size int64) error {
+		file, err := openTensors(r, size)
+		require.NoError(t, err)
+		meta = map[string]string{metaTraining: file.meta[metaTraining]}
+		for name := range file.tensors {
+			if key, ok := strings.CutPrefix(name, optimizerPrefix); ok {
+				state[key], err = file.read(name)
+				require.NoError(t, err)
+			}
+		}
+		return nil
+	}))
+	tc.Resume, tc.Steps = true, 4
+	resumed := func(state map[string]*tensor.Dense) error {
+		require.NoError(t, m.save(tc.Checkpoint, state, meta))
+		other, err := NewModel(cfg, 2)
+		require.NoError(t, err)
+		before := weightsOf(t, other)
+		_, err = Train(context.Background(), other, data, tc)
+		if err != nil {
+			require.Equal(t, before, weightsOf(t, other))
+		}
+		return err
+	}
+	require.ErrorContains(t, resumed(map[string]*tensor.Dense{"step": state["step"]}), "got no tensor \"optimizer.m.")
+	bent := maps.Clone(state)
+	bent["m.wte.weight"] = dense(make([]float32, 2), []int{2})
+	bent["v.wte.weight"] = dense(make([]float32, 2), []int{2})
+	require.ErrorContains(t, resumed(bent), "optimizer.m.wte.weight")
+	require.NoError(t, resumed(state))
 }
 
 // TestAccumulationIsABiggerBatch: the mean gradient of two runs makes the step of one run over both batches.
