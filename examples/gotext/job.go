@@ -43,6 +43,7 @@ func (j *job) run(ctx context.Context) error {
 	}
 	if j.opt.save != "" {
 		if err := j.model.Save(j.opt.save); err != nil {
+			_ = j.show(context.WithoutCancel(ctx)) // the model is lost, what it can do need not be; the first error counts
 			return err
 		}
 		fmt.Fprintf(j.out, "saved       %s\n", j.opt.save)

@@ -178,6 +178,19 @@ func TestInterruptSavesAndShows(t *testing.T) {
 	require.NoError(t, err)
 }
 
+func TestShowsAlthoughSavingFails(t *testing.T) {
+	threads := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(threads)
+	dir := filepath.Join(t.TempDir(), "gone")
+	require.NoError(t, os.Mkdir(dir, 0o777))
+	var stdout bytes.Buffer
+	stderr := &cancelOn{word: "step ", cancel: func() { os.RemoveAll(dir) }}
+	code := run(t.Context(), with("-data", writeText(t), "-steps", "2", "-save", filepath.Join(dir, "w"), "-out", ""), &stdout, stderr)
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stderr.buf.String(), "gotext: stheno: saving ")
+	require.Contains(t, stdout.String(), "\nfunc ")
+}
+
 func TestInterruptDuringComparisonShowsWhatThereIs(t *testing.T) {
 	threads := runtime.GOMAXPROCS(0)
 	defer runtime.GOMAXPROCS(threads)
