@@ -52,8 +52,20 @@ func (c instance) check(t *testing.T) {
 		}
 		ref := c.results(p, g, want)[what].want
 		floor := 0x1p-24 * (1 + largest(ref)) * max(8, 2*largest(want.lse), math.Sqrt(float64(c.d)))
-		optest.Within(t, c.name+" float32 "+what, got, plain[what], ref, k, floor)
+		if largest(ref) == 0 || c.luck > 0 { // a search finds the rows that see one key among others
+			floor = max(floor, c.cancelled())
+		}
+		optest.Within(t, c.name+" float32 "+what, got, plain[what], ref, k*(1+c.luck), floor*(1+c.luck))
 	}
+}
+
+// cancelled is what may be left of a gradient of scores that is 0 because no row sees two keys: dP − delta is then the
+// difference of two equal sums of dv products. Naive takes both from the same sum; tiles take delta from dOut∘out, in another
+// order. Partial sums of i products of N(0, 1) grow like √i and round by u·√i, together dv·u/√2 for each of the two, and the
+// rows of a key add up like a random walk.
+func (c instance) cancelled() float64 {
+	rows := float64(c.seqQ * c.heads / c.kvHeads)
+	return 0x1p-24 * float64(c.dv) * math.Sqrt(2*rows) * max(1, c.sigma*c.sigma)
 }
 
 // checkDirect holds the forward pass without a backward one, which takes another way for few rows, to the reference.

@@ -10,6 +10,7 @@ import (
 
 // instance is one attention problem for tests, in float64; narrow makes the same in float32.
 type instance struct {
+	luck                                      float64 // widens float32 bars, 1+luck times, where a search picks the unluckiest of many roundings
 	name                                      string
 	batch, seqQ, seqKV, heads, kvHeads, d, dv int
 	cfg                                       Config // without nodes
