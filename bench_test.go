@@ -21,7 +21,7 @@ type benchModel struct {
 
 // benchModels are the model that examples/gotext trains by default, and GPT-2's shape with random weights.
 var benchModels = []benchModel{
-	{"gotext", Llama(256, 4, 256, 8, 4, 512), 4, 256, 256},
+	{"gotext", Llama(256, 4, 128, 4, 2, 128), 4, 128, 128},
 	{"gpt2-124m", GPT2Small(), 1, 512, 512},
 }
 

@@ -31,7 +31,7 @@ if (( $# )); then
   print=1
   bench "$@"
 else
-  bench '^(BenchmarkForward|BenchmarkBackward)$' ./ops/flashattn
+  bench '^(BenchmarkForward|BenchmarkBackward|BenchmarkNodes|BenchmarkLong)$' ./ops/flashattn
   bench '^BenchmarkLinear$' ./ops
   bench '^(BenchmarkTrainStep|BenchmarkPrefill|BenchmarkGenerate)$' .
 fi

@@ -108,7 +108,7 @@ check_fuzz() {
   local file name
   while IFS=: read -r file name; do
     echo "$name in $(dirname "$file")"
-    go test -run '^$' -fuzz "^$name\$" -fuzztime "${STHENO_CHECK_FUZZ:-8s}" "$(dirname "$file")" || return 1
+    go test -run '^$' -fuzz "^$name\$" -fuzztime "${STHENO_CHECK_FUZZ:-8s}" -fuzzminimizetime 10x "$(dirname "$file")" || return 1
   done < <(grep -rHoE '^func Fuzz[A-Za-z0-9_]*' --include='*_test.go' . | sed 's/func //' | sort)
 }
 
@@ -132,13 +132,14 @@ check_avx512() {
   (( code == 0 )) || { tail -n 60 "$work/avx512"; return 1; }
 }
 
-# The example from end to end, at a size that takes seconds.
+# The examples from end to end, at sizes that take seconds.
 check_example() {
   local sizes=(-layers 1 -dim 32 -heads 2 -seq 64 -batch 2 -tokens 16 -steps 20)
   go run ./examples/gotext "${sizes[@]}" -save "$work/w.safetensors" -out "$work/pictures" &&
     go run ./examples/gotext -load "$work/w.safetensors" -seq 64 -tokens 16 -compare=false -out '' &&
     go run ./examples/gotext "${sizes[@]}" -arch gpt2 -data docs -compare=false -out '' &&
-    [[ -s $work/pictures/loss.png && -s $work/pictures/comparison.png ]]
+    [[ -s $work/pictures/loss.png && -s $work/pictures/comparison.png ]] &&
+    go run ./examples/grounding -steps 20 -scenes 8 -out "$work/grounding"
 }
 
 case ${1:-} in

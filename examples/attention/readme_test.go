@@ -46,7 +46,7 @@ func TestREADMELinesAreThisProgram(t *testing.T) {
 // TestREADMEListsEveryNode holds the table of nodes to what the packages export.
 func TestREADMEListsEveryNode(t *testing.T) {
 	text := readme(t)
-	for _, dir := range []string{"ops", "ops/flashattn", "ops/kvcompress"} {
+	for _, dir := range []string{"ops", "ops/flashattn", "ops/kvcompress", "ops/quantize", "ops/grounding"} {
 		names := nodeFunctions(t, filepath.Join("../..", dir))
 		require.NotEmpty(t, names, dir)
 		for _, name := range names {
