@@ -246,23 +246,10 @@ func ExampleLinear() {
 	// [1.000 2.000 0.000]
 }
 
-var linearPeaks = map[int]float64{}
-
-// linearThreads sets the thread count for one benchmark and returns the peak for it, measured once per process.
-func linearThreads(b *testing.B, threads int) float64 {
+func linearThreads(b *testing.B, threads int) {
 	old, err := parallel.SetThreads(threads)
 	require.NoError(b, err)
 	b.Cleanup(func() { _, _ = parallel.SetThreads(old) })
-	if linearPeaks[threads] == 0 {
-		linearPeaks[threads] = kernel.MeasurePeak(threads)
-	}
-	return linearPeaks[threads]
-}
-
-func reportFLOPs(b *testing.B, flops, peak float64) {
-	rate := flops * float64(b.N) / b.Elapsed().Seconds() / 1e9
-	b.ReportMetric(rate, "GFLOP/s")
-	b.ReportMetric(100*rate/peak, "%peak")
 }
 
 // linearValues are x, w and b, the weights in as many copies as come from memory and not from a cache.
@@ -290,7 +277,7 @@ func BenchmarkLinear(b *testing.B) {
 		for _, threads := range []int{1, 2} {
 			m, k, n := s[0], s[1], s[2]
 			b.Run(fmt.Sprintf("m=%d/k=%d/n=%d/threads=%d", m, k, n, threads), func(b *testing.B) {
-				peak := linearThreads(b, threads)
+				linearThreads(b, threads)
 				copies := 1
 				if m == 1 {
 					copies = 256 << 20 / (4 * k * n)
@@ -298,15 +285,14 @@ func BenchmarkLinear(b *testing.B) {
 				_, y := linearNode(b, m, k, n, ops.LinearConfig{})
 				x, bias, ws := linearValues(m, k, n, copies)
 				i := 0
-				for b.Loop() {
+				each := optest.FLOPs(2*float64(m)*float64(k)*float64(n), threads).Run(b, func() {
 					if _, err := y.Op().Do(x, ws[i%len(ws)], bias); err != nil {
 						b.Fatal(err)
 					}
 					i++
-				}
-				reportFLOPs(b, 2*float64(m)*float64(k)*float64(n), peak)
+				})
 				if m == 1 {
-					b.ReportMetric(4*float64(k)*float64(n)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
+					b.ReportMetric(4*float64(k)*float64(n)/each, "GB/s")
 				}
 			})
 		}
@@ -319,19 +305,18 @@ func BenchmarkLinearActivation(b *testing.B) {
 	for a := ops.ActNone; a <= ops.ActSiLU; a++ {
 		for _, noGrad := range []bool{false, true} {
 			b.Run(fmt.Sprintf("act=%v/nograd=%v", a, noGrad), func(b *testing.B) {
-				peak := linearThreads(b, parallel.Threads())
+				linearThreads(b, parallel.Threads())
 				_, y := linearNode(b, m, k, n, ops.LinearConfig{Activation: a, NoGrad: noGrad})
 				x, bias, ws := linearValues(m, k, n, 1)
 				in := []G.Value{x, ws[0], bias}
 				if y.Op().Arity() == 4 {
 					in = append(in, tensor.New(tensor.WithShape(m, n), tensor.Of(tensor.Float32)))
 				}
-				for b.Loop() {
+				optest.FLOPs(2*float64(m)*float64(k)*float64(n), parallel.Threads()).Run(b, func() {
 					if _, err := y.Op().Do(in...); err != nil {
 						b.Fatal(err)
 					}
-				}
-				reportFLOPs(b, 2*float64(m)*float64(k)*float64(n), peak)
+				})
 			})
 		}
 	}
@@ -343,7 +328,7 @@ func BenchmarkLinearBackward(b *testing.B) {
 	for _, a := range []ops.Activation{ops.ActNone, ops.ActReLU, ops.ActGELU, ops.ActGELUTanh} {
 		for _, threads := range []int{1, 2} {
 			b.Run(fmt.Sprintf("m=%d/k=%d/n=%d/act=%v/threads=%d", m, k, n, a, threads), func(b *testing.B) {
-				peak := linearThreads(b, threads)
+				linearThreads(b, threads)
 				g, y := linearNode(b, m, k, n, ops.LinearConfig{Activation: a})
 				var inputs G.Nodes
 				for it := g.From(y.ID()); it.Next(); {
@@ -361,12 +346,11 @@ func BenchmarkLinearBackward(b *testing.B) {
 					in = append(in, dense(m, n))
 				}
 				in = append(in, dense(m, n), dense(m, n), dense(k, n), dense(n))
-				for b.Loop() {
+				optest.FLOPs(4*float64(m)*float64(k)*float64(n), threads).Run(b, func() {
 					if _, err := grads[0].Op().Do(in...); err != nil {
 						b.Fatal(err)
 					}
-				}
-				reportFLOPs(b, 4*float64(m)*float64(k)*float64(n), peak)
+				})
 			})
 		}
 	}

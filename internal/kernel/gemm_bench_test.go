@@ -2,45 +2,23 @@ package kernel
 
 import (
 	"fmt"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"stheno/internal/parallel"
+	"stheno/internal/throughput"
 )
 
-// peaks are measured once for each number of threads and instruction set.
-var peaks struct {
-	sync.Mutex
-	gflops map[string]float64
-}
-
-func peak(threads int) float64 {
-	peaks.Lock()
-	defer peaks.Unlock()
-	if peaks.gflops == nil {
-		peaks.gflops = map[string]float64{}
-	}
-	key := fmt.Sprint(Active(), threads)
-	if peaks.gflops[key] == 0 {
-		peaks.gflops[key] = MeasurePeak(threads)
-	}
-	return peaks.gflops[key]
-}
-
-// reportRate reports the useful operations of one iteration as GFLOP/s and as a share of the peak.
-func reportRate(b *testing.B, flops float64, threads int) {
-	rate := flops * float64(b.N) / b.Elapsed().Seconds() / 1e9
-	b.ReportMetric(rate, "GFLOP/s")
-	b.ReportMetric(100*rate/peak(threads), "%peak")
+// flops is work of so many operations, compared with multiply-adds that stay in registers.
+func flops(ops float64, threads int) throughput.Work {
+	return throughput.Work{Ops: ops, Ceiling: func() float64 { return SamplePeak(threads, throughput.CeilingTime) }}
 }
 
 func benchThreads(b *testing.B, threads int) {
 	old, err := parallel.SetThreads(threads)
 	require.NoError(b, err)
 	b.Cleanup(func() { _, _ = parallel.SetThreads(old) })
-	peak(threads)
 }
 
 // filled returns memory that has been written: what was not is one page of zeros in many places, and times as such.
@@ -67,10 +45,7 @@ func BenchmarkGemm(b *testing.B) {
 						B = RowMajor(B.Data, n, k).T()
 					}
 					C := RowMajor(filled(m*n), m, n)
-					for b.Loop() {
-						Gemm(C, A, B, false, Epilogue[float32]{})
-					}
-					reportRate(b, 2*float64(m)*float64(k)*float64(n), threads)
+					flops(2*float64(m)*float64(k)*float64(n), threads).Run(b, func() { Gemm(C, A, B, false, Epilogue[float32]{}) })
 				})
 			}
 		}
@@ -114,11 +89,7 @@ func BenchmarkTile(b *testing.B) {
 		b.Run(fmt.Sprintf("m=%d/k=%d/n=%d", s[0], s[1], s[2]), func(b *testing.B) {
 			m, k, n := s[0], s[1], s[2]
 			A, B, C := filled(m*k), filled(k*n), filled(m*n)
-			peak(1)
-			for b.Loop() {
-				Tile(m, n, k, A, k, 1, B, n, C, n, TileSet, nil)
-			}
-			reportRate(b, 2*float64(m)*float64(k)*float64(n), 1)
+			flops(2*float64(m)*float64(k)*float64(n), 1).Run(b, func() { Tile(m, n, k, A, k, 1, B, n, C, n, TileSet, nil) })
 		})
 	}
 }

@@ -7,29 +7,38 @@ import (
 
 // MeasurePeak returns the GFLOP/s that the active instruction set reaches in float32 with the given number of threads
 // (at least 1) in a loop of independent multiply-adds between registers, a multiply-add counted as two operations. It
-// takes about 0.1 s and returns the best of several rounds: the ceiling that benchmarks are compared with.
+// takes about 0.1 s and returns the best of several rounds.
+//
+// The clock of a processor depends on what it has just done, by a tenth and more: a benchmark is compared with
+// SamplePeak, taken in turn with it.
 func MeasurePeak(threads int) float64 {
-	threads = max(1, threads)
 	best := 0.0
 	for range 10 {
-		flops := make([]float64, threads)
-		var all sync.WaitGroup
-		start := time.Now()
-		for t := range threads {
-			all.Go(func() {
-				for until := start.Add(10 * time.Millisecond); time.Now().Before(until); {
-					flops[t] += peakRound()
-				}
-			})
-		}
-		all.Wait()
-		sum := 0.0
-		for _, f := range flops {
-			sum += f
-		}
-		best = max(best, sum/time.Since(start).Seconds()/1e9)
+		best = max(best, SamplePeak(threads, 10*time.Millisecond))
 	}
 	return best
+}
+
+// SamplePeak is the rate of MeasurePeak over one stretch of time.
+func SamplePeak(threads int, d time.Duration) float64 {
+	flops := make([]float64, max(1, threads))
+	var all sync.WaitGroup
+	start := time.Now()
+	run := func(t int) {
+		for until := start.Add(d); time.Now().Before(until); {
+			flops[t] += peakRound()
+		}
+	}
+	for t := 1; t < len(flops); t++ {
+		all.Go(func() { run(t) })
+	}
+	run(0)
+	all.Wait()
+	sum := 0.0
+	for _, f := range flops {
+		sum += f
+	}
+	return sum / time.Since(start).Seconds() / 1e9
 }
 
 // peakRound runs for some microseconds and returns the number of operations.

@@ -67,10 +67,9 @@ func attendBy(b *testing.B, nodes string, in G.Nodes) *G.Node {
 func BenchmarkLong(b *testing.B) {
 	c := instance{batch: 1, seqQ: 65536, seqKV: 65536, heads: 1, kvHeads: 1, d: 64, dv: 64, cfg: Config{Causal: true}}
 	p, g := build(c, generate(c).narrow())
-	for b.Loop() {
+	optest.FLOPs(3.5*c.useful(), parallel.Threads()).Run(b, func() {
 		p.forward()
 		p.backward(g)
-	}
-	report(b, 3.5*c.useful(), parallel.Threads())
+	})
 	b.ReportMetric(float64(parallel.ScratchBytes())/(1<<20), "scratch-MiB")
 }

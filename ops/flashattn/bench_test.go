@@ -2,28 +2,13 @@ package flashattn
 
 import (
 	"fmt"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
-	"stheno/internal/kernel"
+	"stheno/internal/optest"
 	"stheno/internal/parallel"
 )
-
-// peak is the ceiling for a number of threads, measured once in this process.
-var peak = func() func(threads int) float64 {
-	var mu sync.Mutex
-	known := map[int]float64{}
-	return func(threads int) float64 {
-		mu.Lock()
-		defer mu.Unlock()
-		if known[threads] == 0 {
-			known[threads] = kernel.MeasurePeak(threads)
-		}
-		return known[threads]
-	}
-}()
 
 // grid runs f over the axes of a benchmark with 12 heads and a batch of 1.
 func grid(b *testing.B, f func(b *testing.B, c instance, threads int)) {
@@ -53,20 +38,11 @@ func (c instance) useful() float64 {
 	return ops
 }
 
-func report(b *testing.B, ops float64, threads int) {
-	gflops := ops * float64(b.N) / b.Elapsed().Seconds() / 1e9
-	b.ReportMetric(gflops, "GFLOP/s")
-	b.ReportMetric(100*gflops/peak(threads), "%peak")
-}
-
 func BenchmarkForward(b *testing.B) {
 	grid(b, func(b *testing.B, c instance, threads int) {
 		p, _ := build(c, generate(c).narrow())
 		p.rowMax, p.rowSum = nil, nil
-		for b.Loop() {
-			p.forward()
-		}
-		report(b, c.useful(), threads)
+		optest.FLOPs(c.useful(), threads).Run(b, p.forward)
 	})
 }
 
@@ -75,12 +51,11 @@ func BenchmarkBackward(b *testing.B) {
 	grid(b, func(b *testing.B, c instance, threads int) {
 		p, g := build(c, generate(c).narrow())
 		p.forward()
-		for b.Loop() {
+		optest.FLOPs(2.5*c.useful(), threads).Run(b, func() {
 			clear(g.dQ.Data)
 			clear(g.dK.Data)
 			clear(g.dV.Data)
 			p.backward(g)
-		}
-		report(b, 2.5*c.useful(), threads)
+		})
 	})
 }
