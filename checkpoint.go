@@ -17,11 +17,13 @@ const (
 	metaFormat      = "format"
 	metaConfig      = "stheno.config"
 	metaTraining    = "stheno.training"
+	metaQuantized   = "stheno.quantized"
 	optimizerPrefix = "optimizer."
 )
 
-// Save writes the weights to a safetensors file, one tensor a parameter, with the Config as JSON in the metadata. The file
-// appears whole or not at all: it is written beside path, synced and renamed. Save does not run while a graph trains.
+// Save writes the weights to a safetensors file, one tensor a parameter, with the Config as JSON in the metadata. Of quantized
+// layers it writes codes, scales and zero points as they are. The file appears whole or not at all: it is written beside path,
+// synced and renamed. Save does not run while a graph trains.
 func (m *Model) Save(path string) error { return m.save(path, nil, nil) }
 
 // save also writes tensors and metadata of a training run.
@@ -38,6 +40,11 @@ func (m *Model) save(path string, extra map[string]*tensor.Dense, meta map[strin
 		tensors[p.Name] = p.Value
 	}
 	all := map[string]string{metaFormat: "pt", metaConfig: string(cfg)}
+	if m.Quantized() {
+		if all[metaQuantized], err = m.savePacked(tensors); err != nil {
+			return fmt.Errorf("stheno: Save: %w", err)
+		}
+	}
 	for k, v := range meta {
 		all[k] = v
 	}
@@ -86,7 +93,11 @@ func readModel(r io.ReaderAt, size int64) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	return file.model(cfg, safetensors.F32)
+	packed, err := file.packed(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return file.model(cfg, safetensors.F32, packed)
 }
 
 // config reads the Config of a checkpoint.
@@ -107,19 +118,30 @@ func (t *tensorReader) config() (Config, error) {
 	return cfg.WithDefaults(), nil
 }
 
-// model reads the weights, checked against cfg by name, shape and dtype before any is read.
-func (t *tensorReader) model(cfg Config, dtype safetensors.DType) (*Model, error) {
+// model reads the weights, checked against cfg by name, shape and dtype before any is read. Those of packed, the quantized
+// layers by their parameter, are taken from there.
+func (t *tensorReader) model(cfg Config, dtype safetensors.DType, packed map[string]*packedLayer) (*Model, error) {
+	known := map[string]bool{}
+	want := cfg.params()
+	for name, p := range packed {
+		want -= float64(p.In) * float64(p.Out)
+		for _, part := range packedParts(p.Packed) {
+			known[name+part.suffix] = true
+		}
+	}
 	var have float64
 	for name, info := range t.tensors {
-		if !strings.HasPrefix(name, optimizerPrefix) {
+		if !known[name] && !strings.HasPrefix(name, optimizerPrefix) {
 			have += float64(info.DataOffsets[1]-info.DataOffsets[0]) / float64(dtype.Size())
 		}
 	}
-	if want := cfg.params(); have != want {
+	if have != want {
 		return nil, fmt.Errorf("got %.0f weights of %v, want %.0f for the model of its metadata", have, dtype, want)
 	}
-	known := map[string]bool{}
 	for _, s := range cfg.specs() {
+		if packed[s.name] != nil {
+			continue
+		}
 		known[s.name] = true
 		info, ok := t.tensors[s.name]
 		switch {
@@ -140,5 +162,15 @@ func (t *tensorReader) model(cfg Config, dtype safetensors.DType) (*Model, error
 	if dtype == safetensors.F64 {
 		dt = tensor.Float64
 	}
-	return buildModel(cfg, dt, func(s spec) (*tensor.Dense, error) { return t.read(s.name) })
+	m, err := buildModel(cfg, dt, func(s spec) (*tensor.Dense, error) {
+		if packed[s.name] != nil {
+			return nil, nil
+		}
+		return t.read(s.name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.packed = packed
+	return m, nil
 }

@@ -129,6 +129,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add(good[:len(good)/2])
 	f.Add(withHeader(text, data[:40]))
 	f.Add(withHeader("null", nil))
+	f.Add(savedQuantized(f))
 	f.Add(withHeader(`{"__metadata__":{"stheno.config":"{}"}}`, nil))
 	cfg, err := json.Marshal(`{"vocab":9,"layers":99999999,"dim":1,"heads":1,"max_seq":1}`)
 	require.NoError(f, err)

@@ -22,17 +22,17 @@ func (p plan) rows() int { return p.batch * p.seq }
 // toolkit makes the nodes of one graph out of one set of nodes. Activations are whatever shape suits the set; the
 // decoder only passes them on. The first failure sticks: later calls do nothing and err reports it.
 type toolkit interface {
-	embedTokens(table *G.Node) *G.Node
+	embedTokens(table matrix) *G.Node
 	embedPositions(table *G.Node) *G.Node
 	add(x, y *G.Node) *G.Node
 	dropout(x *G.Node, site int) *G.Node
 	norm(x, gamma, beta *G.Node) *G.Node
-	linear(x, w, b *G.Node) *G.Node
-	activated(x, w, b *G.Node) *G.Node                   // the activation of a linear layer
+	linear(x *G.Node, w matrix, b *G.Node) *G.Node
+	activated(x *G.Node, w matrix, b *G.Node) *G.Node    // the activation of a linear layer
 	swiglu(gate, up *G.Node) *G.Node                     // silu(gate)⊙up
 	attention(layer int, q, k, v, sinks *G.Node) *G.Node // heads split, rotated, attended and joined again
 	last(x *G.Node) *G.Node                              // the last position of each sequence
-	head(x, table *G.Node) *G.Node                       // x·tableᵀ
+	head(x *G.Node, table matrix) *G.Node                // x·tableᵀ
 	loss(logits *G.Node) *G.Node
 
 	let(in feed) error // binds the values of one run
@@ -63,8 +63,11 @@ func (m *Model) graph(p plan, nodes Nodes) (*graph, error) {
 		return nil, err
 	}
 	g := G.NewGraph()
-	byName, params := m.bind(g)
-	out := &graph{g: g, params: params, plan: p, cfg: m.cfg}
+	w, err := m.bind(g)
+	if err != nil {
+		return nil, err
+	}
+	out := &graph{g: g, params: w.params, plan: p, cfg: m.cfg}
 	switch nodes {
 	case Fused:
 		f := newFused(g, m, p)
@@ -76,7 +79,7 @@ func (m *Model) graph(p plan, nodes Nodes) (*graph, error) {
 		}
 		out.t, out.tokenIn = f, f.tokens
 	}
-	out.logits = decode(out.t, m.cfg, p, func(name string) *G.Node { return byName[name] })
+	out.logits = decode(out.t, m.cfg, p, w)
 	if p.train {
 		out.loss = out.t.loss(out.logits)
 	}
@@ -90,6 +93,10 @@ func (m *Model) checkPlan(p plan, nodes Nodes) error {
 	switch {
 	case !knownKind(nodesNames, int(nodes)):
 		return fmt.Errorf("stheno: got nodes %d, want Fused or Plain", nodes)
+	case m.Quantized() && nodes == Plain:
+		return fmt.Errorf("stheno: got Plain nodes for a quantized model, want Fused: Gorgonia has no nodes for packed weights")
+	case m.Quantized() && p.train:
+		return fmt.Errorf("stheno: got a quantized model to train, want one in full precision")
 	case p.batch < 1:
 		return fmt.Errorf("stheno: got a batch of %d, want at least 1", p.batch)
 	case p.seq < 1 || p.seq > m.cfg.MaxSeq:
@@ -101,13 +108,17 @@ func (m *Model) checkPlan(p plan, nodes Nodes) error {
 }
 
 // decode builds the decoder of the package comment and returns its logits.
-func decode(t toolkit, cfg Config, p plan, w func(name string) *G.Node) *G.Node {
-	linear := func(x *G.Node, name string) *G.Node { return t.linear(x, w(name+".weight"), w(name+".bias")) }
-	norm := func(x *G.Node, name string) *G.Node { return t.norm(x, w(name+".weight"), w(name+".bias")) }
+func decode(t toolkit, cfg Config, p plan, w *weights) *G.Node {
+	linear := func(x *G.Node, name string) *G.Node {
+		return t.linear(x, w.matrix(name+".weight"), w.vector(name+".bias"))
+	}
+	norm := func(x *G.Node, name string) *G.Node {
+		return t.norm(x, w.vector(name+".weight"), w.vector(name+".bias"))
+	}
 
-	h := t.embedTokens(w("wte.weight"))
+	h := t.embedTokens(w.matrix("wte.weight"))
 	if cfg.Positions == Learned {
-		h = t.add(h, t.embedPositions(w("wpe.weight")))
+		h = t.add(h, t.embedPositions(w.vector("wpe.weight")))
 	}
 	h = t.dropout(h, 0)
 	for l := range cfg.Layers {
@@ -116,7 +127,7 @@ func decode(t toolkit, cfg Config, p plan, w func(name string) *G.Node) *G.Node 
 		q := linear(a, block+"attn.q_proj")
 		k := linear(a, block+"attn.k_proj")
 		v := linear(a, block+"attn.v_proj")
-		o := linear(t.attention(l, q, k, v, w(block+"attn.sinks")), block+"attn.c_proj")
+		o := linear(t.attention(l, q, k, v, w.vector(block+"attn.sinks")), block+"attn.c_proj")
 		h = t.add(h, t.dropout(o, 1+2*l))
 
 		a = norm(h, block+"ln_2")
@@ -124,7 +135,7 @@ func decode(t toolkit, cfg Config, p plan, w func(name string) *G.Node) *G.Node 
 		if cfg.Activation == SwiGLU {
 			f = t.swiglu(linear(a, block+"mlp.c_gate"), linear(a, block+"mlp.c_fc"))
 		} else {
-			f = t.activated(a, w(block+"mlp.c_fc.weight"), w(block+"mlp.c_fc.bias"))
+			f = t.activated(a, w.matrix(block+"mlp.c_fc.weight"), w.vector(block+"mlp.c_fc.bias"))
 		}
 		h = t.add(h, t.dropout(linear(f, block+"mlp.c_proj"), 2+2*l))
 	}
@@ -133,7 +144,7 @@ func decode(t toolkit, cfg Config, p plan, w func(name string) *G.Node) *G.Node 
 	}
 	h = norm(h, "ln_f")
 	if cfg.TiedEmbeddings {
-		return t.head(h, w("wte.weight"))
+		return t.head(h, w.matrix("wte.weight"))
 	}
-	return t.head(h, w("lm_head.weight"))
+	return t.head(h, w.matrix("lm_head.weight"))
 }

@@ -8,6 +8,8 @@
 // A graph is made of this module's nodes ([Fused]: packages ops, ops/flashattn and ops/kvcompress) or, to compare, of
 // nothing but Gorgonia's own ([Plain]). Both read the same weights and agree within rounding.
 //
+// [Model.Quantize] returns a model with its linear layers stored as FP16, BF16, INT8 or INT4, for everything but training.
+//
 // # The decoder
 //
 // With tokens t of shape (batch, seq), norm N, projections written (in, out):

@@ -9,6 +9,7 @@ import (
 	"stheno/ops"
 	"stheno/ops/flashattn"
 	"stheno/ops/kvcompress"
+	"stheno/ops/quantize"
 )
 
 // fused composes the decoder of this module's nodes. Activations are (batch, seq, dim).
@@ -58,8 +59,13 @@ func (t *fused) do(f func() (*G.Node, error)) *G.Node {
 	return n
 }
 
-func (t *fused) embedTokens(table *G.Node) *G.Node {
-	return t.do(func() (*G.Node, error) { return ops.Embedding(table, t.tokens, ops.EmbeddingConfig{}) })
+func (t *fused) embedTokens(table matrix) *G.Node {
+	return t.do(func() (*G.Node, error) {
+		if table.packed != nil {
+			return quantize.Embedding(table.packed, t.tokens)
+		}
+		return ops.Embedding(table.full, t.tokens, ops.EmbeddingConfig{})
+	})
 }
 
 func (t *fused) embedPositions(table *G.Node) *G.Node {
@@ -88,11 +94,16 @@ func (t *fused) norm(x, gamma, beta *G.Node) *G.Node {
 	})
 }
 
-func (t *fused) linear(x, w, b *G.Node) *G.Node { return t.project(x, w, b, ops.ActNone, false) }
+func (t *fused) linear(x *G.Node, w matrix, b *G.Node) *G.Node {
+	return t.project(x, w, b, ops.ActNone, false)
+}
 
-func (t *fused) project(x, w, b *G.Node, act ops.Activation, transposed bool) *G.Node {
+func (t *fused) project(x *G.Node, w matrix, b *G.Node, act ops.Activation, transposed bool) *G.Node {
 	return t.do(func() (*G.Node, error) {
-		return ops.Linear(x, w, b, ops.LinearConfig{Activation: act, TransposeWeight: transposed, NoGrad: !t.p.train})
+		if w.packed != nil {
+			return quantize.MatMul(x, w.packed, quantize.MatMulConfig{Input: w.input, Bias: b, Activation: act, NoGrad: true})
+		}
+		return ops.Linear(x, w.full, b, ops.LinearConfig{Activation: act, TransposeWeight: transposed, NoGrad: !t.p.train})
 	})
 }
 
@@ -100,7 +111,7 @@ var activations = map[ActivationKind]ops.Activation{
 	GELUTanh: ops.ActGELUTanh, GELU: ops.ActGELU, SiLU: ops.ActSiLU, ReLU: ops.ActReLU,
 }
 
-func (t *fused) activated(x, w, b *G.Node) *G.Node {
+func (t *fused) activated(x *G.Node, w matrix, b *G.Node) *G.Node {
 	return t.project(x, w, b, activations[t.m.cfg.Activation], false)
 }
 
@@ -145,7 +156,9 @@ func (t *fused) last(x *G.Node) *G.Node {
 	return t.do(func() (*G.Node, error) { return ops.Reshape(x, t.p.batch, 1, t.m.cfg.Dim) })
 }
 
-func (t *fused) head(x, table *G.Node) *G.Node { return t.project(x, table, nil, ops.ActNone, true) }
+func (t *fused) head(x *G.Node, table matrix) *G.Node {
+	return t.project(x, table, nil, ops.ActNone, true)
+}
 
 func (t *fused) loss(logits *G.Node) *G.Node {
 	return t.do(func() (*G.Node, error) {

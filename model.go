@@ -14,8 +14,9 @@ import (
 type Model struct {
 	cfg    Config
 	dtype  tensor.Dtype
-	params []Parameter
-	index  map[string]int
+	params []Parameter             // those in full precision
+	index  map[string]int          // places in params
+	packed map[string]*packedLayer // quantized weights by the parameter's name; empty unless Quantize made the model
 }
 
 // NewModel returns a model with GPT-2's initial weights: N(0, 0.02²), projections into the residual stream divided by
@@ -43,6 +44,7 @@ func newModel(cfg Config, seed uint64, dtype tensor.Dtype) (*Model, error) {
 	return buildModel(cfg, dtype, func(s spec) (*tensor.Dense, error) { return values[s.name], nil })
 }
 
+// buildModel makes a model of the values; a parameter without one is left out.
 func buildModel(cfg Config, dtype tensor.Dtype, value func(spec) (*tensor.Dense, error)) (*Model, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -53,10 +55,16 @@ func buildModel(cfg Config, dtype tensor.Dtype, value func(spec) (*tensor.Dense,
 		if err != nil {
 			return nil, err
 		}
-		m.index[s.name] = len(m.params)
-		m.params = append(m.params, Parameter{Name: s.name, Value: v})
+		if v != nil {
+			m.add(Parameter{Name: s.name, Value: v})
+		}
 	}
 	return m, nil
+}
+
+func (m *Model) add(p Parameter) {
+	m.index[p.Name] = len(m.params)
+	m.params = append(m.params, p)
 }
 
 func dense(backing any, shape []int) *tensor.Dense {
@@ -66,12 +74,16 @@ func dense(backing any, shape []int) *tensor.Dense {
 // Config returns the model's shape, defaults filled in.
 func (m *Model) Config() Config { return m.cfg }
 
-// Parameters returns the weights in the order of the computation. The values are the model's own memory.
+// Parameters returns the weights in full precision in the order of the computation; Packed returns the others. The values are
+// the model's own memory.
 func (m *Model) Parameters() []Parameter { return append([]Parameter(nil), m.params...) }
 
 // Parameter returns the weight called name.
 func (m *Model) Parameter(name string) (*tensor.Dense, error) {
 	i, ok := m.index[name]
+	if !ok && m.packed[name] != nil {
+		return nil, fmt.Errorf("stheno: Model.Parameter: got name %q, which is stored as %v: Packed returns it", name, m.packed[name].precision)
+	}
 	if !ok {
 		return nil, fmt.Errorf("stheno: Model.Parameter: got name %q, want one of Parameters", name)
 	}
@@ -84,18 +96,22 @@ func (m *Model) Bytes() int64 {
 	for _, p := range m.params {
 		n += int64(p.Value.MemSize())
 	}
+	for _, p := range m.packed {
+		n += int64(p.Bytes())
+	}
 	return n
 }
 
 // bind adds the weights to g as input nodes. Each graph has its own tensor header over the shared memory, because
 // Gorgonia's machines write to the headers of the values they are given.
-func (m *Model) bind(g *G.ExprGraph) (map[string]*G.Node, G.Nodes) {
-	byName := make(map[string]*G.Node, len(m.params))
-	all := make(G.Nodes, len(m.params))
+func (m *Model) bind(g *G.ExprGraph) (*weights, error) {
+	w := &weights{full: make(map[string]*G.Node, len(m.params)), params: make(G.Nodes, len(m.params))}
 	for i, p := range m.params {
 		view := dense(p.Value.Data(), p.Value.Shape())
-		all[i] = G.NewTensor(g, m.dtype, view.Dims(), G.WithName(p.Name), G.WithShape(view.Shape()...), G.WithValue(view))
-		byName[p.Name] = all[i]
+		n := G.NewTensor(g, m.dtype, view.Dims(), G.WithName(p.Name), G.WithShape(view.Shape()...), G.WithValue(view))
+		w.params[i], w.full[p.Name] = n, n
 	}
-	return byName, all
+	var err error
+	w.packed, err = m.bindPacked(g)
+	return w, err
 }

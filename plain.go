@@ -157,8 +157,8 @@ func (t *plain) add(x, y *G.Node) *G.Node {
 
 func (t *plain) dropout(x *G.Node, _ int) *G.Node { return x }
 
-func (t *plain) embedTokens(table *G.Node) *G.Node {
-	return t.do(func() (*G.Node, error) { return G.ByIndices(table, t.tokens, 0) })
+func (t *plain) embedTokens(table matrix) *G.Node {
+	return t.do(func() (*G.Node, error) { return G.ByIndices(table.full, t.tokens, 0) })
 }
 
 func (t *plain) embedPositions(table *G.Node) *G.Node {
@@ -188,9 +188,9 @@ func (t *plain) shift(x, b *G.Node) *G.Node {
 	return t.do(func() (*G.Node, error) { return G.BroadcastAdd(x, b, nil, []byte{0}) })
 }
 
-func (t *plain) linear(x, w, b *G.Node) *G.Node { return t.shift(t.mul(x, w), b) }
+func (t *plain) linear(x *G.Node, w matrix, b *G.Node) *G.Node { return t.shift(t.mul(x, w.full), b) }
 
-func (t *plain) activated(x, w, b *G.Node) *G.Node {
+func (t *plain) activated(x *G.Node, w matrix, b *G.Node) *G.Node {
 	z := t.linear(x, w, b)
 	switch t.m.cfg.Activation {
 	case ReLU:
@@ -266,13 +266,13 @@ func (t *plain) last(x *G.Node) *G.Node {
 }
 
 // head is x·tableᵀ; the batched product takes the transposition as a flag and copies nothing.
-func (t *plain) head(x, table *G.Node) *G.Node {
+func (t *plain) head(x *G.Node, table matrix) *G.Node {
 	rows := t.p.rows()
 	if t.p.last {
 		rows = t.p.batch
 	}
 	x = t.reshape(x, 1, rows, t.m.cfg.Dim)
-	w := t.reshape(table, 1, t.m.cfg.Vocab, t.m.cfg.Dim)
+	w := t.reshape(table.full, 1, t.m.cfg.Vocab, t.m.cfg.Dim)
 	return t.reshape(t.batched(x, w, true), rows, t.m.cfg.Vocab)
 }
 

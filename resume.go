@@ -90,7 +90,7 @@ func (t *trainer) read(r io.ReaderAt, size int64) error {
 	if t.m.dtype == tensor.Float64 {
 		dtype = safetensors.F64
 	}
-	from, err := file.model(cfg, dtype)
+	from, err := file.model(cfg, dtype, nil)
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,8 @@ func (m *Model) NewSession(cfg SessionConfig) (*Session, error) {
 	switch {
 	case cfg.Nodes == Plain && cfg.Caches != nil:
 		return nil, fmt.Errorf("stheno: SessionConfig.Caches: got %d caches with Plain nodes, want none", len(cfg.Caches))
+	case cfg.Nodes == Plain && m.Quantized():
+		return nil, fmt.Errorf("stheno: SessionConfig.Nodes: got Plain nodes for a quantized model, want Fused")
 	case cfg.Nodes == Plain:
 		s.past = newPlainCache(m, s.capacity)
 	case cfg.Nodes != Fused:

@@ -29,6 +29,10 @@ func (v tensorView) DType() safetensors.DType {
 		return safetensors.F64
 	case []int64:
 		return safetensors.I64
+	case []uint8:
+		return safetensors.U8
+	case []uint16:
+		return safetensors.U16
 	default:
 		return safetensors.F32
 	}
@@ -60,6 +64,12 @@ func (v tensorView) Data() []byte {
 		for _, x := range d {
 			out = binary.LittleEndian.AppendUint64(out, uint64(x))
 		}
+	case []uint8:
+		out = append(out, d...)
+	case []uint16:
+		for _, x := range d {
+			out = binary.LittleEndian.AppendUint16(out, x)
+		}
 	}
 	return out
 }
@@ -69,9 +79,9 @@ func writeTensors(path string, tensors map[string]*tensor.Dense, meta map[string
 	views := make(map[string]tensorView, len(tensors))
 	for name, d := range tensors {
 		switch d.Data().(type) {
-		case []float32, []float64, []int64:
+		case []float32, []float64, []int64, []uint8, []uint16:
 		default:
-			return fmt.Errorf("%s: got a tensor of %v, want float32, float64 or int64", name, d.Dtype())
+			return fmt.Errorf("%s: got a tensor of %v, want float32, float64, int64, uint8 or uint16", name, d.Dtype())
 		}
 		if d.RequiresIterator() {
 			return fmt.Errorf("%s: got a view, want contiguous memory", name)
@@ -219,8 +229,16 @@ func (t *tensorReader) read(name string) (*tensor.Dense, error) {
 			x[i] = int64(binary.LittleEndian.Uint64(raw[8*i:]))
 		}
 		backing = x
+	case safetensors.U8:
+		backing = raw
+	case safetensors.U16:
+		x := make([]uint16, len(raw)/2)
+		for i := range x {
+			x[i] = binary.LittleEndian.Uint16(raw[2*i:])
+		}
+		backing = x
 	default:
-		return nil, fmt.Errorf("tensor %q: got dtype %v, want F32, F64 or I64", name, info.DType)
+		return nil, fmt.Errorf("tensor %q: got dtype %v, want F32, F64, I64, U8 or U16", name, info.DType)
 	}
 	if len(raw) == 0 || len(shape) == 0 {
 		return nil, fmt.Errorf("tensor %q: got shape %v, want at least one number and one dimension", name, shape)
