@@ -21,22 +21,28 @@ func MeasurePeak(threads int) float64 {
 
 // SamplePeak is the rate of MeasurePeak over one stretch of time.
 func SamplePeak(threads int, d time.Duration) float64 {
-	flops := make([]float64, max(1, threads))
+	return sampleRate(threads, d, func(int) float64 { return peakRound() })
+}
+
+// sampleRate is the rate, in 10⁹ a second over a time d, at which goroutines together do what round, which is given the
+// goroutine's number and runs for some microseconds, says that it has done.
+func sampleRate(threads int, d time.Duration, round func(thread int) float64) float64 {
+	done := make([]float64, max(1, threads))
 	var all sync.WaitGroup
 	start := time.Now()
 	run := func(t int) {
 		for until := start.Add(d); time.Now().Before(until); {
-			flops[t] += peakRound()
+			done[t] += round(t)
 		}
 	}
-	for t := 1; t < len(flops); t++ {
+	for t := 1; t < len(done); t++ {
 		all.Go(func() { run(t) })
 	}
 	run(0)
 	all.Wait()
 	sum := 0.0
-	for _, f := range flops {
-		sum += f
+	for _, x := range done {
+		sum += x
 	}
 	return sum / time.Since(start).Seconds() / 1e9
 }

@@ -96,3 +96,9 @@ func int8x1AVX2(m int, steps int, per int, a *int16, lda int, codes *uint8, pane
 //
 //go:noescape
 func int4x1AVX2(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
+
+// readMemoryAVX2 reads 64·lines bytes, in order.
+// lines is a multiple of 8.
+//
+//go:noescape
+func readMemoryAVX2(x *uint8, lines int)

@@ -128,3 +128,19 @@ func int4x4AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, pan
 //
 //go:noescape
 func int4x1AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
+
+// peakBytesAVX512 runs n rounds, a multiple of 2, of 24 independent VPDPBUSD.
+//
+//go:noescape
+func peakBytesAVX512(n int)
+
+// peakBFloat16AVX512 runs n rounds, a multiple of 2, of 24 independent VDPBF16PS.
+//
+//go:noescape
+func peakBFloat16AVX512(n int)
+
+// readMemoryAVX512 reads 64·lines bytes, in order.
+// lines is a multiple of 8.
+//
+//go:noescape
+func readMemoryAVX512(x *uint8, lines int)

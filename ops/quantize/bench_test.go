@@ -3,6 +3,8 @@ package quantize_test
 import (
 	"fmt"
 	"testing"
+	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	G "gorgonia.org/gorgonia"
@@ -11,6 +13,7 @@ import (
 	"stheno/internal/kernel"
 	"stheno/internal/optest"
 	"stheno/internal/parallel"
+	"stheno/internal/throughput"
 	"stheno/ops/quantize"
 )
 
@@ -28,27 +31,26 @@ var benchSchemes = []struct {
 	{"int4-dynamic", quantize.Config{Scheme: quantize.INT4, Granularity: quantize.PerGroup}, quantize.InputINT8},
 }
 
-var benchPeaks = map[int]float64{}
+// benchCold is the memory that weights for one row rotate through: more than caches hold.
+const benchCold = 512 << 20
 
-// BenchmarkMatMul times the op alone. GOP/s counts a multiply-add as two operations; %f32peak compares with the float32
-// multiply-adds of this machine, measured in this process. For one row the weights rotate through more memory than caches hold,
-// and GB/s is that of the packed weights.
+// BenchmarkMatMul times the op alone. GOP/s counts a multiply-add as two operations. %peak compares with multiplications between
+// registers: VPDPBUSD for inputs in INT8, VDPBF16PS for inputs in BF16, where the machine has them, or else float32, and %f32peak
+// always with float32. For one row the weights rotate through more memory than caches hold: GB/s is that of the packed weights,
+// %bandwidth compares with as many threads that only read the same memory.
 func BenchmarkMatMul(b *testing.B) {
 	for _, s := range benchSchemes {
-		for _, size := range [][3]int{{512, 768, 3072}, {512, 3072, 768}, {1, 768, 3072}} {
+		for _, size := range [][3]int{{512, 768, 3072}, {512, 3072, 768}, {1, 768, 3072}, {1, 3072, 768}} {
 			for _, threads := range []int{1, 2} {
 				m, k, n := size[0], size[1], size[2]
 				b.Run(fmt.Sprintf("scheme=%s/m=%d/k=%d/n=%d/threads=%d", s.name, m, k, n, threads), func(b *testing.B) {
 					old, err := parallel.SetThreads(threads)
 					require.NoError(b, err)
 					defer parallel.SetThreads(old)
-					if benchPeaks[threads] == 0 {
-						benchPeaks[threads] = kernel.MeasurePeak(threads)
-					}
 					packed := pack(b, dense(optest.Normal[float32](2, k*n, 0.02), k, n), s.cfg)
 					copies := 1
 					if m == 1 {
-						copies = 128 << 20 / packed.Bytes()
+						copies = benchCold / packed.Bytes()
 					}
 					g := G.NewGraph()
 					w, err := packed.Nodes(g, "w")
@@ -58,35 +60,60 @@ func BenchmarkMatMul(b *testing.B) {
 					require.NoError(b, err)
 					in := benchInputs(packed, dense(optest.Normal[float32](1, m*k, 1), m, k), copies)
 					i := 0
-					for b.Loop() {
+					run := func() {
 						if _, err := y.Op().Do(in[i%copies]...); err != nil {
 							b.Fatal(err)
 						}
 						i++
 					}
-					seconds := b.Elapsed().Seconds() / float64(b.N)
-					rate := 2 * float64(m) * float64(k) * float64(n) / seconds / 1e9
-					b.ReportMetric(rate, "GOP/s")
-					b.ReportMetric(100*rate/benchPeaks[threads], "%f32peak")
+					ops := 2 * float64(m) * float64(k) * float64(n)
 					if m == 1 {
-						b.ReportMetric(float64(packed.Bytes())/seconds/1e9, "GB/s")
+						reader := kernel.NewReader(threads, benchBytes(in))
+						read := func() float64 { return reader.Sample(throughput.CeilingTime) }
+						each := throughput.Work{Ops: float64(packed.Bytes()), Unit: "GB/s", Ceiling: read, Share: "%bandwidth"}.Run(b, run)
+						b.ReportMetric(ops/each, "GOP/s")
+						return
 					}
+					each := throughput.Work{Ops: ops, Unit: "GOP/s", Ceiling: benchPeak(s.input, threads)}.Run(b, run)
+					b.ReportMetric(100*ops/each/kernel.MeasurePeak(threads), "%f32peak")
 				})
 			}
 		}
 	}
 }
 
-// benchInputs are an op's inputs, with as many copies of the codes.
+// benchPeak measures the rate that products with inputs of a kind are compared with.
+func benchPeak(input quantize.Input, threads int) func() float64 {
+	sample := kernel.SamplePeak
+	if input == quantize.InputINT8 && kernel.SampleBytePeak(1, time.Microsecond) > 0 {
+		sample = kernel.SampleBytePeak
+	}
+	return func() float64 { return sample(threads, throughput.CeilingTime) }
+}
+
+// benchInputs are an op's inputs, with as many copies of the weights.
 func benchInputs(p *quantize.Packed, x *tensor.Dense, copies int) [][]G.Value {
 	all := make([][]G.Value, copies)
 	for i := range all {
-		all[i] = []G.Value{x, p.Codes}
-		if i > 0 {
-			all[i][1] = p.Codes.Clone().(*tensor.Dense)
+		all[i] = []G.Value{x}
+		for _, part := range []*tensor.Dense{p.Codes, p.Scales} {
+			if part != nil {
+				all[i] = append(all[i], part.Clone().(*tensor.Dense))
+			}
 		}
-		if p.Scales != nil {
-			all[i] = append(all[i], p.Scales)
+	}
+	return all
+}
+
+// benchBytes is the memory of the codes.
+func benchBytes(in [][]G.Value) [][]byte {
+	all := make([][]byte, len(in))
+	for i, v := range in {
+		switch x := v[1].Data().(type) {
+		case []uint8:
+			all[i] = x
+		case []uint16:
+			all[i] = unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 2*len(x))
 		}
 	}
 	return all

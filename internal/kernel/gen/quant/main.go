@@ -29,6 +29,7 @@ func generate() (map[string][]byte, error) {
 		e.rows()
 		e.vectors()
 		e.integers()
+		e.peaks()
 		asm, stubs, err := files.Assembly(e.Context, printer.Config{Argv: []string{"go", "run", "./quant"}, Pkg: "kernel"}, nil)
 		if err != nil {
 			return nil, fmt.Errorf("quant: %s: %w", set.name, err)
