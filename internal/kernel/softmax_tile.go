@@ -5,8 +5,9 @@ import (
 	"math"
 )
 
-// The steps of tiled attention on a tile of scores s: rows×n, row-major, consecutive rows ld elements apart. Scores are in base
-// 2: multiplied by log₂e, so that a weight is 2^score. A score of −Inf is a key that the row does not see.
+// The steps of tiled attention on a tile of scores s: rows×n, row-major, consecutive rows ld elements apart. Scores are natural,
+// a weight is e^score: what log₂e multiplies is the difference of a score and the largest of its row, which is small where it
+// counts, so that large scores lose nothing. A score of −Inf is a key that the row does not see.
 
 func checkScores(name string, len, ld, rows, n int) {
 	if rows > 0 && n > 0 && (n > ld && rows > 1 || len < (rows-1)*ld+n) {
@@ -37,13 +38,14 @@ func bands(rows, n int, f func(r0, r1 int)) {
 // SoftmaxStep is one step of the online softmax (Milakov and Gimelshein 2018; Dao et al. 2022, algorithm 1), for each row r:
 //
 //	mx        = max(rowMax[r], maxⱼ s[r,j])
-//	alpha[r]  = 2^(rowMax[r]−mx)
-//	s[r,j]    = 2^(s[r,j]−mx)
+//	alpha[r]  = e^(rowMax[r]−mx)
+//	s[r,j]    = e^(s[r,j]−mx)
 //	rowSum[r] = rowSum[r]·alpha[r] + Σⱼ s[r,j]
 //	rowMax[r] = mx
 //
 // Start with rowMax = −Inf and rowSum = 0. While a row has seen no key, mx stays −Inf, its s becomes 0, alpha is 1 and rowSum
-// stays. A NaN or +Inf score makes rowSum of its row, and of no other, NaN for good. 2^x has a relative error below 2e-7.
+// stays. A NaN or +Inf score makes rowSum of its row, and of no other, NaN for good. e^x has a relative error below
+// 2.2e-7 + 6e-8·|x|.
 func SoftmaxStep[T Float](s []T, ld, rows, n int, rowMax, rowSum, alpha []T) {
 	checkScores("SoftmaxStep", len(s), ld, rows, n)
 	checkRows("SoftmaxStep", rows, len(rowMax), len(rowSum), len(alpha))
@@ -65,11 +67,11 @@ func SoftmaxStep[T Float](s []T, ld, rows, n int, rowMax, rowSum, alpha []T) {
 		sub := shift(mx)
 		a := T(1)
 		if !math.IsInf(float64(mx), -1) {
-			a = T(math.Exp2(float64(rowMax[r] - sub)))
+			a = T(math.Exp(float64(rowMax[r] - sub)))
 		}
 		var sum float64
 		for j, v := range row {
-			e := math.Exp2(float64(v - sub))
+			e := math.Exp(float64(v - sub))
 			row[j] = T(e)
 			sum += e
 		}
@@ -112,10 +114,10 @@ func MaskRange[T Float](s []T, ld, rows, n int, lo, hi []int32) {
 	}
 }
 
-// Softcap replaces s by log₂e·limit·tanh(s·scale/limit): s are raw products q·k, the result scores in base 2.
+// Softcap replaces s by limit·tanh(s·scale/limit): s are raw products q·k, the result scores.
 func Softcap[T Float](s []T, ld, rows, n int, scale, limit float64) {
 	checkScores("Softcap", len(s), ld, rows, n)
-	in, out := scale/limit, limit*math.Log2E
+	in, out := scale/limit, limit
 	if is32[T]() && active != Generic {
 		s := as32(s)
 		bands(rows, n, func(r0, r1 int) {
@@ -135,7 +137,7 @@ func Softcap[T Float](s []T, ld, rows, n int, scale, limit float64) {
 func SoftcapGrad[T Float](ds, s []T, ld, rows, n int, limit float64) {
 	checkScores("SoftcapGrad", len(ds), ld, rows, n)
 	checkScores("SoftcapGrad", len(s), ld, rows, n)
-	inverse := 1 / (limit * math.Log2E)
+	inverse := 1 / limit
 	if is32[T]() && active != Generic {
 		ds, s := as32(ds), as32(s)
 		bands(rows, n, func(r0, r1 int) {
@@ -152,7 +154,7 @@ func SoftcapGrad[T Float](ds, s []T, ld, rows, n int, limit float64) {
 }
 
 // AffineRows computes s[r,j] += base[r] + slope·j: ALiBi (Press et al. 2022) with base[r] = slope·(position of key 0 of the tile −
-// position of query r), both times log₂e.
+// position of query r).
 func AffineRows[T Float](s []T, ld, rows, n int, base []T, slope T) {
 	checkScores("AffineRows", len(s), ld, rows, n)
 	checkRows("AffineRows", rows, len(base))
@@ -191,7 +193,7 @@ func AddRows[T Float](s []T, ld int, b []T, ldb, rows, n int, a T) {
 	}
 }
 
-// ProbFromLSE computes p[r,j] = 2^(s[r,j]−lse[r]), lse in base 2 too; a row whose lse is −Inf saw no key and gets zeros. p and s
+// ProbFromLSE computes p[r,j] = e^(s[r,j]−lse[r]); a row whose lse is −Inf saw no key and gets zeros. p and s
 // have the same stride, p may be s.
 func ProbFromLSE[T Float](p, s []T, ld, rows, n int, lse []T) {
 	checkScores("ProbFromLSE", len(p), ld, rows, n)
@@ -210,7 +212,7 @@ func ProbFromLSE[T Float](p, s []T, ld, rows, n int, lse []T) {
 			sub = T(math.Inf(1))
 		}
 		for j, v := range tileRow(s, ld, r, n) {
-			p[r*ld+j] = T(math.Exp2(float64(v - sub)))
+			p[r*ld+j] = T(math.Exp(float64(v - sub)))
 		}
 	}
 }

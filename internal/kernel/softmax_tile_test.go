@@ -73,7 +73,7 @@ func TestSoftmaxStep(t *testing.T) {
 		rng := rand.New(rand.NewPCG(21, 22))
 		tileShapes(func(rows, n, ld int) {
 			rowMax, rowSum, alpha := fencedCopy(allOf(rows, inf), 1), fencedCopy(allOf(rows, 0), 2), newFenced(rows, 3)
-			sums := make([]float64, rows) // of 2^(s−max so far)
+			sums := make([]float64, rows) // of e^(s−max so far)
 			tops := make([]float64, rows)
 			for r := range tops {
 				tops[r] = math.Inf(-1)
@@ -101,7 +101,7 @@ func TestSoftmaxStep(t *testing.T) {
 					}
 					a := 1.0
 					if !math.IsInf(tops[r], -1) {
-						a = math.Exp2(old - tops[r])
+						a = math.Exp(old - tops[r])
 					}
 					sums[r] *= a
 					near(t, tops[r], rowMax.data[r], 0, "rowMax")
@@ -109,7 +109,7 @@ func TestSoftmaxStep(t *testing.T) {
 					for j, v := range before.row(r) {
 						p := 0.0
 						if !math.IsInf(float64(v), -1) {
-							p = math.Exp2(float64(v) - tops[r])
+							p = math.Exp(float64(v) - tops[r])
 						}
 						sums[r] += p
 						near(t, p, s.row(r)[j], p*expBar(float64(v)-tops[r])+0x1p-126, "p[%d,%d] of %d×%d step %d", r, j, rows, n, step)
@@ -121,12 +121,13 @@ func TestSoftmaxStep(t *testing.T) {
 	})
 }
 
-// expBar is the relative error of 2^x in float32: the polynomial's 1e-7, a rounding, and half an ulp of the argument times ln 2.
+// expBar is the relative error of e^x in float32: the polynomial's 1e-7, its roundings, and those of the argument and of its
+// product with log₂e, itself rounded.
 func expBar(x float64) float64 {
 	if math.IsInf(x, 0) {
 		return 0
 	}
-	return 2.2e-7 + math.Abs(x)*half*math.Ln2
+	return 2.2e-7 + math.Abs(x)*(2*half+1.4e-8)
 }
 
 // The largest score of a row has the weight 1, exactly.
@@ -210,11 +211,11 @@ func TestTileSteps(t *testing.T) {
 	}{
 		{"Softcap",
 			func(s, _ scoreTile, _ []float32) { Softcap(s.data, s.ld, s.rows, s.n, scale, limit) },
-			func(s, _, _ float64, _ int) float64 { return math.Log2E * limit * math.Tanh(s*scale/limit) },
+			func(s, _, _ float64, _ int) float64 { return limit * math.Tanh(s*scale/limit) },
 			func(_, _, _, want float64, _ int) float64 { return 5 * ulp(want) }},
 		{"SoftcapGrad",
 			func(s, o scoreTile, _ []float32) { SoftcapGrad(s.data, o.data, s.ld, s.rows, s.n, limit) },
-			func(s, o, _ float64, _ int) float64 { x := o / (limit * math.Log2E); return s * (1 - min(1, x*x)) },
+			func(s, o, _ float64, _ int) float64 { x := o / limit; return s * (1 - min(1, x*x)) },
 			func(s, _, _, _ float64, _ int) float64 { return math.Abs(s) * 4 * half * 2 }},
 		{"AffineRows",
 			func(s, _ scoreTile, row []float32) { AffineRows(s.data, s.ld, s.rows, s.n, row, float32(slope)) },
@@ -233,7 +234,7 @@ func TestTileSteps(t *testing.T) {
 				if math.IsInf(row, -1) {
 					return 0
 				}
-				return math.Exp2(s - row)
+				return math.Exp(s - row)
 			},
 			func(s, _, row, want float64, _ int) float64 {
 				if want == 0 {

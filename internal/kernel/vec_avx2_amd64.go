@@ -179,12 +179,12 @@ func normGradXScaleAVX2(dx *float32, x *float32, dy *float32, gamma *float32, n 
 //go:noescape
 func normGradGammaAVX2(dgamma *float32, x *float32, dy *float32, n int, mean float32, rstd float32)
 
-// softmaxStepAVX2 is one step of the online softmax in base 2; see SoftmaxStep.
+// softmaxStepAVX2 is one step of the online softmax; see SoftmaxStep.
 //
 //go:noescape
 func softmaxStepAVX2(s *float32, ld int, rows int, n int, rowMax *float32, rowSum *float32, alpha *float32)
 
-// probFromLSEAVX2 computes p = 2^(s-lse), lse one a row, 0 where lse is -Inf.
+// probFromLSEAVX2 computes p = e^(s-lse), lse one a row, 0 where lse is -Inf.
 //
 //go:noescape
 func probFromLSEAVX2(p *float32, s *float32, ld int, rows int, n int, lse *float32)

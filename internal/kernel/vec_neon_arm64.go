@@ -89,12 +89,12 @@ func maxNEON(x *float32, n int) float32
 //go:noescape
 func absMaxNEON(x *float32, n int) float32
 
-// softmaxStepNEON is one step of the online softmax in base 2; see SoftmaxStep.
+// softmaxStepNEON is one step of the online softmax; see SoftmaxStep.
 //
 //go:noescape
 func softmaxStepNEON(s *float32, ld, rows, n int, rowMax, rowSum, alpha *float32)
 
-// probFromLSENEON computes p = 2^(s-lse), lse one a row, 0 where lse is -Inf.
+// probFromLSENEON computes p = e^(s-lse), lse one a row, 0 where lse is -Inf.
 //
 //go:noescape
 func probFromLSENEON(p, s *float32, ld, rows, n int, lse *float32)

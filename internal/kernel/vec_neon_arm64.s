@@ -1823,8 +1823,9 @@ TEXT ·softmaxStepNEON(SB), NOSPLIT, $0-56
 	MOVD rowSum+40(FP), R5
 	MOVD alpha+48(FP), R6
 	FMOVQ 96(R26), F0
-	FMOVQ 384(R26), F1
-	FMOVQ 400(R26), F2
+	FMOVQ 64(R26), F1
+	FMOVQ 0(R26), F2
+	FMOVQ 384(R26), F3
 	LSR $2, R3, R7
 	AND $3, R3
 	CBZ R7, end102
@@ -1833,10 +1834,10 @@ row101:
 	ADD R1, R0, R8
 	ADD R1, R8, R9
 	ADD R1, R9, R10
-	FMOVQ 368(R26), F3
 	FMOVQ 368(R26), F4
 	FMOVQ 368(R26), F5
 	FMOVQ 368(R26), F6
+	FMOVQ 368(R26), F7
 	MOVD R0, R12
 	MOVD R8, R13
 	MOVD R9, R14
@@ -1846,14 +1847,14 @@ row101:
 	BLT done104
 
 loop103:
-	FMOVQ 0(R12), F7
-	WORD $0x4e27c463 // fmaxnm v3.4s, v3.4s, v7.4s
-	FMOVQ 0(R13), F8
+	FMOVQ 0(R12), F8
 	WORD $0x4e28c484 // fmaxnm v4.4s, v4.4s, v8.4s
-	FMOVQ 0(R14), F9
+	FMOVQ 0(R13), F9
 	WORD $0x4e29c4a5 // fmaxnm v5.4s, v5.4s, v9.4s
-	FMOVQ 0(R15), F10
+	FMOVQ 0(R14), F10
 	WORD $0x4e2ac4c6 // fmaxnm v6.4s, v6.4s, v10.4s
+	FMOVQ 0(R15), F11
+	WORD $0x4e2bc4e7 // fmaxnm v7.4s, v7.4s, v11.4s
 	ADD $16, R12
 	ADD $16, R13
 	ADD $16, R14
@@ -1867,14 +1868,14 @@ done104:
 	BLT done106
 
 loop105:
-	VLD1R (R12), [V11.S4]
-	WORD $0x4e2bc463 // fmaxnm v3.4s, v3.4s, v11.4s
-	VLD1R (R13), [V12.S4]
+	VLD1R (R12), [V12.S4]
 	WORD $0x4e2cc484 // fmaxnm v4.4s, v4.4s, v12.4s
-	VLD1R (R14), [V13.S4]
+	VLD1R (R13), [V13.S4]
 	WORD $0x4e2dc4a5 // fmaxnm v5.4s, v5.4s, v13.4s
-	VLD1R (R15), [V14.S4]
+	VLD1R (R14), [V14.S4]
 	WORD $0x4e2ec4c6 // fmaxnm v6.4s, v6.4s, v14.4s
+	VLD1R (R15), [V15.S4]
+	WORD $0x4e2fc4e7 // fmaxnm v7.4s, v7.4s, v15.4s
 	ADD $4, R12
 	ADD $4, R13
 	ADD $4, R14
@@ -1883,123 +1884,133 @@ loop105:
 	BGE loop105
 
 done106:
-	FMOVQ 0(R4), F15
-	WORD $0x6e24c470 // fmaxnmp v16.4s, v3.4s, v4.4s
-	WORD $0x6e26c4b1 // fmaxnmp v17.4s, v5.4s, v6.4s
-	WORD $0x6e31c612 // fmaxnmp v18.4s, v16.4s, v17.4s
-	WORD $0x4e2fc653 // fmaxnm v19.4s, v18.4s, v15.4s
-	FMOVQ 368(R26), F20
-	WORD $0x4e34e675 // fcmeq v21.4s, v19.4s, v20.4s
-	WORD $0x4e751e76 // bic v22.16b, v19.16b, v21.16b
-	FMOVQ 48(R26), F23
-	WORD $0x4eb6d5f8 // fsub v24.4s, v15.4s, v22.4s
-	WORD $0x4e21f719 // fmax v25.4s, v24.4s, v1.4s
-	WORD $0x4e20d73a // fadd v26.4s, v25.4s, v0.4s
-	WORD $0x4ea0d75b // fsub v27.4s, v26.4s, v0.4s
-	WORD $0x4ebbd73c // fsub v28.4s, v25.4s, v27.4s
-	FMOVQ 416(R26), F29
-	VFMLA V28.S4, V2.S4, V29.S4
-	FMOVQ 432(R26), F30
-	VFMLA V28.S4, V29.S4, V30.S4
-	FMOVQ 448(R26), F31
-	VFMLA V28.S4, V30.S4, V31.S4
-	FMOVQ 464(R26), F3
-	VFMLA V28.S4, V31.S4, V3.S4
-	FMOVQ 48(R26), F4
-	VFMLA V28.S4, V3.S4, V4.S4
-	VSHL $23, V26.S4, V5.S4
-	WORD $0x6e25dc86 // fmul v6.4s, v4.4s, v5.4s
-	VBSL V6.B16, V23.B16, V21.B16
-	FMOVQ F19, 0(R4)
-	FMOVQ F21, 0(R6)
-	VDUP V22.S[0], V7.S4
-	VEOR V8.B16, V8.B16, V8.B16
+	FMOVQ 0(R4), F16
+	WORD $0x6e25c491 // fmaxnmp v17.4s, v4.4s, v5.4s
+	WORD $0x6e27c4d2 // fmaxnmp v18.4s, v6.4s, v7.4s
+	WORD $0x6e32c633 // fmaxnmp v19.4s, v17.4s, v18.4s
+	WORD $0x4e30c674 // fmaxnm v20.4s, v19.4s, v16.4s
+	FMOVQ 368(R26), F21
+	WORD $0x4e35e696 // fcmeq v22.4s, v20.4s, v21.4s
+	WORD $0x4e761e97 // bic v23.16b, v20.16b, v22.16b
+	FMOVQ 48(R26), F24
+	WORD $0x4eb7d619 // fsub v25.4s, v16.4s, v23.4s
+	WORD $0x4e21f73a // fmax v26.4s, v25.4s, v1.4s
+	FMOVQ 96(R26), F27
+	VFMLA V2.S4, V26.S4, V27.S4
+	WORD $0x4ea0d77c // fsub v28.4s, v27.4s, v0.4s
+	WORD $0x6ea0fb9d // fneg v29.4s, v28.4s
+	VFMLA V2.S4, V26.S4, V29.S4
+	FMOVQ 400(R26), F30
+	VFMLA V29.S4, V3.S4, V30.S4
+	FMOVQ 416(R26), F31
+	VFMLA V29.S4, V30.S4, V31.S4
+	FMOVQ 432(R26), F4
+	VFMLA V29.S4, V31.S4, V4.S4
+	FMOVQ 448(R26), F5
+	VFMLA V29.S4, V4.S4, V5.S4
+	FMOVQ 48(R26), F6
+	VFMLA V29.S4, V5.S4, V6.S4
+	VSHL $23, V27.S4, V7.S4
+	WORD $0x6e27dcc8 // fmul v8.4s, v6.4s, v7.4s
+	VBSL V8.B16, V24.B16, V22.B16
+	FMOVQ F20, 0(R4)
+	FMOVQ F22, 0(R6)
+	VDUP V23.S[0], V9.S4
+	VEOR V10.B16, V10.B16, V10.B16
 	MOVD R0, R12
 	MOVD R2, R11
 	SUBS $16, R11
 	BLT done108
 
 loop107:
-	FMOVQ 0(R12), F9
-	FMOVQ 16(R12), F10
-	FMOVQ 32(R12), F11
-	FMOVQ 48(R12), F12
-	WORD $0x4ea7d52d // fsub v13.4s, v9.4s, v7.4s
-	WORD $0x4ea7d54e // fsub v14.4s, v10.4s, v7.4s
-	WORD $0x4ea7d56f // fsub v15.4s, v11.4s, v7.4s
-	WORD $0x4ea7d590 // fsub v16.4s, v12.4s, v7.4s
-	WORD $0x4e21f5b1 // fmax v17.4s, v13.4s, v1.4s
-	WORD $0x4e21f5d2 // fmax v18.4s, v14.4s, v1.4s
+	FMOVQ 0(R12), F11
+	FMOVQ 16(R12), F12
+	FMOVQ 32(R12), F13
+	FMOVQ 48(R12), F14
+	WORD $0x4ea9d56f // fsub v15.4s, v11.4s, v9.4s
+	WORD $0x4ea9d590 // fsub v16.4s, v12.4s, v9.4s
+	WORD $0x4ea9d5b1 // fsub v17.4s, v13.4s, v9.4s
+	WORD $0x4ea9d5d2 // fsub v18.4s, v14.4s, v9.4s
 	WORD $0x4e21f5f3 // fmax v19.4s, v15.4s, v1.4s
 	WORD $0x4e21f614 // fmax v20.4s, v16.4s, v1.4s
-	WORD $0x4e20d637 // fadd v23.4s, v17.4s, v0.4s
-	WORD $0x4e20d658 // fadd v24.4s, v18.4s, v0.4s
-	WORD $0x4e20d679 // fadd v25.4s, v19.4s, v0.4s
-	WORD $0x4e20d69a // fadd v26.4s, v20.4s, v0.4s
-	WORD $0x4ea0d6fb // fsub v27.4s, v23.4s, v0.4s
-	WORD $0x4ea0d71c // fsub v28.4s, v24.4s, v0.4s
+	WORD $0x4e21f635 // fmax v21.4s, v17.4s, v1.4s
+	WORD $0x4e21f658 // fmax v24.4s, v18.4s, v1.4s
+	FMOVQ 96(R26), F25
+	FMOVQ 96(R26), F26
+	FMOVQ 96(R26), F27
+	FMOVQ 96(R26), F28
+	VFMLA V2.S4, V19.S4, V25.S4
+	VFMLA V2.S4, V20.S4, V26.S4
+	VFMLA V2.S4, V21.S4, V27.S4
+	VFMLA V2.S4, V24.S4, V28.S4
 	WORD $0x4ea0d73d // fsub v29.4s, v25.4s, v0.4s
 	WORD $0x4ea0d75e // fsub v30.4s, v26.4s, v0.4s
-	WORD $0x4ebbd63f // fsub v31.4s, v17.4s, v27.4s
-	WORD $0x4ebcd643 // fsub v3.4s, v18.4s, v28.4s
-	WORD $0x4ebdd664 // fsub v4.4s, v19.4s, v29.4s
-	WORD $0x4ebed685 // fsub v5.4s, v20.4s, v30.4s
-	FMOVQ 416(R26), F6
-	FMOVQ 416(R26), F9
-	FMOVQ 416(R26), F10
-	FMOVQ 416(R26), F11
-	VFMLA V31.S4, V2.S4, V6.S4
-	VFMLA V3.S4, V2.S4, V9.S4
-	VFMLA V4.S4, V2.S4, V10.S4
-	VFMLA V5.S4, V2.S4, V11.S4
-	FMOVQ 432(R26), F12
-	FMOVQ 432(R26), F13
-	FMOVQ 432(R26), F14
-	FMOVQ 432(R26), F15
-	VFMLA V31.S4, V6.S4, V12.S4
-	VFMLA V3.S4, V9.S4, V13.S4
-	VFMLA V4.S4, V10.S4, V14.S4
+	WORD $0x4ea0d77f // fsub v31.4s, v27.4s, v0.4s
+	WORD $0x4ea0d784 // fsub v4.4s, v28.4s, v0.4s
+	WORD $0x6ea0fba5 // fneg v5.4s, v29.4s
+	WORD $0x6ea0fbc6 // fneg v6.4s, v30.4s
+	WORD $0x6ea0fbe7 // fneg v7.4s, v31.4s
+	WORD $0x6ea0f888 // fneg v8.4s, v4.4s
+	VFMLA V2.S4, V19.S4, V5.S4
+	VFMLA V2.S4, V20.S4, V6.S4
+	VFMLA V2.S4, V21.S4, V7.S4
+	VFMLA V2.S4, V24.S4, V8.S4
+	FMOVQ 400(R26), F11
+	FMOVQ 400(R26), F12
+	FMOVQ 400(R26), F13
+	FMOVQ 400(R26), F14
+	VFMLA V5.S4, V3.S4, V11.S4
+	VFMLA V6.S4, V3.S4, V12.S4
+	VFMLA V7.S4, V3.S4, V13.S4
+	VFMLA V8.S4, V3.S4, V14.S4
+	FMOVQ 416(R26), F15
+	FMOVQ 416(R26), F16
+	FMOVQ 416(R26), F17
+	FMOVQ 416(R26), F18
 	VFMLA V5.S4, V11.S4, V15.S4
-	FMOVQ 448(R26), F16
-	FMOVQ 448(R26), F17
-	FMOVQ 448(R26), F18
-	FMOVQ 448(R26), F19
-	VFMLA V31.S4, V12.S4, V16.S4
-	VFMLA V3.S4, V13.S4, V17.S4
-	VFMLA V4.S4, V14.S4, V18.S4
+	VFMLA V6.S4, V12.S4, V16.S4
+	VFMLA V7.S4, V13.S4, V17.S4
+	VFMLA V8.S4, V14.S4, V18.S4
+	FMOVQ 432(R26), F19
+	FMOVQ 432(R26), F20
+	FMOVQ 432(R26), F21
+	FMOVQ 432(R26), F24
 	VFMLA V5.S4, V15.S4, V19.S4
-	FMOVQ 464(R26), F20
-	FMOVQ 464(R26), F27
-	FMOVQ 464(R26), F28
-	FMOVQ 464(R26), F29
-	VFMLA V31.S4, V16.S4, V20.S4
-	VFMLA V3.S4, V17.S4, V27.S4
-	VFMLA V4.S4, V18.S4, V28.S4
+	VFMLA V6.S4, V16.S4, V20.S4
+	VFMLA V7.S4, V17.S4, V21.S4
+	VFMLA V8.S4, V18.S4, V24.S4
+	FMOVQ 448(R26), F29
+	FMOVQ 448(R26), F30
+	FMOVQ 448(R26), F31
+	FMOVQ 448(R26), F4
 	VFMLA V5.S4, V19.S4, V29.S4
-	FMOVQ 48(R26), F30
-	FMOVQ 48(R26), F6
-	FMOVQ 48(R26), F9
-	FMOVQ 48(R26), F10
-	VFMLA V31.S4, V20.S4, V30.S4
-	VFMLA V3.S4, V27.S4, V6.S4
-	VFMLA V4.S4, V28.S4, V9.S4
-	VFMLA V5.S4, V29.S4, V10.S4
-	VSHL $23, V23.S4, V11.S4
-	VSHL $23, V24.S4, V12.S4
-	VSHL $23, V25.S4, V13.S4
-	VSHL $23, V26.S4, V14.S4
-	WORD $0x6e2bdfcf // fmul v15.4s, v30.4s, v11.4s
-	WORD $0x6e2cdcd0 // fmul v16.4s, v6.4s, v12.4s
-	WORD $0x6e2ddd31 // fmul v17.4s, v9.4s, v13.4s
-	WORD $0x6e2edd52 // fmul v18.4s, v10.4s, v14.4s
-	FMOVQ F15, 0(R12)
-	FMOVQ F16, 16(R12)
-	FMOVQ F17, 32(R12)
-	FMOVQ F18, 48(R12)
-	WORD $0x4e2fd508 // fadd v8.4s, v8.4s, v15.4s
-	WORD $0x4e30d508 // fadd v8.4s, v8.4s, v16.4s
-	WORD $0x4e31d508 // fadd v8.4s, v8.4s, v17.4s
-	WORD $0x4e32d508 // fadd v8.4s, v8.4s, v18.4s
+	VFMLA V6.S4, V20.S4, V30.S4
+	VFMLA V7.S4, V21.S4, V31.S4
+	VFMLA V8.S4, V24.S4, V4.S4
+	FMOVQ 48(R26), F11
+	FMOVQ 48(R26), F12
+	FMOVQ 48(R26), F13
+	FMOVQ 48(R26), F14
+	VFMLA V5.S4, V29.S4, V11.S4
+	VFMLA V6.S4, V30.S4, V12.S4
+	VFMLA V7.S4, V31.S4, V13.S4
+	VFMLA V8.S4, V4.S4, V14.S4
+	VSHL $23, V25.S4, V15.S4
+	VSHL $23, V26.S4, V16.S4
+	VSHL $23, V27.S4, V17.S4
+	VSHL $23, V28.S4, V18.S4
+	WORD $0x6e2fdd73 // fmul v19.4s, v11.4s, v15.4s
+	WORD $0x6e30dd94 // fmul v20.4s, v12.4s, v16.4s
+	WORD $0x6e31ddb5 // fmul v21.4s, v13.4s, v17.4s
+	WORD $0x6e32ddd8 // fmul v24.4s, v14.4s, v18.4s
+	FMOVQ F19, 0(R12)
+	FMOVQ F20, 16(R12)
+	FMOVQ F21, 32(R12)
+	FMOVQ F24, 48(R12)
+	WORD $0x4e33d54a // fadd v10.4s, v10.4s, v19.4s
+	WORD $0x4e34d54a // fadd v10.4s, v10.4s, v20.4s
+	WORD $0x4e35d54a // fadd v10.4s, v10.4s, v21.4s
+	WORD $0x4e38d54a // fadd v10.4s, v10.4s, v24.4s
 	ADD $64, R12
 	SUBS $16, R11
 	BGE loop107
@@ -2010,26 +2021,28 @@ done108:
 	BLT done110
 
 loop109:
-	FMOVQ 0(R12), F19
-	WORD $0x4ea7d674 // fsub v20.4s, v19.4s, v7.4s
-	WORD $0x4e21f697 // fmax v23.4s, v20.4s, v1.4s
-	WORD $0x4e20d6f8 // fadd v24.4s, v23.4s, v0.4s
-	WORD $0x4ea0d719 // fsub v25.4s, v24.4s, v0.4s
-	WORD $0x4eb9d6fa // fsub v26.4s, v23.4s, v25.4s
-	FMOVQ 416(R26), F27
-	VFMLA V26.S4, V2.S4, V27.S4
-	FMOVQ 432(R26), F28
-	VFMLA V26.S4, V27.S4, V28.S4
-	FMOVQ 448(R26), F29
-	VFMLA V26.S4, V28.S4, V29.S4
-	FMOVQ 464(R26), F30
-	VFMLA V26.S4, V29.S4, V30.S4
-	FMOVQ 48(R26), F31
-	VFMLA V26.S4, V30.S4, V31.S4
-	VSHL $23, V24.S4, V3.S4
-	WORD $0x6e23dfe4 // fmul v4.4s, v31.4s, v3.4s
-	FMOVQ F4, 0(R12)
-	WORD $0x4e24d508 // fadd v8.4s, v8.4s, v4.4s
+	FMOVQ 0(R12), F25
+	WORD $0x4ea9d73a // fsub v26.4s, v25.4s, v9.4s
+	WORD $0x4e21f75b // fmax v27.4s, v26.4s, v1.4s
+	FMOVQ 96(R26), F28
+	VFMLA V2.S4, V27.S4, V28.S4
+	WORD $0x4ea0d79d // fsub v29.4s, v28.4s, v0.4s
+	WORD $0x6ea0fbbe // fneg v30.4s, v29.4s
+	VFMLA V2.S4, V27.S4, V30.S4
+	FMOVQ 400(R26), F31
+	VFMLA V30.S4, V3.S4, V31.S4
+	FMOVQ 416(R26), F4
+	VFMLA V30.S4, V31.S4, V4.S4
+	FMOVQ 432(R26), F5
+	VFMLA V30.S4, V4.S4, V5.S4
+	FMOVQ 448(R26), F6
+	VFMLA V30.S4, V5.S4, V6.S4
+	FMOVQ 48(R26), F7
+	VFMLA V30.S4, V6.S4, V7.S4
+	VSHL $23, V28.S4, V8.S4
+	WORD $0x6e28dceb // fmul v11.4s, v7.4s, v8.4s
+	FMOVQ F11, 0(R12)
+	WORD $0x4e2bd54a // fadd v10.4s, v10.4s, v11.4s
 	ADD $16, R12
 	SUBS $4, R11
 	BGE loop109
@@ -2040,120 +2053,130 @@ done110:
 	BLT done112
 
 loop111:
-	FMOVS 0(R12), F5
-	WORD $0x4ea7d4a6 // fsub v6.4s, v5.4s, v7.4s
-	WORD $0x4e21f4c9 // fmax v9.4s, v6.4s, v1.4s
-	WORD $0x4e20d52a // fadd v10.4s, v9.4s, v0.4s
-	WORD $0x4ea0d54b // fsub v11.4s, v10.4s, v0.4s
-	WORD $0x4eabd52c // fsub v12.4s, v9.4s, v11.4s
-	FMOVQ 416(R26), F13
-	VFMLA V12.S4, V2.S4, V13.S4
-	FMOVQ 432(R26), F14
-	VFMLA V12.S4, V13.S4, V14.S4
-	FMOVQ 448(R26), F15
-	VFMLA V12.S4, V14.S4, V15.S4
-	FMOVQ 464(R26), F16
-	VFMLA V12.S4, V15.S4, V16.S4
-	FMOVQ 48(R26), F17
-	VFMLA V12.S4, V16.S4, V17.S4
-	VSHL $23, V10.S4, V18.S4
-	WORD $0x6e32de33 // fmul v19.4s, v17.4s, v18.4s
-	FMOVS F19, 0(R12)
-	WORD $0x1e204274 // fmov s20, s19
-	WORD $0x4e34d508 // fadd v8.4s, v8.4s, v20.4s
+	FMOVS 0(R12), F12
+	WORD $0x4ea9d58d // fsub v13.4s, v12.4s, v9.4s
+	WORD $0x4e21f5ae // fmax v14.4s, v13.4s, v1.4s
+	FMOVQ 96(R26), F15
+	VFMLA V2.S4, V14.S4, V15.S4
+	WORD $0x4ea0d5f0 // fsub v16.4s, v15.4s, v0.4s
+	WORD $0x6ea0fa11 // fneg v17.4s, v16.4s
+	VFMLA V2.S4, V14.S4, V17.S4
+	FMOVQ 400(R26), F18
+	VFMLA V17.S4, V3.S4, V18.S4
+	FMOVQ 416(R26), F19
+	VFMLA V17.S4, V18.S4, V19.S4
+	FMOVQ 432(R26), F20
+	VFMLA V17.S4, V19.S4, V20.S4
+	FMOVQ 448(R26), F21
+	VFMLA V17.S4, V20.S4, V21.S4
+	FMOVQ 48(R26), F24
+	VFMLA V17.S4, V21.S4, V24.S4
+	VSHL $23, V15.S4, V25.S4
+	WORD $0x6e39df1a // fmul v26.4s, v24.4s, v25.4s
+	FMOVS F26, 0(R12)
+	WORD $0x1e20435b // fmov s27, s26
+	WORD $0x4e3bd54a // fadd v10.4s, v10.4s, v27.4s
 	ADD $4, R12
 	SUBS $1, R11
 	BGE loop111
 
 done112:
-	VDUP V22.S[1], V23.S4
-	VEOR V24.B16, V24.B16, V24.B16
+	VDUP V23.S[1], V28.S4
+	VEOR V29.B16, V29.B16, V29.B16
 	MOVD R8, R12
 	MOVD R2, R11
 	SUBS $16, R11
 	BLT done114
 
 loop113:
-	FMOVQ 0(R12), F25
-	FMOVQ 16(R12), F26
-	FMOVQ 32(R12), F27
-	FMOVQ 48(R12), F28
-	WORD $0x4eb7d73d // fsub v29.4s, v25.4s, v23.4s
-	WORD $0x4eb7d75e // fsub v30.4s, v26.4s, v23.4s
-	WORD $0x4eb7d77f // fsub v31.4s, v27.4s, v23.4s
-	WORD $0x4eb7d783 // fsub v3.4s, v28.4s, v23.4s
-	WORD $0x4e21f7a4 // fmax v4.4s, v29.4s, v1.4s
-	WORD $0x4e21f7c5 // fmax v5.4s, v30.4s, v1.4s
-	WORD $0x4e21f7e6 // fmax v6.4s, v31.4s, v1.4s
-	WORD $0x4e21f469 // fmax v9.4s, v3.4s, v1.4s
-	WORD $0x4e20d48a // fadd v10.4s, v4.4s, v0.4s
-	WORD $0x4e20d4ab // fadd v11.4s, v5.4s, v0.4s
-	WORD $0x4e20d4cc // fadd v12.4s, v6.4s, v0.4s
-	WORD $0x4e20d52d // fadd v13.4s, v9.4s, v0.4s
-	WORD $0x4ea0d54e // fsub v14.4s, v10.4s, v0.4s
-	WORD $0x4ea0d56f // fsub v15.4s, v11.4s, v0.4s
-	WORD $0x4ea0d590 // fsub v16.4s, v12.4s, v0.4s
-	WORD $0x4ea0d5b1 // fsub v17.4s, v13.4s, v0.4s
-	WORD $0x4eaed492 // fsub v18.4s, v4.4s, v14.4s
-	WORD $0x4eafd4b3 // fsub v19.4s, v5.4s, v15.4s
-	WORD $0x4eb0d4d4 // fsub v20.4s, v6.4s, v16.4s
-	WORD $0x4eb1d539 // fsub v25.4s, v9.4s, v17.4s
-	FMOVQ 416(R26), F26
-	FMOVQ 416(R26), F27
-	FMOVQ 416(R26), F28
-	FMOVQ 416(R26), F29
-	VFMLA V18.S4, V2.S4, V26.S4
-	VFMLA V19.S4, V2.S4, V27.S4
-	VFMLA V20.S4, V2.S4, V28.S4
-	VFMLA V25.S4, V2.S4, V29.S4
-	FMOVQ 432(R26), F30
-	FMOVQ 432(R26), F31
-	FMOVQ 432(R26), F3
-	FMOVQ 432(R26), F4
-	VFMLA V18.S4, V26.S4, V30.S4
-	VFMLA V19.S4, V27.S4, V31.S4
-	VFMLA V20.S4, V28.S4, V3.S4
-	VFMLA V25.S4, V29.S4, V4.S4
+	FMOVQ 0(R12), F30
+	FMOVQ 16(R12), F31
+	FMOVQ 32(R12), F4
+	FMOVQ 48(R12), F5
+	WORD $0x4ebcd7c6 // fsub v6.4s, v30.4s, v28.4s
+	WORD $0x4ebcd7e7 // fsub v7.4s, v31.4s, v28.4s
+	WORD $0x4ebcd488 // fsub v8.4s, v4.4s, v28.4s
+	WORD $0x4ebcd4ab // fsub v11.4s, v5.4s, v28.4s
+	WORD $0x4e21f4cc // fmax v12.4s, v6.4s, v1.4s
+	WORD $0x4e21f4ed // fmax v13.4s, v7.4s, v1.4s
+	WORD $0x4e21f50e // fmax v14.4s, v8.4s, v1.4s
+	WORD $0x4e21f56f // fmax v15.4s, v11.4s, v1.4s
+	FMOVQ 96(R26), F16
+	FMOVQ 96(R26), F17
+	FMOVQ 96(R26), F18
+	FMOVQ 96(R26), F19
+	VFMLA V2.S4, V12.S4, V16.S4
+	VFMLA V2.S4, V13.S4, V17.S4
+	VFMLA V2.S4, V14.S4, V18.S4
+	VFMLA V2.S4, V15.S4, V19.S4
+	WORD $0x4ea0d614 // fsub v20.4s, v16.4s, v0.4s
+	WORD $0x4ea0d635 // fsub v21.4s, v17.4s, v0.4s
+	WORD $0x4ea0d658 // fsub v24.4s, v18.4s, v0.4s
+	WORD $0x4ea0d679 // fsub v25.4s, v19.4s, v0.4s
+	WORD $0x6ea0fa9a // fneg v26.4s, v20.4s
+	WORD $0x6ea0fabb // fneg v27.4s, v21.4s
+	WORD $0x6ea0fb1e // fneg v30.4s, v24.4s
+	WORD $0x6ea0fb3f // fneg v31.4s, v25.4s
+	VFMLA V2.S4, V12.S4, V26.S4
+	VFMLA V2.S4, V13.S4, V27.S4
+	VFMLA V2.S4, V14.S4, V30.S4
+	VFMLA V2.S4, V15.S4, V31.S4
+	FMOVQ 400(R26), F4
+	FMOVQ 400(R26), F5
+	FMOVQ 400(R26), F6
+	FMOVQ 400(R26), F7
+	VFMLA V26.S4, V3.S4, V4.S4
+	VFMLA V27.S4, V3.S4, V5.S4
+	VFMLA V30.S4, V3.S4, V6.S4
+	VFMLA V31.S4, V3.S4, V7.S4
+	FMOVQ 416(R26), F8
+	FMOVQ 416(R26), F11
+	FMOVQ 416(R26), F12
+	FMOVQ 416(R26), F13
+	VFMLA V26.S4, V4.S4, V8.S4
+	VFMLA V27.S4, V5.S4, V11.S4
+	VFMLA V30.S4, V6.S4, V12.S4
+	VFMLA V31.S4, V7.S4, V13.S4
+	FMOVQ 432(R26), F14
+	FMOVQ 432(R26), F15
+	FMOVQ 432(R26), F20
+	FMOVQ 432(R26), F21
+	VFMLA V26.S4, V8.S4, V14.S4
+	VFMLA V27.S4, V11.S4, V15.S4
+	VFMLA V30.S4, V12.S4, V20.S4
+	VFMLA V31.S4, V13.S4, V21.S4
+	FMOVQ 448(R26), F24
+	FMOVQ 448(R26), F25
+	FMOVQ 448(R26), F4
 	FMOVQ 448(R26), F5
-	FMOVQ 448(R26), F6
-	FMOVQ 448(R26), F9
-	FMOVQ 448(R26), F14
-	VFMLA V18.S4, V30.S4, V5.S4
-	VFMLA V19.S4, V31.S4, V6.S4
-	VFMLA V20.S4, V3.S4, V9.S4
-	VFMLA V25.S4, V4.S4, V14.S4
-	FMOVQ 464(R26), F15
-	FMOVQ 464(R26), F16
-	FMOVQ 464(R26), F17
-	FMOVQ 464(R26), F26
-	VFMLA V18.S4, V5.S4, V15.S4
-	VFMLA V19.S4, V6.S4, V16.S4
-	VFMLA V20.S4, V9.S4, V17.S4
-	VFMLA V25.S4, V14.S4, V26.S4
-	FMOVQ 48(R26), F27
-	FMOVQ 48(R26), F28
-	FMOVQ 48(R26), F29
-	FMOVQ 48(R26), F30
-	VFMLA V18.S4, V15.S4, V27.S4
-	VFMLA V19.S4, V16.S4, V28.S4
-	VFMLA V20.S4, V17.S4, V29.S4
-	VFMLA V25.S4, V26.S4, V30.S4
-	VSHL $23, V10.S4, V31.S4
-	VSHL $23, V11.S4, V3.S4
-	VSHL $23, V12.S4, V4.S4
-	VSHL $23, V13.S4, V5.S4
-	WORD $0x6e3fdf66 // fmul v6.4s, v27.4s, v31.4s
-	WORD $0x6e23df89 // fmul v9.4s, v28.4s, v3.4s
-	WORD $0x6e24dfaa // fmul v10.4s, v29.4s, v4.4s
-	WORD $0x6e25dfcb // fmul v11.4s, v30.4s, v5.4s
-	FMOVQ F6, 0(R12)
-	FMOVQ F9, 16(R12)
-	FMOVQ F10, 32(R12)
-	FMOVQ F11, 48(R12)
-	WORD $0x4e26d718 // fadd v24.4s, v24.4s, v6.4s
-	WORD $0x4e29d718 // fadd v24.4s, v24.4s, v9.4s
-	WORD $0x4e2ad718 // fadd v24.4s, v24.4s, v10.4s
-	WORD $0x4e2bd718 // fadd v24.4s, v24.4s, v11.4s
+	VFMLA V26.S4, V14.S4, V24.S4
+	VFMLA V27.S4, V15.S4, V25.S4
+	VFMLA V30.S4, V20.S4, V4.S4
+	VFMLA V31.S4, V21.S4, V5.S4
+	FMOVQ 48(R26), F6
+	FMOVQ 48(R26), F7
+	FMOVQ 48(R26), F8
+	FMOVQ 48(R26), F11
+	VFMLA V26.S4, V24.S4, V6.S4
+	VFMLA V27.S4, V25.S4, V7.S4
+	VFMLA V30.S4, V4.S4, V8.S4
+	VFMLA V31.S4, V5.S4, V11.S4
+	VSHL $23, V16.S4, V12.S4
+	VSHL $23, V17.S4, V13.S4
+	VSHL $23, V18.S4, V14.S4
+	VSHL $23, V19.S4, V15.S4
+	WORD $0x6e2cdcd0 // fmul v16.4s, v6.4s, v12.4s
+	WORD $0x6e2ddcf1 // fmul v17.4s, v7.4s, v13.4s
+	WORD $0x6e2edd12 // fmul v18.4s, v8.4s, v14.4s
+	WORD $0x6e2fdd73 // fmul v19.4s, v11.4s, v15.4s
+	FMOVQ F16, 0(R12)
+	FMOVQ F17, 16(R12)
+	FMOVQ F18, 32(R12)
+	FMOVQ F19, 48(R12)
+	WORD $0x4e30d7bd // fadd v29.4s, v29.4s, v16.4s
+	WORD $0x4e31d7bd // fadd v29.4s, v29.4s, v17.4s
+	WORD $0x4e32d7bd // fadd v29.4s, v29.4s, v18.4s
+	WORD $0x4e33d7bd // fadd v29.4s, v29.4s, v19.4s
 	ADD $64, R12
 	SUBS $16, R11
 	BGE loop113
@@ -2164,26 +2187,28 @@ done114:
 	BLT done116
 
 loop115:
-	FMOVQ 0(R12), F12
-	WORD $0x4eb7d58d // fsub v13.4s, v12.4s, v23.4s
-	WORD $0x4e21f5ae // fmax v14.4s, v13.4s, v1.4s
-	WORD $0x4e20d5cf // fadd v15.4s, v14.4s, v0.4s
-	WORD $0x4ea0d5f0 // fsub v16.4s, v15.4s, v0.4s
-	WORD $0x4eb0d5d1 // fsub v17.4s, v14.4s, v16.4s
-	FMOVQ 416(R26), F18
-	VFMLA V17.S4, V2.S4, V18.S4
-	FMOVQ 432(R26), F19
-	VFMLA V17.S4, V18.S4, V19.S4
-	FMOVQ 448(R26), F20
-	VFMLA V17.S4, V19.S4, V20.S4
-	FMOVQ 464(R26), F25
-	VFMLA V17.S4, V20.S4, V25.S4
-	FMOVQ 48(R26), F26
-	VFMLA V17.S4, V25.S4, V26.S4
-	VSHL $23, V15.S4, V27.S4
-	WORD $0x6e3bdf5c // fmul v28.4s, v26.4s, v27.4s
-	FMOVQ F28, 0(R12)
-	WORD $0x4e3cd718 // fadd v24.4s, v24.4s, v28.4s
+	FMOVQ 0(R12), F20
+	WORD $0x4ebcd695 // fsub v21.4s, v20.4s, v28.4s
+	WORD $0x4e21f6b8 // fmax v24.4s, v21.4s, v1.4s
+	FMOVQ 96(R26), F25
+	VFMLA V2.S4, V24.S4, V25.S4
+	WORD $0x4ea0d73a // fsub v26.4s, v25.4s, v0.4s
+	WORD $0x6ea0fb5b // fneg v27.4s, v26.4s
+	VFMLA V2.S4, V24.S4, V27.S4
+	FMOVQ 400(R26), F30
+	VFMLA V27.S4, V3.S4, V30.S4
+	FMOVQ 416(R26), F31
+	VFMLA V27.S4, V30.S4, V31.S4
+	FMOVQ 432(R26), F4
+	VFMLA V27.S4, V31.S4, V4.S4
+	FMOVQ 448(R26), F5
+	VFMLA V27.S4, V4.S4, V5.S4
+	FMOVQ 48(R26), F6
+	VFMLA V27.S4, V5.S4, V6.S4
+	VSHL $23, V25.S4, V7.S4
+	WORD $0x6e27dcc8 // fmul v8.4s, v6.4s, v7.4s
+	FMOVQ F8, 0(R12)
+	WORD $0x4e28d7bd // fadd v29.4s, v29.4s, v8.4s
 	ADD $16, R12
 	SUBS $4, R11
 	BGE loop115
@@ -2194,120 +2219,130 @@ done116:
 	BLT done118
 
 loop117:
-	FMOVS 0(R12), F29
-	WORD $0x4eb7d7be // fsub v30.4s, v29.4s, v23.4s
-	WORD $0x4e21f7df // fmax v31.4s, v30.4s, v1.4s
-	WORD $0x4e20d7e3 // fadd v3.4s, v31.4s, v0.4s
-	WORD $0x4ea0d464 // fsub v4.4s, v3.4s, v0.4s
-	WORD $0x4ea4d7e5 // fsub v5.4s, v31.4s, v4.4s
-	FMOVQ 416(R26), F6
-	VFMLA V5.S4, V2.S4, V6.S4
-	FMOVQ 432(R26), F9
-	VFMLA V5.S4, V6.S4, V9.S4
-	FMOVQ 448(R26), F10
-	VFMLA V5.S4, V9.S4, V10.S4
-	FMOVQ 464(R26), F11
-	VFMLA V5.S4, V10.S4, V11.S4
-	FMOVQ 48(R26), F12
-	VFMLA V5.S4, V11.S4, V12.S4
-	VSHL $23, V3.S4, V13.S4
-	WORD $0x6e2ddd8e // fmul v14.4s, v12.4s, v13.4s
-	FMOVS F14, 0(R12)
-	WORD $0x1e2041cf // fmov s15, s14
-	WORD $0x4e2fd718 // fadd v24.4s, v24.4s, v15.4s
+	FMOVS 0(R12), F11
+	WORD $0x4ebcd56c // fsub v12.4s, v11.4s, v28.4s
+	WORD $0x4e21f58d // fmax v13.4s, v12.4s, v1.4s
+	FMOVQ 96(R26), F14
+	VFMLA V2.S4, V13.S4, V14.S4
+	WORD $0x4ea0d5cf // fsub v15.4s, v14.4s, v0.4s
+	WORD $0x6ea0f9f0 // fneg v16.4s, v15.4s
+	VFMLA V2.S4, V13.S4, V16.S4
+	FMOVQ 400(R26), F17
+	VFMLA V16.S4, V3.S4, V17.S4
+	FMOVQ 416(R26), F18
+	VFMLA V16.S4, V17.S4, V18.S4
+	FMOVQ 432(R26), F19
+	VFMLA V16.S4, V18.S4, V19.S4
+	FMOVQ 448(R26), F20
+	VFMLA V16.S4, V19.S4, V20.S4
+	FMOVQ 48(R26), F21
+	VFMLA V16.S4, V20.S4, V21.S4
+	VSHL $23, V14.S4, V24.S4
+	WORD $0x6e38deb9 // fmul v25.4s, v21.4s, v24.4s
+	FMOVS F25, 0(R12)
+	WORD $0x1e20433a // fmov s26, s25
+	WORD $0x4e3ad7bd // fadd v29.4s, v29.4s, v26.4s
 	ADD $4, R12
 	SUBS $1, R11
 	BGE loop117
 
 done118:
-	VDUP V22.S[2], V16.S4
-	VEOR V17.B16, V17.B16, V17.B16
+	VDUP V23.S[2], V27.S4
+	VEOR V30.B16, V30.B16, V30.B16
 	MOVD R9, R12
 	MOVD R2, R11
 	SUBS $16, R11
 	BLT done120
 
 loop119:
-	FMOVQ 0(R12), F18
-	FMOVQ 16(R12), F19
-	FMOVQ 32(R12), F20
-	FMOVQ 48(R12), F25
-	WORD $0x4eb0d65a // fsub v26.4s, v18.4s, v16.4s
-	WORD $0x4eb0d67b // fsub v27.4s, v19.4s, v16.4s
-	WORD $0x4eb0d69c // fsub v28.4s, v20.4s, v16.4s
-	WORD $0x4eb0d73d // fsub v29.4s, v25.4s, v16.4s
-	WORD $0x4e21f75e // fmax v30.4s, v26.4s, v1.4s
-	WORD $0x4e21f77f // fmax v31.4s, v27.4s, v1.4s
-	WORD $0x4e21f783 // fmax v3.4s, v28.4s, v1.4s
-	WORD $0x4e21f7a4 // fmax v4.4s, v29.4s, v1.4s
-	WORD $0x4e20d7c5 // fadd v5.4s, v30.4s, v0.4s
-	WORD $0x4e20d7e6 // fadd v6.4s, v31.4s, v0.4s
-	WORD $0x4e20d469 // fadd v9.4s, v3.4s, v0.4s
-	WORD $0x4e20d48a // fadd v10.4s, v4.4s, v0.4s
-	WORD $0x4ea0d4ab // fsub v11.4s, v5.4s, v0.4s
-	WORD $0x4ea0d4cc // fsub v12.4s, v6.4s, v0.4s
-	WORD $0x4ea0d52d // fsub v13.4s, v9.4s, v0.4s
-	WORD $0x4ea0d54e // fsub v14.4s, v10.4s, v0.4s
-	WORD $0x4eabd7cf // fsub v15.4s, v30.4s, v11.4s
-	WORD $0x4eacd7f2 // fsub v18.4s, v31.4s, v12.4s
-	WORD $0x4eadd473 // fsub v19.4s, v3.4s, v13.4s
-	WORD $0x4eaed494 // fsub v20.4s, v4.4s, v14.4s
-	FMOVQ 416(R26), F25
-	FMOVQ 416(R26), F26
-	FMOVQ 416(R26), F27
-	FMOVQ 416(R26), F28
-	VFMLA V15.S4, V2.S4, V25.S4
-	VFMLA V18.S4, V2.S4, V26.S4
-	VFMLA V19.S4, V2.S4, V27.S4
-	VFMLA V20.S4, V2.S4, V28.S4
-	FMOVQ 432(R26), F29
-	FMOVQ 432(R26), F30
-	FMOVQ 432(R26), F31
-	FMOVQ 432(R26), F3
-	VFMLA V15.S4, V25.S4, V29.S4
-	VFMLA V18.S4, V26.S4, V30.S4
-	VFMLA V19.S4, V27.S4, V31.S4
-	VFMLA V20.S4, V28.S4, V3.S4
-	FMOVQ 448(R26), F4
+	FMOVQ 0(R12), F31
+	FMOVQ 16(R12), F4
+	FMOVQ 32(R12), F5
+	FMOVQ 48(R12), F6
+	WORD $0x4ebbd7e7 // fsub v7.4s, v31.4s, v27.4s
+	WORD $0x4ebbd488 // fsub v8.4s, v4.4s, v27.4s
+	WORD $0x4ebbd4ab // fsub v11.4s, v5.4s, v27.4s
+	WORD $0x4ebbd4cc // fsub v12.4s, v6.4s, v27.4s
+	WORD $0x4e21f4ed // fmax v13.4s, v7.4s, v1.4s
+	WORD $0x4e21f50e // fmax v14.4s, v8.4s, v1.4s
+	WORD $0x4e21f56f // fmax v15.4s, v11.4s, v1.4s
+	WORD $0x4e21f590 // fmax v16.4s, v12.4s, v1.4s
+	FMOVQ 96(R26), F17
+	FMOVQ 96(R26), F18
+	FMOVQ 96(R26), F19
+	FMOVQ 96(R26), F20
+	VFMLA V2.S4, V13.S4, V17.S4
+	VFMLA V2.S4, V14.S4, V18.S4
+	VFMLA V2.S4, V15.S4, V19.S4
+	VFMLA V2.S4, V16.S4, V20.S4
+	WORD $0x4ea0d635 // fsub v21.4s, v17.4s, v0.4s
+	WORD $0x4ea0d658 // fsub v24.4s, v18.4s, v0.4s
+	WORD $0x4ea0d679 // fsub v25.4s, v19.4s, v0.4s
+	WORD $0x4ea0d69a // fsub v26.4s, v20.4s, v0.4s
+	WORD $0x6ea0fabf // fneg v31.4s, v21.4s
+	WORD $0x6ea0fb04 // fneg v4.4s, v24.4s
+	WORD $0x6ea0fb25 // fneg v5.4s, v25.4s
+	WORD $0x6ea0fb46 // fneg v6.4s, v26.4s
+	VFMLA V2.S4, V13.S4, V31.S4
+	VFMLA V2.S4, V14.S4, V4.S4
+	VFMLA V2.S4, V15.S4, V5.S4
+	VFMLA V2.S4, V16.S4, V6.S4
+	FMOVQ 400(R26), F7
+	FMOVQ 400(R26), F8
+	FMOVQ 400(R26), F11
+	FMOVQ 400(R26), F12
+	VFMLA V31.S4, V3.S4, V7.S4
+	VFMLA V4.S4, V3.S4, V8.S4
+	VFMLA V5.S4, V3.S4, V11.S4
+	VFMLA V6.S4, V3.S4, V12.S4
+	FMOVQ 416(R26), F13
+	FMOVQ 416(R26), F14
+	FMOVQ 416(R26), F15
+	FMOVQ 416(R26), F16
+	VFMLA V31.S4, V7.S4, V13.S4
+	VFMLA V4.S4, V8.S4, V14.S4
+	VFMLA V5.S4, V11.S4, V15.S4
+	VFMLA V6.S4, V12.S4, V16.S4
+	FMOVQ 432(R26), F21
+	FMOVQ 432(R26), F24
+	FMOVQ 432(R26), F25
+	FMOVQ 432(R26), F26
+	VFMLA V31.S4, V13.S4, V21.S4
+	VFMLA V4.S4, V14.S4, V24.S4
+	VFMLA V5.S4, V15.S4, V25.S4
+	VFMLA V6.S4, V16.S4, V26.S4
+	FMOVQ 448(R26), F7
+	FMOVQ 448(R26), F8
 	FMOVQ 448(R26), F11
 	FMOVQ 448(R26), F12
-	FMOVQ 448(R26), F13
-	VFMLA V15.S4, V29.S4, V4.S4
-	VFMLA V18.S4, V30.S4, V11.S4
-	VFMLA V19.S4, V31.S4, V12.S4
-	VFMLA V20.S4, V3.S4, V13.S4
-	FMOVQ 464(R26), F14
-	FMOVQ 464(R26), F25
-	FMOVQ 464(R26), F26
-	FMOVQ 464(R26), F27
-	VFMLA V15.S4, V4.S4, V14.S4
-	VFMLA V18.S4, V11.S4, V25.S4
-	VFMLA V19.S4, V12.S4, V26.S4
-	VFMLA V20.S4, V13.S4, V27.S4
-	FMOVQ 48(R26), F28
-	FMOVQ 48(R26), F29
-	FMOVQ 48(R26), F30
-	FMOVQ 48(R26), F31
-	VFMLA V15.S4, V14.S4, V28.S4
-	VFMLA V18.S4, V25.S4, V29.S4
-	VFMLA V19.S4, V26.S4, V30.S4
-	VFMLA V20.S4, V27.S4, V31.S4
-	VSHL $23, V5.S4, V3.S4
-	VSHL $23, V6.S4, V4.S4
-	VSHL $23, V9.S4, V5.S4
-	VSHL $23, V10.S4, V6.S4
-	WORD $0x6e23df89 // fmul v9.4s, v28.4s, v3.4s
-	WORD $0x6e24dfaa // fmul v10.4s, v29.4s, v4.4s
-	WORD $0x6e25dfcb // fmul v11.4s, v30.4s, v5.4s
-	WORD $0x6e26dfec // fmul v12.4s, v31.4s, v6.4s
-	FMOVQ F9, 0(R12)
-	FMOVQ F10, 16(R12)
-	FMOVQ F11, 32(R12)
-	FMOVQ F12, 48(R12)
-	WORD $0x4e29d631 // fadd v17.4s, v17.4s, v9.4s
-	WORD $0x4e2ad631 // fadd v17.4s, v17.4s, v10.4s
-	WORD $0x4e2bd631 // fadd v17.4s, v17.4s, v11.4s
-	WORD $0x4e2cd631 // fadd v17.4s, v17.4s, v12.4s
+	VFMLA V31.S4, V21.S4, V7.S4
+	VFMLA V4.S4, V24.S4, V8.S4
+	VFMLA V5.S4, V25.S4, V11.S4
+	VFMLA V6.S4, V26.S4, V12.S4
+	FMOVQ 48(R26), F13
+	FMOVQ 48(R26), F14
+	FMOVQ 48(R26), F15
+	FMOVQ 48(R26), F16
+	VFMLA V31.S4, V7.S4, V13.S4
+	VFMLA V4.S4, V8.S4, V14.S4
+	VFMLA V5.S4, V11.S4, V15.S4
+	VFMLA V6.S4, V12.S4, V16.S4
+	VSHL $23, V17.S4, V17.S4
+	VSHL $23, V18.S4, V18.S4
+	VSHL $23, V19.S4, V19.S4
+	VSHL $23, V20.S4, V20.S4
+	WORD $0x6e31ddb5 // fmul v21.4s, v13.4s, v17.4s
+	WORD $0x6e32ddd8 // fmul v24.4s, v14.4s, v18.4s
+	WORD $0x6e33ddf9 // fmul v25.4s, v15.4s, v19.4s
+	WORD $0x6e34de1a // fmul v26.4s, v16.4s, v20.4s
+	FMOVQ F21, 0(R12)
+	FMOVQ F24, 16(R12)
+	FMOVQ F25, 32(R12)
+	FMOVQ F26, 48(R12)
+	WORD $0x4e35d7de // fadd v30.4s, v30.4s, v21.4s
+	WORD $0x4e38d7de // fadd v30.4s, v30.4s, v24.4s
+	WORD $0x4e39d7de // fadd v30.4s, v30.4s, v25.4s
+	WORD $0x4e3ad7de // fadd v30.4s, v30.4s, v26.4s
 	ADD $64, R12
 	SUBS $16, R11
 	BGE loop119
@@ -2318,26 +2353,28 @@ done120:
 	BLT done122
 
 loop121:
-	FMOVQ 0(R12), F13
-	WORD $0x4eb0d5ae // fsub v14.4s, v13.4s, v16.4s
-	WORD $0x4e21f5cf // fmax v15.4s, v14.4s, v1.4s
-	WORD $0x4e20d5f2 // fadd v18.4s, v15.4s, v0.4s
-	WORD $0x4ea0d653 // fsub v19.4s, v18.4s, v0.4s
-	WORD $0x4eb3d5f4 // fsub v20.4s, v15.4s, v19.4s
-	FMOVQ 416(R26), F25
-	VFMLA V20.S4, V2.S4, V25.S4
-	FMOVQ 432(R26), F26
-	VFMLA V20.S4, V25.S4, V26.S4
-	FMOVQ 448(R26), F27
-	VFMLA V20.S4, V26.S4, V27.S4
-	FMOVQ 464(R26), F28
-	VFMLA V20.S4, V27.S4, V28.S4
-	FMOVQ 48(R26), F29
-	VFMLA V20.S4, V28.S4, V29.S4
-	VSHL $23, V18.S4, V30.S4
-	WORD $0x6e3edfbf // fmul v31.4s, v29.4s, v30.4s
-	FMOVQ F31, 0(R12)
-	WORD $0x4e3fd631 // fadd v17.4s, v17.4s, v31.4s
+	FMOVQ 0(R12), F31
+	WORD $0x4ebbd7e4 // fsub v4.4s, v31.4s, v27.4s
+	WORD $0x4e21f485 // fmax v5.4s, v4.4s, v1.4s
+	FMOVQ 96(R26), F6
+	VFMLA V2.S4, V5.S4, V6.S4
+	WORD $0x4ea0d4c7 // fsub v7.4s, v6.4s, v0.4s
+	WORD $0x6ea0f8e8 // fneg v8.4s, v7.4s
+	VFMLA V2.S4, V5.S4, V8.S4
+	FMOVQ 400(R26), F11
+	VFMLA V8.S4, V3.S4, V11.S4
+	FMOVQ 416(R26), F12
+	VFMLA V8.S4, V11.S4, V12.S4
+	FMOVQ 432(R26), F13
+	VFMLA V8.S4, V12.S4, V13.S4
+	FMOVQ 448(R26), F14
+	VFMLA V8.S4, V13.S4, V14.S4
+	FMOVQ 48(R26), F15
+	VFMLA V8.S4, V14.S4, V15.S4
+	VSHL $23, V6.S4, V16.S4
+	WORD $0x6e30ddf1 // fmul v17.4s, v15.4s, v16.4s
+	FMOVQ F17, 0(R12)
+	WORD $0x4e31d7de // fadd v30.4s, v30.4s, v17.4s
 	ADD $16, R12
 	SUBS $4, R11
 	BGE loop121
@@ -2348,120 +2385,130 @@ done122:
 	BLT done124
 
 loop123:
-	FMOVS 0(R12), F3
-	WORD $0x4eb0d464 // fsub v4.4s, v3.4s, v16.4s
-	WORD $0x4e21f485 // fmax v5.4s, v4.4s, v1.4s
-	WORD $0x4e20d4a6 // fadd v6.4s, v5.4s, v0.4s
-	WORD $0x4ea0d4c9 // fsub v9.4s, v6.4s, v0.4s
-	WORD $0x4ea9d4aa // fsub v10.4s, v5.4s, v9.4s
-	FMOVQ 416(R26), F11
-	VFMLA V10.S4, V2.S4, V11.S4
-	FMOVQ 432(R26), F12
-	VFMLA V10.S4, V11.S4, V12.S4
-	FMOVQ 448(R26), F13
-	VFMLA V10.S4, V12.S4, V13.S4
-	FMOVQ 464(R26), F14
-	VFMLA V10.S4, V13.S4, V14.S4
-	FMOVQ 48(R26), F15
-	VFMLA V10.S4, V14.S4, V15.S4
-	VSHL $23, V6.S4, V18.S4
-	WORD $0x6e32ddf3 // fmul v19.4s, v15.4s, v18.4s
-	FMOVS F19, 0(R12)
-	WORD $0x1e204274 // fmov s20, s19
-	WORD $0x4e34d631 // fadd v17.4s, v17.4s, v20.4s
+	FMOVS 0(R12), F18
+	WORD $0x4ebbd653 // fsub v19.4s, v18.4s, v27.4s
+	WORD $0x4e21f674 // fmax v20.4s, v19.4s, v1.4s
+	FMOVQ 96(R26), F21
+	VFMLA V2.S4, V20.S4, V21.S4
+	WORD $0x4ea0d6b8 // fsub v24.4s, v21.4s, v0.4s
+	WORD $0x6ea0fb19 // fneg v25.4s, v24.4s
+	VFMLA V2.S4, V20.S4, V25.S4
+	FMOVQ 400(R26), F26
+	VFMLA V25.S4, V3.S4, V26.S4
+	FMOVQ 416(R26), F31
+	VFMLA V25.S4, V26.S4, V31.S4
+	FMOVQ 432(R26), F4
+	VFMLA V25.S4, V31.S4, V4.S4
+	FMOVQ 448(R26), F5
+	VFMLA V25.S4, V4.S4, V5.S4
+	FMOVQ 48(R26), F6
+	VFMLA V25.S4, V5.S4, V6.S4
+	VSHL $23, V21.S4, V7.S4
+	WORD $0x6e27dcc8 // fmul v8.4s, v6.4s, v7.4s
+	FMOVS F8, 0(R12)
+	WORD $0x1e20410b // fmov s11, s8
+	WORD $0x4e2bd7de // fadd v30.4s, v30.4s, v11.4s
 	ADD $4, R12
 	SUBS $1, R11
 	BGE loop123
 
 done124:
-	VDUP V22.S[3], V22.S4
-	VEOR V25.B16, V25.B16, V25.B16
+	VDUP V23.S[3], V12.S4
+	VEOR V13.B16, V13.B16, V13.B16
 	MOVD R10, R12
 	MOVD R2, R11
 	SUBS $16, R11
 	BLT done126
 
 loop125:
-	FMOVQ 0(R12), F26
-	FMOVQ 16(R12), F27
-	FMOVQ 32(R12), F28
-	FMOVQ 48(R12), F29
-	WORD $0x4eb6d75e // fsub v30.4s, v26.4s, v22.4s
-	WORD $0x4eb6d77f // fsub v31.4s, v27.4s, v22.4s
-	WORD $0x4eb6d783 // fsub v3.4s, v28.4s, v22.4s
-	WORD $0x4eb6d7a4 // fsub v4.4s, v29.4s, v22.4s
-	WORD $0x4e21f7c5 // fmax v5.4s, v30.4s, v1.4s
-	WORD $0x4e21f7e6 // fmax v6.4s, v31.4s, v1.4s
-	WORD $0x4e21f469 // fmax v9.4s, v3.4s, v1.4s
-	WORD $0x4e21f48a // fmax v10.4s, v4.4s, v1.4s
-	WORD $0x4e20d4ab // fadd v11.4s, v5.4s, v0.4s
-	WORD $0x4e20d4cc // fadd v12.4s, v6.4s, v0.4s
-	WORD $0x4e20d52d // fadd v13.4s, v9.4s, v0.4s
-	WORD $0x4e20d54e // fadd v14.4s, v10.4s, v0.4s
-	WORD $0x4ea0d56f // fsub v15.4s, v11.4s, v0.4s
-	WORD $0x4ea0d592 // fsub v18.4s, v12.4s, v0.4s
-	WORD $0x4ea0d5b3 // fsub v19.4s, v13.4s, v0.4s
-	WORD $0x4ea0d5d4 // fsub v20.4s, v14.4s, v0.4s
-	WORD $0x4eafd4ba // fsub v26.4s, v5.4s, v15.4s
-	WORD $0x4eb2d4db // fsub v27.4s, v6.4s, v18.4s
-	WORD $0x4eb3d53c // fsub v28.4s, v9.4s, v19.4s
-	WORD $0x4eb4d55d // fsub v29.4s, v10.4s, v20.4s
-	FMOVQ 416(R26), F30
-	FMOVQ 416(R26), F31
-	FMOVQ 416(R26), F3
-	FMOVQ 416(R26), F4
-	VFMLA V26.S4, V2.S4, V30.S4
-	VFMLA V27.S4, V2.S4, V31.S4
-	VFMLA V28.S4, V2.S4, V3.S4
-	VFMLA V29.S4, V2.S4, V4.S4
-	FMOVQ 432(R26), F5
-	FMOVQ 432(R26), F6
-	FMOVQ 432(R26), F9
-	FMOVQ 432(R26), F10
-	VFMLA V26.S4, V30.S4, V5.S4
-	VFMLA V27.S4, V31.S4, V6.S4
-	VFMLA V28.S4, V3.S4, V9.S4
-	VFMLA V29.S4, V4.S4, V10.S4
-	FMOVQ 448(R26), F15
-	FMOVQ 448(R26), F18
-	FMOVQ 448(R26), F19
+	FMOVQ 0(R12), F14
+	FMOVQ 16(R12), F15
+	FMOVQ 32(R12), F16
+	FMOVQ 48(R12), F17
+	WORD $0x4eacd5d2 // fsub v18.4s, v14.4s, v12.4s
+	WORD $0x4eacd5f3 // fsub v19.4s, v15.4s, v12.4s
+	WORD $0x4eacd614 // fsub v20.4s, v16.4s, v12.4s
+	WORD $0x4eacd635 // fsub v21.4s, v17.4s, v12.4s
+	WORD $0x4e21f657 // fmax v23.4s, v18.4s, v1.4s
+	WORD $0x4e21f678 // fmax v24.4s, v19.4s, v1.4s
+	WORD $0x4e21f699 // fmax v25.4s, v20.4s, v1.4s
+	WORD $0x4e21f6ba // fmax v26.4s, v21.4s, v1.4s
+	FMOVQ 96(R26), F31
+	FMOVQ 96(R26), F4
+	FMOVQ 96(R26), F5
+	FMOVQ 96(R26), F6
+	VFMLA V2.S4, V23.S4, V31.S4
+	VFMLA V2.S4, V24.S4, V4.S4
+	VFMLA V2.S4, V25.S4, V5.S4
+	VFMLA V2.S4, V26.S4, V6.S4
+	WORD $0x4ea0d7e7 // fsub v7.4s, v31.4s, v0.4s
+	WORD $0x4ea0d488 // fsub v8.4s, v4.4s, v0.4s
+	WORD $0x4ea0d4ab // fsub v11.4s, v5.4s, v0.4s
+	WORD $0x4ea0d4ce // fsub v14.4s, v6.4s, v0.4s
+	WORD $0x6ea0f8ef // fneg v15.4s, v7.4s
+	WORD $0x6ea0f910 // fneg v16.4s, v8.4s
+	WORD $0x6ea0f971 // fneg v17.4s, v11.4s
+	WORD $0x6ea0f9d2 // fneg v18.4s, v14.4s
+	VFMLA V2.S4, V23.S4, V15.S4
+	VFMLA V2.S4, V24.S4, V16.S4
+	VFMLA V2.S4, V25.S4, V17.S4
+	VFMLA V2.S4, V26.S4, V18.S4
+	FMOVQ 400(R26), F19
+	FMOVQ 400(R26), F20
+	FMOVQ 400(R26), F21
+	FMOVQ 400(R26), F23
+	VFMLA V15.S4, V3.S4, V19.S4
+	VFMLA V16.S4, V3.S4, V20.S4
+	VFMLA V17.S4, V3.S4, V21.S4
+	VFMLA V18.S4, V3.S4, V23.S4
+	FMOVQ 416(R26), F24
+	FMOVQ 416(R26), F25
+	FMOVQ 416(R26), F26
+	FMOVQ 416(R26), F7
+	VFMLA V15.S4, V19.S4, V24.S4
+	VFMLA V16.S4, V20.S4, V25.S4
+	VFMLA V17.S4, V21.S4, V26.S4
+	VFMLA V18.S4, V23.S4, V7.S4
+	FMOVQ 432(R26), F8
+	FMOVQ 432(R26), F11
+	FMOVQ 432(R26), F14
+	FMOVQ 432(R26), F19
+	VFMLA V15.S4, V24.S4, V8.S4
+	VFMLA V16.S4, V25.S4, V11.S4
+	VFMLA V17.S4, V26.S4, V14.S4
+	VFMLA V18.S4, V7.S4, V19.S4
 	FMOVQ 448(R26), F20
-	VFMLA V26.S4, V5.S4, V15.S4
-	VFMLA V27.S4, V6.S4, V18.S4
-	VFMLA V28.S4, V9.S4, V19.S4
-	VFMLA V29.S4, V10.S4, V20.S4
-	FMOVQ 464(R26), F30
-	FMOVQ 464(R26), F31
-	FMOVQ 464(R26), F3
-	FMOVQ 464(R26), F4
-	VFMLA V26.S4, V15.S4, V30.S4
-	VFMLA V27.S4, V18.S4, V31.S4
-	VFMLA V28.S4, V19.S4, V3.S4
-	VFMLA V29.S4, V20.S4, V4.S4
-	FMOVQ 48(R26), F5
-	FMOVQ 48(R26), F6
-	FMOVQ 48(R26), F9
-	FMOVQ 48(R26), F10
-	VFMLA V26.S4, V30.S4, V5.S4
-	VFMLA V27.S4, V31.S4, V6.S4
-	VFMLA V28.S4, V3.S4, V9.S4
-	VFMLA V29.S4, V4.S4, V10.S4
-	VSHL $23, V11.S4, V11.S4
-	VSHL $23, V12.S4, V12.S4
-	VSHL $23, V13.S4, V13.S4
-	VSHL $23, V14.S4, V14.S4
-	WORD $0x6e2bdcaf // fmul v15.4s, v5.4s, v11.4s
-	WORD $0x6e2cdcd2 // fmul v18.4s, v6.4s, v12.4s
-	WORD $0x6e2ddd33 // fmul v19.4s, v9.4s, v13.4s
-	WORD $0x6e2edd54 // fmul v20.4s, v10.4s, v14.4s
-	FMOVQ F15, 0(R12)
+	FMOVQ 448(R26), F21
+	FMOVQ 448(R26), F23
+	FMOVQ 448(R26), F24
+	VFMLA V15.S4, V8.S4, V20.S4
+	VFMLA V16.S4, V11.S4, V21.S4
+	VFMLA V17.S4, V14.S4, V23.S4
+	VFMLA V18.S4, V19.S4, V24.S4
+	FMOVQ 48(R26), F25
+	FMOVQ 48(R26), F26
+	FMOVQ 48(R26), F7
+	FMOVQ 48(R26), F8
+	VFMLA V15.S4, V20.S4, V25.S4
+	VFMLA V16.S4, V21.S4, V26.S4
+	VFMLA V17.S4, V23.S4, V7.S4
+	VFMLA V18.S4, V24.S4, V8.S4
+	VSHL $23, V31.S4, V11.S4
+	VSHL $23, V4.S4, V14.S4
+	VSHL $23, V5.S4, V15.S4
+	VSHL $23, V6.S4, V16.S4
+	WORD $0x6e2bdf31 // fmul v17.4s, v25.4s, v11.4s
+	WORD $0x6e2edf52 // fmul v18.4s, v26.4s, v14.4s
+	WORD $0x6e2fdcf3 // fmul v19.4s, v7.4s, v15.4s
+	WORD $0x6e30dd14 // fmul v20.4s, v8.4s, v16.4s
+	FMOVQ F17, 0(R12)
 	FMOVQ F18, 16(R12)
 	FMOVQ F19, 32(R12)
 	FMOVQ F20, 48(R12)
-	WORD $0x4e2fd739 // fadd v25.4s, v25.4s, v15.4s
-	WORD $0x4e32d739 // fadd v25.4s, v25.4s, v18.4s
-	WORD $0x4e33d739 // fadd v25.4s, v25.4s, v19.4s
-	WORD $0x4e34d739 // fadd v25.4s, v25.4s, v20.4s
+	WORD $0x4e31d5ad // fadd v13.4s, v13.4s, v17.4s
+	WORD $0x4e32d5ad // fadd v13.4s, v13.4s, v18.4s
+	WORD $0x4e33d5ad // fadd v13.4s, v13.4s, v19.4s
+	WORD $0x4e34d5ad // fadd v13.4s, v13.4s, v20.4s
 	ADD $64, R12
 	SUBS $16, R11
 	BGE loop125
@@ -2472,26 +2519,28 @@ done126:
 	BLT done128
 
 loop127:
-	FMOVQ 0(R12), F26
-	WORD $0x4eb6d75b // fsub v27.4s, v26.4s, v22.4s
-	WORD $0x4e21f77c // fmax v28.4s, v27.4s, v1.4s
-	WORD $0x4e20d79d // fadd v29.4s, v28.4s, v0.4s
-	WORD $0x4ea0d7be // fsub v30.4s, v29.4s, v0.4s
-	WORD $0x4ebed79f // fsub v31.4s, v28.4s, v30.4s
-	FMOVQ 416(R26), F3
-	VFMLA V31.S4, V2.S4, V3.S4
-	FMOVQ 432(R26), F4
+	FMOVQ 0(R12), F21
+	WORD $0x4eacd6b7 // fsub v23.4s, v21.4s, v12.4s
+	WORD $0x4e21f6f8 // fmax v24.4s, v23.4s, v1.4s
+	FMOVQ 96(R26), F25
+	VFMLA V2.S4, V24.S4, V25.S4
+	WORD $0x4ea0d73a // fsub v26.4s, v25.4s, v0.4s
+	WORD $0x6ea0fb5f // fneg v31.4s, v26.4s
+	VFMLA V2.S4, V24.S4, V31.S4
+	FMOVQ 400(R26), F4
 	VFMLA V31.S4, V3.S4, V4.S4
-	FMOVQ 448(R26), F5
+	FMOVQ 416(R26), F5
 	VFMLA V31.S4, V4.S4, V5.S4
-	FMOVQ 464(R26), F6
+	FMOVQ 432(R26), F6
 	VFMLA V31.S4, V5.S4, V6.S4
-	FMOVQ 48(R26), F9
-	VFMLA V31.S4, V6.S4, V9.S4
-	VSHL $23, V29.S4, V10.S4
-	WORD $0x6e2add2b // fmul v11.4s, v9.4s, v10.4s
-	FMOVQ F11, 0(R12)
-	WORD $0x4e2bd739 // fadd v25.4s, v25.4s, v11.4s
+	FMOVQ 448(R26), F7
+	VFMLA V31.S4, V6.S4, V7.S4
+	FMOVQ 48(R26), F8
+	VFMLA V31.S4, V7.S4, V8.S4
+	VSHL $23, V25.S4, V11.S4
+	WORD $0x6e2bdd0e // fmul v14.4s, v8.4s, v11.4s
+	FMOVQ F14, 0(R12)
+	WORD $0x4e2ed5ad // fadd v13.4s, v13.4s, v14.4s
 	ADD $16, R12
 	SUBS $4, R11
 	BGE loop127
@@ -2502,39 +2551,41 @@ done128:
 	BLT done130
 
 loop129:
-	FMOVS 0(R12), F12
-	WORD $0x4eb6d58d // fsub v13.4s, v12.4s, v22.4s
-	WORD $0x4e21f5ae // fmax v14.4s, v13.4s, v1.4s
-	WORD $0x4e20d5cf // fadd v15.4s, v14.4s, v0.4s
-	WORD $0x4ea0d5f2 // fsub v18.4s, v15.4s, v0.4s
-	WORD $0x4eb2d5d3 // fsub v19.4s, v14.4s, v18.4s
-	FMOVQ 416(R26), F20
-	VFMLA V19.S4, V2.S4, V20.S4
-	FMOVQ 432(R26), F26
-	VFMLA V19.S4, V20.S4, V26.S4
-	FMOVQ 448(R26), F27
-	VFMLA V19.S4, V26.S4, V27.S4
-	FMOVQ 464(R26), F28
-	VFMLA V19.S4, V27.S4, V28.S4
-	FMOVQ 48(R26), F29
-	VFMLA V19.S4, V28.S4, V29.S4
-	VSHL $23, V15.S4, V30.S4
-	WORD $0x6e3edfbf // fmul v31.4s, v29.4s, v30.4s
-	FMOVS F31, 0(R12)
-	WORD $0x1e2043e3 // fmov s3, s31
-	WORD $0x4e23d739 // fadd v25.4s, v25.4s, v3.4s
+	FMOVS 0(R12), F15
+	WORD $0x4eacd5f0 // fsub v16.4s, v15.4s, v12.4s
+	WORD $0x4e21f611 // fmax v17.4s, v16.4s, v1.4s
+	FMOVQ 96(R26), F18
+	VFMLA V2.S4, V17.S4, V18.S4
+	WORD $0x4ea0d653 // fsub v19.4s, v18.4s, v0.4s
+	WORD $0x6ea0fa74 // fneg v20.4s, v19.4s
+	VFMLA V2.S4, V17.S4, V20.S4
+	FMOVQ 400(R26), F21
+	VFMLA V20.S4, V3.S4, V21.S4
+	FMOVQ 416(R26), F23
+	VFMLA V20.S4, V21.S4, V23.S4
+	FMOVQ 432(R26), F24
+	VFMLA V20.S4, V23.S4, V24.S4
+	FMOVQ 448(R26), F25
+	VFMLA V20.S4, V24.S4, V25.S4
+	FMOVQ 48(R26), F26
+	VFMLA V20.S4, V25.S4, V26.S4
+	VSHL $23, V18.S4, V31.S4
+	WORD $0x6e3fdf44 // fmul v4.4s, v26.4s, v31.4s
+	FMOVS F4, 0(R12)
+	WORD $0x1e204085 // fmov s5, s4
+	WORD $0x4e25d5ad // fadd v13.4s, v13.4s, v5.4s
 	ADD $4, R12
 	SUBS $1, R11
 	BGE loop129
 
 done130:
-	FMOVQ 0(R5), F4
-	WORD $0x6e38d505 // faddp v5.4s, v8.4s, v24.4s
-	WORD $0x6e39d626 // faddp v6.4s, v17.4s, v25.4s
-	WORD $0x6e26d4a8 // faddp v8.4s, v5.4s, v6.4s
-	VMOV V8.B16, V9.B16
-	VFMLA V21.S4, V4.S4, V9.S4
-	FMOVQ F9, 0(R5)
+	FMOVQ 0(R5), F6
+	WORD $0x6e3dd547 // faddp v7.4s, v10.4s, v29.4s
+	WORD $0x6e2dd7c8 // faddp v8.4s, v30.4s, v13.4s
+	WORD $0x6e28d4ea // faddp v10.4s, v7.4s, v8.4s
+	VMOV V10.B16, V11.B16
+	VFMLA V22.S4, V6.S4, V11.S4
+	FMOVQ F11, 0(R5)
 	ADD R1, R10, R0
 	ADD $16, R4
 	ADD $16, R5
@@ -2546,15 +2597,15 @@ end102:
 	CBZ R3, end132
 
 row131:
-	FMOVQ 368(R26), F10
+	FMOVQ 368(R26), F13
 	MOVD R0, R9
 	MOVD R2, R8
 	SUBS $4, R8
 	BLT done134
 
 loop133:
-	FMOVQ 0(R9), F11
-	WORD $0x4e2bc54a // fmaxnm v10.4s, v10.4s, v11.4s
+	FMOVQ 0(R9), F14
+	WORD $0x4e2ec5ad // fmaxnm v13.4s, v13.4s, v14.4s
 	ADD $16, R9
 	SUBS $4, R8
 	BGE loop133
@@ -2565,128 +2616,138 @@ done134:
 	BLT done136
 
 loop135:
-	VLD1R (R9), [V12.S4]
-	WORD $0x4e2cc54a // fmaxnm v10.4s, v10.4s, v12.4s
+	VLD1R (R9), [V15.S4]
+	WORD $0x4e2fc5ad // fmaxnm v13.4s, v13.4s, v15.4s
 	ADD $4, R9
 	SUBS $1, R8
 	BGE loop135
 
 done136:
-	FMOVS 0(R4), F13
-	WORD $0x6e30c94e // fmaxnmv s14, v10.4s
-	WORD $0x4e2dc5cf // fmaxnm v15.4s, v14.4s, v13.4s
-	FMOVQ 368(R26), F17
-	WORD $0x4e31e5f2 // fcmeq v18.4s, v15.4s, v17.4s
-	WORD $0x4e721df3 // bic v19.16b, v15.16b, v18.16b
-	FMOVQ 48(R26), F20
-	WORD $0x4eb3d5b5 // fsub v21.4s, v13.4s, v19.4s
-	WORD $0x4e21f6b8 // fmax v24.4s, v21.4s, v1.4s
-	WORD $0x4e20d719 // fadd v25.4s, v24.4s, v0.4s
+	FMOVS 0(R4), F16
+	WORD $0x6e30c9b1 // fmaxnmv s17, v13.4s
+	WORD $0x4e30c632 // fmaxnm v18.4s, v17.4s, v16.4s
+	FMOVQ 368(R26), F19
+	WORD $0x4e33e654 // fcmeq v20.4s, v18.4s, v19.4s
+	WORD $0x4e741e55 // bic v21.16b, v18.16b, v20.16b
+	FMOVQ 48(R26), F22
+	WORD $0x4eb5d617 // fsub v23.4s, v16.4s, v21.4s
+	WORD $0x4e21f6f8 // fmax v24.4s, v23.4s, v1.4s
+	FMOVQ 96(R26), F25
+	VFMLA V2.S4, V24.S4, V25.S4
 	WORD $0x4ea0d73a // fsub v26.4s, v25.4s, v0.4s
-	WORD $0x4ebad71b // fsub v27.4s, v24.4s, v26.4s
-	FMOVQ 416(R26), F28
-	VFMLA V27.S4, V2.S4, V28.S4
-	FMOVQ 432(R26), F29
-	VFMLA V27.S4, V28.S4, V29.S4
-	FMOVQ 448(R26), F30
-	VFMLA V27.S4, V29.S4, V30.S4
-	FMOVQ 464(R26), F31
-	VFMLA V27.S4, V30.S4, V31.S4
-	FMOVQ 48(R26), F3
-	VFMLA V27.S4, V31.S4, V3.S4
-	VSHL $23, V25.S4, V4.S4
-	WORD $0x6e24dc65 // fmul v5.4s, v3.4s, v4.4s
-	VBSL V5.B16, V20.B16, V18.B16
-	FMOVS F15, 0(R4)
-	FMOVS F18, 0(R6)
-	VDUP V19.S[0], V6.S4
-	VEOR V8.B16, V8.B16, V8.B16
+	WORD $0x6ea0fb5d // fneg v29.4s, v26.4s
+	VFMLA V2.S4, V24.S4, V29.S4
+	FMOVQ 400(R26), F30
+	VFMLA V29.S4, V3.S4, V30.S4
+	FMOVQ 416(R26), F31
+	VFMLA V29.S4, V30.S4, V31.S4
+	FMOVQ 432(R26), F4
+	VFMLA V29.S4, V31.S4, V4.S4
+	FMOVQ 448(R26), F5
+	VFMLA V29.S4, V4.S4, V5.S4
+	FMOVQ 48(R26), F6
+	VFMLA V29.S4, V5.S4, V6.S4
+	VSHL $23, V25.S4, V7.S4
+	WORD $0x6e27dcc8 // fmul v8.4s, v6.4s, v7.4s
+	VBSL V8.B16, V22.B16, V20.B16
+	FMOVS F18, 0(R4)
+	FMOVS F20, 0(R6)
+	VDUP V21.S[0], V10.S4
+	VEOR V11.B16, V11.B16, V11.B16
 	MOVD R0, R9
 	MOVD R2, R8
 	SUBS $16, R8
 	BLT done138
 
 loop137:
-	FMOVQ 0(R9), F9
-	FMOVQ 16(R9), F10
-	FMOVQ 32(R9), F11
-	FMOVQ 48(R9), F12
-	WORD $0x4ea6d52d // fsub v13.4s, v9.4s, v6.4s
-	WORD $0x4ea6d54e // fsub v14.4s, v10.4s, v6.4s
-	WORD $0x4ea6d56f // fsub v15.4s, v11.4s, v6.4s
-	WORD $0x4ea6d591 // fsub v17.4s, v12.4s, v6.4s
-	WORD $0x4e21f5b3 // fmax v19.4s, v13.4s, v1.4s
-	WORD $0x4e21f5d4 // fmax v20.4s, v14.4s, v1.4s
-	WORD $0x4e21f5f5 // fmax v21.4s, v15.4s, v1.4s
-	WORD $0x4e21f638 // fmax v24.4s, v17.4s, v1.4s
-	WORD $0x4e20d679 // fadd v25.4s, v19.4s, v0.4s
-	WORD $0x4e20d69a // fadd v26.4s, v20.4s, v0.4s
-	WORD $0x4e20d6bb // fadd v27.4s, v21.4s, v0.4s
-	WORD $0x4e20d71c // fadd v28.4s, v24.4s, v0.4s
-	WORD $0x4ea0d73d // fsub v29.4s, v25.4s, v0.4s
-	WORD $0x4ea0d75e // fsub v30.4s, v26.4s, v0.4s
-	WORD $0x4ea0d77f // fsub v31.4s, v27.4s, v0.4s
-	WORD $0x4ea0d783 // fsub v3.4s, v28.4s, v0.4s
-	WORD $0x4ebdd664 // fsub v4.4s, v19.4s, v29.4s
-	WORD $0x4ebed685 // fsub v5.4s, v20.4s, v30.4s
-	WORD $0x4ebfd6a9 // fsub v9.4s, v21.4s, v31.4s
-	WORD $0x4ea3d70a // fsub v10.4s, v24.4s, v3.4s
-	FMOVQ 416(R26), F11
-	FMOVQ 416(R26), F12
-	FMOVQ 416(R26), F13
-	FMOVQ 416(R26), F14
-	VFMLA V4.S4, V2.S4, V11.S4
-	VFMLA V5.S4, V2.S4, V12.S4
-	VFMLA V9.S4, V2.S4, V13.S4
-	VFMLA V10.S4, V2.S4, V14.S4
-	FMOVQ 432(R26), F15
-	FMOVQ 432(R26), F17
-	FMOVQ 432(R26), F19
-	FMOVQ 432(R26), F20
-	VFMLA V4.S4, V11.S4, V15.S4
-	VFMLA V5.S4, V12.S4, V17.S4
-	VFMLA V9.S4, V13.S4, V19.S4
-	VFMLA V10.S4, V14.S4, V20.S4
-	FMOVQ 448(R26), F21
-	FMOVQ 448(R26), F24
-	FMOVQ 448(R26), F29
-	FMOVQ 448(R26), F30
-	VFMLA V4.S4, V15.S4, V21.S4
-	VFMLA V5.S4, V17.S4, V24.S4
-	VFMLA V9.S4, V19.S4, V29.S4
-	VFMLA V10.S4, V20.S4, V30.S4
-	FMOVQ 464(R26), F31
-	FMOVQ 464(R26), F3
-	FMOVQ 464(R26), F11
-	FMOVQ 464(R26), F12
-	VFMLA V4.S4, V21.S4, V31.S4
-	VFMLA V5.S4, V24.S4, V3.S4
-	VFMLA V9.S4, V29.S4, V11.S4
-	VFMLA V10.S4, V30.S4, V12.S4
-	FMOVQ 48(R26), F13
-	FMOVQ 48(R26), F14
-	FMOVQ 48(R26), F15
-	FMOVQ 48(R26), F17
-	VFMLA V4.S4, V31.S4, V13.S4
-	VFMLA V5.S4, V3.S4, V14.S4
-	VFMLA V9.S4, V11.S4, V15.S4
-	VFMLA V10.S4, V12.S4, V17.S4
-	VSHL $23, V25.S4, V19.S4
-	VSHL $23, V26.S4, V20.S4
-	VSHL $23, V27.S4, V21.S4
-	VSHL $23, V28.S4, V24.S4
-	WORD $0x6e33ddb9 // fmul v25.4s, v13.4s, v19.4s
-	WORD $0x6e34ddda // fmul v26.4s, v14.4s, v20.4s
-	WORD $0x6e35ddfb // fmul v27.4s, v15.4s, v21.4s
-	WORD $0x6e38de3c // fmul v28.4s, v17.4s, v24.4s
-	FMOVQ F25, 0(R9)
-	FMOVQ F26, 16(R9)
-	FMOVQ F27, 32(R9)
-	FMOVQ F28, 48(R9)
-	WORD $0x4e39d508 // fadd v8.4s, v8.4s, v25.4s
-	WORD $0x4e3ad508 // fadd v8.4s, v8.4s, v26.4s
-	WORD $0x4e3bd508 // fadd v8.4s, v8.4s, v27.4s
-	WORD $0x4e3cd508 // fadd v8.4s, v8.4s, v28.4s
+	FMOVQ 0(R9), F13
+	FMOVQ 16(R9), F14
+	FMOVQ 32(R9), F15
+	FMOVQ 48(R9), F16
+	WORD $0x4eaad5b1 // fsub v17.4s, v13.4s, v10.4s
+	WORD $0x4eaad5d2 // fsub v18.4s, v14.4s, v10.4s
+	WORD $0x4eaad5f3 // fsub v19.4s, v15.4s, v10.4s
+	WORD $0x4eaad615 // fsub v21.4s, v16.4s, v10.4s
+	WORD $0x4e21f636 // fmax v22.4s, v17.4s, v1.4s
+	WORD $0x4e21f657 // fmax v23.4s, v18.4s, v1.4s
+	WORD $0x4e21f678 // fmax v24.4s, v19.4s, v1.4s
+	WORD $0x4e21f6b9 // fmax v25.4s, v21.4s, v1.4s
+	FMOVQ 96(R26), F26
+	FMOVQ 96(R26), F29
+	FMOVQ 96(R26), F30
+	FMOVQ 96(R26), F31
+	VFMLA V2.S4, V22.S4, V26.S4
+	VFMLA V2.S4, V23.S4, V29.S4
+	VFMLA V2.S4, V24.S4, V30.S4
+	VFMLA V2.S4, V25.S4, V31.S4
+	WORD $0x4ea0d744 // fsub v4.4s, v26.4s, v0.4s
+	WORD $0x4ea0d7a5 // fsub v5.4s, v29.4s, v0.4s
+	WORD $0x4ea0d7c6 // fsub v6.4s, v30.4s, v0.4s
+	WORD $0x4ea0d7e7 // fsub v7.4s, v31.4s, v0.4s
+	WORD $0x6ea0f888 // fneg v8.4s, v4.4s
+	WORD $0x6ea0f8ad // fneg v13.4s, v5.4s
+	WORD $0x6ea0f8ce // fneg v14.4s, v6.4s
+	WORD $0x6ea0f8ef // fneg v15.4s, v7.4s
+	VFMLA V2.S4, V22.S4, V8.S4
+	VFMLA V2.S4, V23.S4, V13.S4
+	VFMLA V2.S4, V24.S4, V14.S4
+	VFMLA V2.S4, V25.S4, V15.S4
+	FMOVQ 400(R26), F16
+	FMOVQ 400(R26), F17
+	FMOVQ 400(R26), F18
+	FMOVQ 400(R26), F19
+	VFMLA V8.S4, V3.S4, V16.S4
+	VFMLA V13.S4, V3.S4, V17.S4
+	VFMLA V14.S4, V3.S4, V18.S4
+	VFMLA V15.S4, V3.S4, V19.S4
+	FMOVQ 416(R26), F21
+	FMOVQ 416(R26), F22
+	FMOVQ 416(R26), F23
+	FMOVQ 416(R26), F24
+	VFMLA V8.S4, V16.S4, V21.S4
+	VFMLA V13.S4, V17.S4, V22.S4
+	VFMLA V14.S4, V18.S4, V23.S4
+	VFMLA V15.S4, V19.S4, V24.S4
+	FMOVQ 432(R26), F25
+	FMOVQ 432(R26), F4
+	FMOVQ 432(R26), F5
+	FMOVQ 432(R26), F6
+	VFMLA V8.S4, V21.S4, V25.S4
+	VFMLA V13.S4, V22.S4, V4.S4
+	VFMLA V14.S4, V23.S4, V5.S4
+	VFMLA V15.S4, V24.S4, V6.S4
+	FMOVQ 448(R26), F7
+	FMOVQ 448(R26), F16
+	FMOVQ 448(R26), F17
+	FMOVQ 448(R26), F18
+	VFMLA V8.S4, V25.S4, V7.S4
+	VFMLA V13.S4, V4.S4, V16.S4
+	VFMLA V14.S4, V5.S4, V17.S4
+	VFMLA V15.S4, V6.S4, V18.S4
+	FMOVQ 48(R26), F19
+	FMOVQ 48(R26), F21
+	FMOVQ 48(R26), F22
+	FMOVQ 48(R26), F23
+	VFMLA V8.S4, V7.S4, V19.S4
+	VFMLA V13.S4, V16.S4, V21.S4
+	VFMLA V14.S4, V17.S4, V22.S4
+	VFMLA V15.S4, V18.S4, V23.S4
+	VSHL $23, V26.S4, V24.S4
+	VSHL $23, V29.S4, V25.S4
+	VSHL $23, V30.S4, V26.S4
+	VSHL $23, V31.S4, V29.S4
+	WORD $0x6e38de7e // fmul v30.4s, v19.4s, v24.4s
+	WORD $0x6e39debf // fmul v31.4s, v21.4s, v25.4s
+	WORD $0x6e3adec4 // fmul v4.4s, v22.4s, v26.4s
+	WORD $0x6e3ddee5 // fmul v5.4s, v23.4s, v29.4s
+	FMOVQ F30, 0(R9)
+	FMOVQ F31, 16(R9)
+	FMOVQ F4, 32(R9)
+	FMOVQ F5, 48(R9)
+	WORD $0x4e3ed56b // fadd v11.4s, v11.4s, v30.4s
+	WORD $0x4e3fd56b // fadd v11.4s, v11.4s, v31.4s
+	WORD $0x4e24d56b // fadd v11.4s, v11.4s, v4.4s
+	WORD $0x4e25d56b // fadd v11.4s, v11.4s, v5.4s
 	ADD $64, R9
 	SUBS $16, R8
 	BGE loop137
@@ -2697,26 +2758,28 @@ done138:
 	BLT done140
 
 loop139:
-	FMOVQ 0(R9), F29
-	WORD $0x4ea6d7be // fsub v30.4s, v29.4s, v6.4s
-	WORD $0x4e21f7df // fmax v31.4s, v30.4s, v1.4s
-	WORD $0x4e20d7e3 // fadd v3.4s, v31.4s, v0.4s
-	WORD $0x4ea0d464 // fsub v4.4s, v3.4s, v0.4s
-	WORD $0x4ea4d7e5 // fsub v5.4s, v31.4s, v4.4s
-	FMOVQ 416(R26), F9
-	VFMLA V5.S4, V2.S4, V9.S4
-	FMOVQ 432(R26), F10
-	VFMLA V5.S4, V9.S4, V10.S4
-	FMOVQ 448(R26), F11
-	VFMLA V5.S4, V10.S4, V11.S4
-	FMOVQ 464(R26), F12
-	VFMLA V5.S4, V11.S4, V12.S4
-	FMOVQ 48(R26), F13
-	VFMLA V5.S4, V12.S4, V13.S4
-	VSHL $23, V3.S4, V14.S4
-	WORD $0x6e2eddaf // fmul v15.4s, v13.4s, v14.4s
-	FMOVQ F15, 0(R9)
-	WORD $0x4e2fd508 // fadd v8.4s, v8.4s, v15.4s
+	FMOVQ 0(R9), F6
+	WORD $0x4eaad4c7 // fsub v7.4s, v6.4s, v10.4s
+	WORD $0x4e21f4e8 // fmax v8.4s, v7.4s, v1.4s
+	FMOVQ 96(R26), F13
+	VFMLA V2.S4, V8.S4, V13.S4
+	WORD $0x4ea0d5ae // fsub v14.4s, v13.4s, v0.4s
+	WORD $0x6ea0f9cf // fneg v15.4s, v14.4s
+	VFMLA V2.S4, V8.S4, V15.S4
+	FMOVQ 400(R26), F16
+	VFMLA V15.S4, V3.S4, V16.S4
+	FMOVQ 416(R26), F17
+	VFMLA V15.S4, V16.S4, V17.S4
+	FMOVQ 432(R26), F18
+	VFMLA V15.S4, V17.S4, V18.S4
+	FMOVQ 448(R26), F19
+	VFMLA V15.S4, V18.S4, V19.S4
+	FMOVQ 48(R26), F21
+	VFMLA V15.S4, V19.S4, V21.S4
+	VSHL $23, V13.S4, V22.S4
+	WORD $0x6e36deb7 // fmul v23.4s, v21.4s, v22.4s
+	FMOVQ F23, 0(R9)
+	WORD $0x4e37d56b // fadd v11.4s, v11.4s, v23.4s
 	ADD $16, R9
 	SUBS $4, R8
 	BGE loop139
@@ -2727,38 +2790,40 @@ done140:
 	BLT done142
 
 loop141:
-	FMOVS 0(R9), F17
-	WORD $0x4ea6d633 // fsub v19.4s, v17.4s, v6.4s
-	WORD $0x4e21f674 // fmax v20.4s, v19.4s, v1.4s
-	WORD $0x4e20d695 // fadd v21.4s, v20.4s, v0.4s
-	WORD $0x4ea0d6b8 // fsub v24.4s, v21.4s, v0.4s
-	WORD $0x4eb8d699 // fsub v25.4s, v20.4s, v24.4s
-	FMOVQ 416(R26), F26
-	VFMLA V25.S4, V2.S4, V26.S4
-	FMOVQ 432(R26), F27
-	VFMLA V25.S4, V26.S4, V27.S4
-	FMOVQ 448(R26), F28
-	VFMLA V25.S4, V27.S4, V28.S4
-	FMOVQ 464(R26), F29
-	VFMLA V25.S4, V28.S4, V29.S4
-	FMOVQ 48(R26), F30
-	VFMLA V25.S4, V29.S4, V30.S4
-	VSHL $23, V21.S4, V31.S4
-	WORD $0x6e3fdfc3 // fmul v3.4s, v30.4s, v31.4s
-	FMOVS F3, 0(R9)
-	WORD $0x1e204064 // fmov s4, s3
-	WORD $0x4e24d508 // fadd v8.4s, v8.4s, v4.4s
+	FMOVS 0(R9), F24
+	WORD $0x4eaad719 // fsub v25.4s, v24.4s, v10.4s
+	WORD $0x4e21f73a // fmax v26.4s, v25.4s, v1.4s
+	FMOVQ 96(R26), F29
+	VFMLA V2.S4, V26.S4, V29.S4
+	WORD $0x4ea0d7be // fsub v30.4s, v29.4s, v0.4s
+	WORD $0x6ea0fbdf // fneg v31.4s, v30.4s
+	VFMLA V2.S4, V26.S4, V31.S4
+	FMOVQ 400(R26), F4
+	VFMLA V31.S4, V3.S4, V4.S4
+	FMOVQ 416(R26), F5
+	VFMLA V31.S4, V4.S4, V5.S4
+	FMOVQ 432(R26), F6
+	VFMLA V31.S4, V5.S4, V6.S4
+	FMOVQ 448(R26), F7
+	VFMLA V31.S4, V6.S4, V7.S4
+	FMOVQ 48(R26), F8
+	VFMLA V31.S4, V7.S4, V8.S4
+	VSHL $23, V29.S4, V13.S4
+	WORD $0x6e2ddd0e // fmul v14.4s, v8.4s, v13.4s
+	FMOVS F14, 0(R9)
+	WORD $0x1e2041cf // fmov s15, s14
+	WORD $0x4e2fd56b // fadd v11.4s, v11.4s, v15.4s
 	ADD $4, R9
 	SUBS $1, R8
 	BGE loop141
 
 done142:
-	FMOVS 0(R5), F5
-	WORD $0x6e28d508 // faddp v8.4s, v8.4s, v8.4s
-	WORD $0x6e28d509 // faddp v9.4s, v8.4s, v8.4s
-	VMOV V9.B16, V10.B16
-	VFMLA V18.S4, V5.S4, V10.S4
-	FMOVS F10, 0(R5)
+	FMOVS 0(R5), F16
+	WORD $0x6e2bd571 // faddp v17.4s, v11.4s, v11.4s
+	WORD $0x6e31d632 // faddp v18.4s, v17.4s, v17.4s
+	VMOV V18.B16, V19.B16
+	VFMLA V20.S4, V16.S4, V19.S4
+	FMOVS F19, 0(R5)
 	ADD R1, R0, R0
 	ADD $4, R4
 	ADD $4, R5
@@ -2779,18 +2844,19 @@ TEXT ·probFromLSENEON(SB), NOSPLIT, $0-48
 	MOVD n+32(FP), R3
 	MOVD lse+40(FP), R4
 	FMOVQ 96(R26), F0
-	FMOVQ 384(R26), F1
-	FMOVQ 400(R26), F2
-	FMOVQ 368(R26), F3
-	FMOVQ 480(R26), F4
+	FMOVQ 64(R26), F1
+	FMOVQ 0(R26), F2
+	FMOVQ 384(R26), F3
+	FMOVQ 368(R26), F4
+	FMOVQ 464(R26), F5
 	MOVD rows+24(FP), R5
 	CBZ R5, end144
 
 row143:
-	FMOVS 0(R4), F5
-	VDUP V5.S[0], V6.S4
-	WORD $0x4e23e4c7 // fcmeq v7.4s, v6.4s, v3.4s
-	VBSL V6.B16, V4.B16, V7.B16
+	FMOVS 0(R4), F6
+	VDUP V6.S[0], V7.S4
+	WORD $0x4e24e4e8 // fcmeq v8.4s, v7.4s, v4.4s
+	VBSL V7.B16, V5.B16, V8.B16
 	MOVD R1, R7
 	MOVD R0, R8
 	MOVD R3, R6
@@ -2798,82 +2864,90 @@ row143:
 	BLT done146
 
 loop145:
-	FMOVQ 0(R7), F8
-	FMOVQ 16(R7), F9
-	FMOVQ 32(R7), F10
-	FMOVQ 48(R7), F11
-	WORD $0x4ea7d50c // fsub v12.4s, v8.4s, v7.4s
-	WORD $0x4ea7d52d // fsub v13.4s, v9.4s, v7.4s
-	WORD $0x4ea7d54e // fsub v14.4s, v10.4s, v7.4s
-	WORD $0x4ea7d56f // fsub v15.4s, v11.4s, v7.4s
-	WORD $0x4e21f590 // fmax v16.4s, v12.4s, v1.4s
+	FMOVQ 0(R7), F9
+	FMOVQ 16(R7), F10
+	FMOVQ 32(R7), F11
+	FMOVQ 48(R7), F12
+	WORD $0x4ea8d52d // fsub v13.4s, v9.4s, v8.4s
+	WORD $0x4ea8d54e // fsub v14.4s, v10.4s, v8.4s
+	WORD $0x4ea8d56f // fsub v15.4s, v11.4s, v8.4s
+	WORD $0x4ea8d590 // fsub v16.4s, v12.4s, v8.4s
 	WORD $0x4e21f5b1 // fmax v17.4s, v13.4s, v1.4s
 	WORD $0x4e21f5d2 // fmax v18.4s, v14.4s, v1.4s
 	WORD $0x4e21f5f3 // fmax v19.4s, v15.4s, v1.4s
-	WORD $0x4e20d614 // fadd v20.4s, v16.4s, v0.4s
-	WORD $0x4e20d635 // fadd v21.4s, v17.4s, v0.4s
-	WORD $0x4e20d656 // fadd v22.4s, v18.4s, v0.4s
-	WORD $0x4e20d677 // fadd v23.4s, v19.4s, v0.4s
-	WORD $0x4ea0d698 // fsub v24.4s, v20.4s, v0.4s
+	WORD $0x4e21f614 // fmax v20.4s, v16.4s, v1.4s
+	FMOVQ 96(R26), F21
+	FMOVQ 96(R26), F22
+	FMOVQ 96(R26), F23
+	FMOVQ 96(R26), F24
+	VFMLA V2.S4, V17.S4, V21.S4
+	VFMLA V2.S4, V18.S4, V22.S4
+	VFMLA V2.S4, V19.S4, V23.S4
+	VFMLA V2.S4, V20.S4, V24.S4
 	WORD $0x4ea0d6b9 // fsub v25.4s, v21.4s, v0.4s
 	WORD $0x4ea0d6da // fsub v26.4s, v22.4s, v0.4s
 	WORD $0x4ea0d6fb // fsub v27.4s, v23.4s, v0.4s
-	WORD $0x4eb8d61c // fsub v28.4s, v16.4s, v24.4s
-	WORD $0x4eb9d63d // fsub v29.4s, v17.4s, v25.4s
-	WORD $0x4ebad65e // fsub v30.4s, v18.4s, v26.4s
-	WORD $0x4ebbd67f // fsub v31.4s, v19.4s, v27.4s
-	FMOVQ 416(R26), F5
-	FMOVQ 416(R26), F6
-	FMOVQ 416(R26), F8
-	FMOVQ 416(R26), F9
-	VFMLA V28.S4, V2.S4, V5.S4
-	VFMLA V29.S4, V2.S4, V6.S4
-	VFMLA V30.S4, V2.S4, V8.S4
-	VFMLA V31.S4, V2.S4, V9.S4
-	FMOVQ 432(R26), F10
-	FMOVQ 432(R26), F11
-	FMOVQ 432(R26), F12
-	FMOVQ 432(R26), F13
-	VFMLA V28.S4, V5.S4, V10.S4
-	VFMLA V29.S4, V6.S4, V11.S4
-	VFMLA V30.S4, V8.S4, V12.S4
-	VFMLA V31.S4, V9.S4, V13.S4
-	FMOVQ 448(R26), F14
-	FMOVQ 448(R26), F15
-	FMOVQ 448(R26), F16
-	FMOVQ 448(R26), F17
-	VFMLA V28.S4, V10.S4, V14.S4
-	VFMLA V29.S4, V11.S4, V15.S4
-	VFMLA V30.S4, V12.S4, V16.S4
-	VFMLA V31.S4, V13.S4, V17.S4
-	FMOVQ 464(R26), F18
-	FMOVQ 464(R26), F19
-	FMOVQ 464(R26), F24
-	FMOVQ 464(R26), F25
-	VFMLA V28.S4, V14.S4, V18.S4
-	VFMLA V29.S4, V15.S4, V19.S4
-	VFMLA V30.S4, V16.S4, V24.S4
-	VFMLA V31.S4, V17.S4, V25.S4
-	FMOVQ 48(R26), F26
-	FMOVQ 48(R26), F27
-	FMOVQ 48(R26), F5
-	FMOVQ 48(R26), F6
-	VFMLA V28.S4, V18.S4, V26.S4
-	VFMLA V29.S4, V19.S4, V27.S4
-	VFMLA V30.S4, V24.S4, V5.S4
-	VFMLA V31.S4, V25.S4, V6.S4
-	VSHL $23, V20.S4, V8.S4
-	VSHL $23, V21.S4, V9.S4
-	VSHL $23, V22.S4, V10.S4
-	VSHL $23, V23.S4, V11.S4
-	WORD $0x6e28df4c // fmul v12.4s, v26.4s, v8.4s
-	WORD $0x6e29df6d // fmul v13.4s, v27.4s, v9.4s
-	WORD $0x6e2adcae // fmul v14.4s, v5.4s, v10.4s
-	WORD $0x6e2bdccf // fmul v15.4s, v6.4s, v11.4s
-	FMOVQ F12, 0(R8)
-	FMOVQ F13, 16(R8)
-	FMOVQ F14, 32(R8)
-	FMOVQ F15, 48(R8)
+	WORD $0x4ea0d71c // fsub v28.4s, v24.4s, v0.4s
+	WORD $0x6ea0fb3d // fneg v29.4s, v25.4s
+	WORD $0x6ea0fb5e // fneg v30.4s, v26.4s
+	WORD $0x6ea0fb7f // fneg v31.4s, v27.4s
+	WORD $0x6ea0fb86 // fneg v6.4s, v28.4s
+	VFMLA V2.S4, V17.S4, V29.S4
+	VFMLA V2.S4, V18.S4, V30.S4
+	VFMLA V2.S4, V19.S4, V31.S4
+	VFMLA V2.S4, V20.S4, V6.S4
+	FMOVQ 400(R26), F7
+	FMOVQ 400(R26), F9
+	FMOVQ 400(R26), F10
+	FMOVQ 400(R26), F11
+	VFMLA V29.S4, V3.S4, V7.S4
+	VFMLA V30.S4, V3.S4, V9.S4
+	VFMLA V31.S4, V3.S4, V10.S4
+	VFMLA V6.S4, V3.S4, V11.S4
+	FMOVQ 416(R26), F12
+	FMOVQ 416(R26), F13
+	FMOVQ 416(R26), F14
+	FMOVQ 416(R26), F15
+	VFMLA V29.S4, V7.S4, V12.S4
+	VFMLA V30.S4, V9.S4, V13.S4
+	VFMLA V31.S4, V10.S4, V14.S4
+	VFMLA V6.S4, V11.S4, V15.S4
+	FMOVQ 432(R26), F16
+	FMOVQ 432(R26), F17
+	FMOVQ 432(R26), F18
+	FMOVQ 432(R26), F19
+	VFMLA V29.S4, V12.S4, V16.S4
+	VFMLA V30.S4, V13.S4, V17.S4
+	VFMLA V31.S4, V14.S4, V18.S4
+	VFMLA V6.S4, V15.S4, V19.S4
+	FMOVQ 448(R26), F20
+	FMOVQ 448(R26), F25
+	FMOVQ 448(R26), F26
+	FMOVQ 448(R26), F27
+	VFMLA V29.S4, V16.S4, V20.S4
+	VFMLA V30.S4, V17.S4, V25.S4
+	VFMLA V31.S4, V18.S4, V26.S4
+	VFMLA V6.S4, V19.S4, V27.S4
+	FMOVQ 48(R26), F28
+	FMOVQ 48(R26), F7
+	FMOVQ 48(R26), F9
+	FMOVQ 48(R26), F10
+	VFMLA V29.S4, V20.S4, V28.S4
+	VFMLA V30.S4, V25.S4, V7.S4
+	VFMLA V31.S4, V26.S4, V9.S4
+	VFMLA V6.S4, V27.S4, V10.S4
+	VSHL $23, V21.S4, V11.S4
+	VSHL $23, V22.S4, V12.S4
+	VSHL $23, V23.S4, V13.S4
+	VSHL $23, V24.S4, V14.S4
+	WORD $0x6e2bdf8f // fmul v15.4s, v28.4s, v11.4s
+	WORD $0x6e2cdcf0 // fmul v16.4s, v7.4s, v12.4s
+	WORD $0x6e2ddd31 // fmul v17.4s, v9.4s, v13.4s
+	WORD $0x6e2edd52 // fmul v18.4s, v10.4s, v14.4s
+	FMOVQ F15, 0(R8)
+	FMOVQ F16, 16(R8)
+	FMOVQ F17, 32(R8)
+	FMOVQ F18, 48(R8)
 	ADD $64, R7
 	ADD $64, R8
 	SUBS $16, R6
@@ -2885,25 +2959,27 @@ done146:
 	BLT done148
 
 loop147:
-	FMOVQ 0(R7), F16
-	WORD $0x4ea7d611 // fsub v17.4s, v16.4s, v7.4s
-	WORD $0x4e21f632 // fmax v18.4s, v17.4s, v1.4s
-	WORD $0x4e20d653 // fadd v19.4s, v18.4s, v0.4s
-	WORD $0x4ea0d674 // fsub v20.4s, v19.4s, v0.4s
-	WORD $0x4eb4d655 // fsub v21.4s, v18.4s, v20.4s
-	FMOVQ 416(R26), F22
-	VFMLA V21.S4, V2.S4, V22.S4
-	FMOVQ 432(R26), F23
-	VFMLA V21.S4, V22.S4, V23.S4
-	FMOVQ 448(R26), F24
-	VFMLA V21.S4, V23.S4, V24.S4
-	FMOVQ 464(R26), F25
-	VFMLA V21.S4, V24.S4, V25.S4
-	FMOVQ 48(R26), F26
-	VFMLA V21.S4, V25.S4, V26.S4
-	VSHL $23, V19.S4, V27.S4
-	WORD $0x6e3bdf5c // fmul v28.4s, v26.4s, v27.4s
-	FMOVQ F28, 0(R8)
+	FMOVQ 0(R7), F19
+	WORD $0x4ea8d674 // fsub v20.4s, v19.4s, v8.4s
+	WORD $0x4e21f695 // fmax v21.4s, v20.4s, v1.4s
+	FMOVQ 96(R26), F22
+	VFMLA V2.S4, V21.S4, V22.S4
+	WORD $0x4ea0d6d7 // fsub v23.4s, v22.4s, v0.4s
+	WORD $0x6ea0faf8 // fneg v24.4s, v23.4s
+	VFMLA V2.S4, V21.S4, V24.S4
+	FMOVQ 400(R26), F25
+	VFMLA V24.S4, V3.S4, V25.S4
+	FMOVQ 416(R26), F26
+	VFMLA V24.S4, V25.S4, V26.S4
+	FMOVQ 432(R26), F27
+	VFMLA V24.S4, V26.S4, V27.S4
+	FMOVQ 448(R26), F28
+	VFMLA V24.S4, V27.S4, V28.S4
+	FMOVQ 48(R26), F29
+	VFMLA V24.S4, V28.S4, V29.S4
+	VSHL $23, V22.S4, V30.S4
+	WORD $0x6e3edfbf // fmul v31.4s, v29.4s, v30.4s
+	FMOVQ F31, 0(R8)
 	ADD $16, R7
 	ADD $16, R8
 	SUBS $4, R6
@@ -2915,25 +2991,27 @@ done148:
 	BLT done150
 
 loop149:
-	FMOVS 0(R7), F29
-	WORD $0x4ea7d7be // fsub v30.4s, v29.4s, v7.4s
-	WORD $0x4e21f7df // fmax v31.4s, v30.4s, v1.4s
-	WORD $0x4e20d7e5 // fadd v5.4s, v31.4s, v0.4s
-	WORD $0x4ea0d4a6 // fsub v6.4s, v5.4s, v0.4s
-	WORD $0x4ea6d7e8 // fsub v8.4s, v31.4s, v6.4s
-	FMOVQ 416(R26), F9
-	VFMLA V8.S4, V2.S4, V9.S4
-	FMOVQ 432(R26), F10
-	VFMLA V8.S4, V9.S4, V10.S4
-	FMOVQ 448(R26), F11
-	VFMLA V8.S4, V10.S4, V11.S4
-	FMOVQ 464(R26), F12
-	VFMLA V8.S4, V11.S4, V12.S4
-	FMOVQ 48(R26), F13
-	VFMLA V8.S4, V12.S4, V13.S4
-	VSHL $23, V5.S4, V14.S4
-	WORD $0x6e2eddaf // fmul v15.4s, v13.4s, v14.4s
-	FMOVS F15, 0(R8)
+	FMOVS 0(R7), F6
+	WORD $0x4ea8d4c7 // fsub v7.4s, v6.4s, v8.4s
+	WORD $0x4e21f4e9 // fmax v9.4s, v7.4s, v1.4s
+	FMOVQ 96(R26), F10
+	VFMLA V2.S4, V9.S4, V10.S4
+	WORD $0x4ea0d54b // fsub v11.4s, v10.4s, v0.4s
+	WORD $0x6ea0f96c // fneg v12.4s, v11.4s
+	VFMLA V2.S4, V9.S4, V12.S4
+	FMOVQ 400(R26), F13
+	VFMLA V12.S4, V3.S4, V13.S4
+	FMOVQ 416(R26), F14
+	VFMLA V12.S4, V13.S4, V14.S4
+	FMOVQ 432(R26), F15
+	VFMLA V12.S4, V14.S4, V15.S4
+	FMOVQ 448(R26), F16
+	VFMLA V12.S4, V15.S4, V16.S4
+	FMOVQ 48(R26), F17
+	VFMLA V12.S4, V16.S4, V17.S4
+	VSHL $23, V10.S4, V18.S4
+	WORD $0x6e32de33 // fmul v19.4s, v17.4s, v18.4s
+	FMOVS F19, 0(R8)
 	ADD $4, R7
 	ADD $4, R8
 	SUBS $1, R6
@@ -3300,9 +3378,9 @@ TEXT ·affineRowsNEON(SB), NOSPLIT, $0-44
 	MOVD base+32(FP), R3
 	FMOVS slope+40(FP), F0
 	VDUP V0.S[0], V1.S4
-	FMOVQ 496(R26), F2
+	FMOVQ 480(R26), F2
 	FMOVQ 48(R26), F3
-	FMOVQ 512(R26), F4
+	FMOVQ 496(R26), F4
 	MOVD rows+16(FP), R4
 	CBZ R4, end174
 
@@ -3455,11 +3533,11 @@ TEXT ·geluTanhNEON(SB), NOSPLIT, $0-24
 
 loop187:
 	FMOVQ 0(R4), F8
-	FMOVQ 528(R26), F9
+	FMOVQ 512(R26), F9
 	WORD $0x4e29f50a // fmax v10.4s, v8.4s, v9.4s
 	WORD $0x6e2add4b // fmul v11.4s, v10.4s, v10.4s
-	FMOVQ 544(R26), F12
-	FMOVQ 560(R26), F13
+	FMOVQ 528(R26), F12
+	FMOVQ 544(R26), F13
 	VFMLA V13.S4, V11.S4, V12.S4
 	WORD $0x6e2add8e // fmul v14.4s, v12.4s, v10.4s
 	WORD $0x4e24f5cf // fmax v15.4s, v14.4s, v4.4s
@@ -3499,11 +3577,11 @@ done188:
 
 loop189:
 	FMOVS 0(R4), F30
-	FMOVQ 528(R26), F31
+	FMOVQ 512(R26), F31
 	WORD $0x4e3ff7c8 // fmax v8.4s, v30.4s, v31.4s
 	WORD $0x6e28dd09 // fmul v9.4s, v8.4s, v8.4s
-	FMOVQ 544(R26), F10
-	FMOVQ 560(R26), F11
+	FMOVQ 528(R26), F10
+	FMOVQ 544(R26), F11
 	VFMLA V11.S4, V9.S4, V10.S4
 	WORD $0x6e28dd4c // fmul v12.4s, v10.4s, v8.4s
 	WORD $0x4e24f58d // fmax v13.4s, v12.4s, v4.4s
@@ -3564,13 +3642,13 @@ TEXT ·geluTanhGradNEON(SB), NOSPLIT, $0-32
 loop191:
 	FMOVQ 0(R5), F8
 	FMOVQ 0(R6), F9
-	FMOVQ 528(R26), F10
+	FMOVQ 512(R26), F10
 	WORD $0x4e2af50b // fmax v11.4s, v8.4s, v10.4s
-	FMOVQ 576(R26), F12
+	FMOVQ 560(R26), F12
 	WORD $0x4eacf56d // fmin v13.4s, v11.4s, v12.4s
 	WORD $0x6e2dddae // fmul v14.4s, v13.4s, v13.4s
-	FMOVQ 544(R26), F15
-	FMOVQ 560(R26), F16
+	FMOVQ 528(R26), F15
+	FMOVQ 544(R26), F16
 	VFMLA V16.S4, V14.S4, V15.S4
 	WORD $0x6e2dddf1 // fmul v17.4s, v15.4s, v13.4s
 	WORD $0x4e24f632 // fmax v18.4s, v17.4s, v4.4s
@@ -3597,11 +3675,11 @@ loop191:
 	WORD $0x6e3ddf9e // fmul v30.4s, v28.4s, v29.4s
 	WORD $0x4e23d7df // fadd v31.4s, v30.4s, v3.4s
 	WORD $0x6e3ffc68 // fdiv v8.4s, v3.4s, v31.4s
-	FMOVQ 592(R26), F10
-	FMOVQ 608(R26), F11
+	FMOVQ 576(R26), F10
+	FMOVQ 592(R26), F11
 	VFMLA V11.S4, V14.S4, V10.S4
 	WORD $0x6e2ddd4c // fmul v12.4s, v10.4s, v13.4s
-	FMOVQ 624(R26), F13
+	FMOVQ 608(R26), F13
 	WORD $0x4eadf7ce // fmin v14.4s, v30.4s, v13.4s
 	WORD $0x6e28ddcf // fmul v15.4s, v14.4s, v8.4s
 	WORD $0x6e2fdd90 // fmul v16.4s, v12.4s, v15.4s
@@ -3623,13 +3701,13 @@ done192:
 loop193:
 	FMOVS 0(R5), F19
 	FMOVS 0(R6), F20
-	FMOVQ 528(R26), F21
+	FMOVQ 512(R26), F21
 	WORD $0x4e35f676 // fmax v22.4s, v19.4s, v21.4s
-	FMOVQ 576(R26), F23
+	FMOVQ 560(R26), F23
 	WORD $0x4eb7f6d8 // fmin v24.4s, v22.4s, v23.4s
 	WORD $0x6e38df19 // fmul v25.4s, v24.4s, v24.4s
-	FMOVQ 544(R26), F26
-	FMOVQ 560(R26), F27
+	FMOVQ 528(R26), F26
+	FMOVQ 544(R26), F27
 	VFMLA V27.S4, V25.S4, V26.S4
 	WORD $0x6e38df5c // fmul v28.4s, v26.4s, v24.4s
 	WORD $0x4e24f79d // fmax v29.4s, v28.4s, v4.4s
@@ -3656,11 +3734,11 @@ loop193:
 	WORD $0x6e30ddf1 // fmul v17.4s, v15.4s, v16.4s
 	WORD $0x4e23d632 // fadd v18.4s, v17.4s, v3.4s
 	WORD $0x6e32fc73 // fdiv v19.4s, v3.4s, v18.4s
-	FMOVQ 592(R26), F21
-	FMOVQ 608(R26), F22
+	FMOVQ 576(R26), F21
+	FMOVQ 592(R26), F22
 	VFMLA V22.S4, V25.S4, V21.S4
 	WORD $0x6e38deb7 // fmul v23.4s, v21.4s, v24.4s
-	FMOVQ 624(R26), F24
+	FMOVQ 608(R26), F24
 	WORD $0x4eb8f639 // fmin v25.4s, v17.4s, v24.4s
 	WORD $0x6e33df3a // fmul v26.4s, v25.4s, v19.4s
 	WORD $0x6e3adefb // fmul v27.4s, v23.4s, v26.4s
@@ -3699,12 +3777,12 @@ TEXT ·geluErfNEON(SB), NOSPLIT, $0-24
 
 loop195:
 	FMOVQ 0(R4), F8
-	FMOVQ 528(R26), F9
+	FMOVQ 512(R26), F9
 	WORD $0x4e29f50a // fmax v10.4s, v8.4s, v9.4s
-	FMOVQ 576(R26), F11
+	FMOVQ 560(R26), F11
 	WORD $0x4eabf54c // fmin v12.4s, v10.4s, v11.4s
 	WORD $0x6e2cdd8d // fmul v13.4s, v12.4s, v12.4s
-	FMOVQ 640(R26), F14
+	FMOVQ 624(R26), F14
 	WORD $0x6e2eddaf // fmul v15.4s, v13.4s, v14.4s
 	WORD $0x4e24f5f0 // fmax v16.4s, v15.4s, v4.4s
 	WORD $0x4ea5f611 // fmin v17.4s, v16.4s, v5.4s
@@ -3730,25 +3808,25 @@ loop195:
 	WORD $0x6e3bdf5c // fmul v28.4s, v26.4s, v27.4s
 	WORD $0x4ea0f99d // fabs v29.4s, v12.4s
 	FMOVQ 48(R26), F30
-	FMOVQ 656(R26), F31
+	FMOVQ 640(R26), F31
 	VFMLA V31.S4, V29.S4, V30.S4
 	WORD $0x6e3efc68 // fdiv v8.4s, v3.4s, v30.4s
-	FMOVQ 672(R26), F9
-	FMOVQ 688(R26), F11
+	FMOVQ 656(R26), F9
+	FMOVQ 672(R26), F11
 	VFMLA V8.S4, V9.S4, V11.S4
-	FMOVQ 704(R26), F13
+	FMOVQ 688(R26), F13
 	VFMLA V8.S4, V11.S4, V13.S4
-	FMOVQ 720(R26), F14
+	FMOVQ 704(R26), F14
 	VFMLA V8.S4, V13.S4, V14.S4
-	FMOVQ 736(R26), F15
+	FMOVQ 720(R26), F15
 	VFMLA V8.S4, V14.S4, V15.S4
-	FMOVQ 752(R26), F16
+	FMOVQ 736(R26), F16
 	VFMLA V8.S4, V15.S4, V16.S4
-	FMOVQ 768(R26), F17
+	FMOVQ 752(R26), F17
 	VFMLA V8.S4, V16.S4, V17.S4
-	FMOVQ 784(R26), F18
+	FMOVQ 768(R26), F18
 	VFMLA V8.S4, V17.S4, V18.S4
-	FMOVQ 800(R26), F19
+	FMOVQ 784(R26), F19
 	VFMLA V8.S4, V18.S4, V19.S4
 	WORD $0x6e28de74 // fmul v20.4s, v19.4s, v8.4s
 	WORD $0x6e3cde95 // fmul v21.4s, v20.4s, v28.4s
@@ -3770,12 +3848,12 @@ done196:
 
 loop197:
 	FMOVS 0(R4), F26
-	FMOVQ 528(R26), F27
+	FMOVQ 512(R26), F27
 	WORD $0x4e3bf75c // fmax v28.4s, v26.4s, v27.4s
-	FMOVQ 576(R26), F29
+	FMOVQ 560(R26), F29
 	WORD $0x4ebdf79e // fmin v30.4s, v28.4s, v29.4s
 	WORD $0x6e3edfdf // fmul v31.4s, v30.4s, v30.4s
-	FMOVQ 640(R26), F8
+	FMOVQ 624(R26), F8
 	WORD $0x6e28dfe9 // fmul v9.4s, v31.4s, v8.4s
 	WORD $0x4e24f52a // fmax v10.4s, v9.4s, v4.4s
 	WORD $0x4ea5f54b // fmin v11.4s, v10.4s, v5.4s
@@ -3801,25 +3879,25 @@ loop197:
 	WORD $0x6e35de96 // fmul v22.4s, v20.4s, v21.4s
 	WORD $0x4ea0fbd7 // fabs v23.4s, v30.4s
 	FMOVQ 48(R26), F24
-	FMOVQ 656(R26), F25
+	FMOVQ 640(R26), F25
 	VFMLA V25.S4, V23.S4, V24.S4
 	WORD $0x6e38fc7a // fdiv v26.4s, v3.4s, v24.4s
-	FMOVQ 672(R26), F27
-	FMOVQ 688(R26), F29
+	FMOVQ 656(R26), F27
+	FMOVQ 672(R26), F29
 	VFMLA V26.S4, V27.S4, V29.S4
-	FMOVQ 704(R26), F31
+	FMOVQ 688(R26), F31
 	VFMLA V26.S4, V29.S4, V31.S4
-	FMOVQ 720(R26), F8
+	FMOVQ 704(R26), F8
 	VFMLA V26.S4, V31.S4, V8.S4
-	FMOVQ 736(R26), F9
+	FMOVQ 720(R26), F9
 	VFMLA V26.S4, V8.S4, V9.S4
-	FMOVQ 752(R26), F10
+	FMOVQ 736(R26), F10
 	VFMLA V26.S4, V9.S4, V10.S4
-	FMOVQ 768(R26), F11
+	FMOVQ 752(R26), F11
 	VFMLA V26.S4, V10.S4, V11.S4
-	FMOVQ 784(R26), F12
+	FMOVQ 768(R26), F12
 	VFMLA V26.S4, V11.S4, V12.S4
-	FMOVQ 800(R26), F13
+	FMOVQ 784(R26), F13
 	VFMLA V26.S4, V12.S4, V13.S4
 	WORD $0x6e3addae // fmul v14.4s, v13.4s, v26.4s
 	WORD $0x6e36ddcf // fmul v15.4s, v14.4s, v22.4s
@@ -3862,12 +3940,12 @@ TEXT ·geluErfGradNEON(SB), NOSPLIT, $0-32
 loop199:
 	FMOVQ 0(R5), F8
 	FMOVQ 0(R6), F9
-	FMOVQ 528(R26), F10
+	FMOVQ 512(R26), F10
 	WORD $0x4e2af50b // fmax v11.4s, v8.4s, v10.4s
-	FMOVQ 576(R26), F12
+	FMOVQ 560(R26), F12
 	WORD $0x4eacf56d // fmin v13.4s, v11.4s, v12.4s
 	WORD $0x6e2dddae // fmul v14.4s, v13.4s, v13.4s
-	FMOVQ 640(R26), F15
+	FMOVQ 624(R26), F15
 	WORD $0x6e2fddd0 // fmul v16.4s, v14.4s, v15.4s
 	WORD $0x4e24f611 // fmax v17.4s, v16.4s, v4.4s
 	WORD $0x4ea5f632 // fmin v18.4s, v17.4s, v5.4s
@@ -3893,25 +3971,25 @@ loop199:
 	WORD $0x6e3cdf7d // fmul v29.4s, v27.4s, v28.4s
 	WORD $0x4ea0f9be // fabs v30.4s, v13.4s
 	FMOVQ 48(R26), F31
-	FMOVQ 656(R26), F8
+	FMOVQ 640(R26), F8
 	VFMLA V8.S4, V30.S4, V31.S4
 	WORD $0x6e3ffc6a // fdiv v10.4s, v3.4s, v31.4s
-	FMOVQ 672(R26), F11
-	FMOVQ 688(R26), F12
+	FMOVQ 656(R26), F11
+	FMOVQ 672(R26), F12
 	VFMLA V10.S4, V11.S4, V12.S4
-	FMOVQ 704(R26), F14
+	FMOVQ 688(R26), F14
 	VFMLA V10.S4, V12.S4, V14.S4
-	FMOVQ 720(R26), F15
+	FMOVQ 704(R26), F15
 	VFMLA V10.S4, V14.S4, V15.S4
-	FMOVQ 736(R26), F16
+	FMOVQ 720(R26), F16
 	VFMLA V10.S4, V15.S4, V16.S4
-	FMOVQ 752(R26), F17
+	FMOVQ 736(R26), F17
 	VFMLA V10.S4, V16.S4, V17.S4
-	FMOVQ 768(R26), F18
+	FMOVQ 752(R26), F18
 	VFMLA V10.S4, V17.S4, V18.S4
-	FMOVQ 784(R26), F19
+	FMOVQ 768(R26), F19
 	VFMLA V10.S4, V18.S4, V19.S4
-	FMOVQ 800(R26), F20
+	FMOVQ 784(R26), F20
 	VFMLA V10.S4, V19.S4, V20.S4
 	WORD $0x6e2ade95 // fmul v21.4s, v20.4s, v10.4s
 	WORD $0x6e3ddeb6 // fmul v22.4s, v21.4s, v29.4s
@@ -3919,7 +3997,7 @@ loop199:
 	WORD $0x6eade6f8 // fcmgt v24.4s, v23.4s, v13.4s
 	WORD $0x4eb6d479 // fsub v25.4s, v3.4s, v22.4s
 	VBSL V25.B16, V22.B16, V24.B16
-	FMOVQ 816(R26), F26
+	FMOVQ 800(R26), F26
 	WORD $0x6e3addbb // fmul v27.4s, v13.4s, v26.4s
 	VMOV V24.B16, V28.B16
 	VFMLA V29.S4, V27.S4, V28.S4
@@ -3939,12 +4017,12 @@ done200:
 loop201:
 	FMOVS 0(R5), F30
 	FMOVS 0(R6), F31
-	FMOVQ 528(R26), F8
+	FMOVQ 512(R26), F8
 	WORD $0x4e28f7c9 // fmax v9.4s, v30.4s, v8.4s
-	FMOVQ 576(R26), F10
+	FMOVQ 560(R26), F10
 	WORD $0x4eaaf52b // fmin v11.4s, v9.4s, v10.4s
 	WORD $0x6e2bdd6c // fmul v12.4s, v11.4s, v11.4s
-	FMOVQ 640(R26), F13
+	FMOVQ 624(R26), F13
 	WORD $0x6e2ddd8e // fmul v14.4s, v12.4s, v13.4s
 	WORD $0x4e24f5cf // fmax v15.4s, v14.4s, v4.4s
 	WORD $0x4ea5f5f0 // fmin v16.4s, v15.4s, v5.4s
@@ -3970,25 +4048,25 @@ loop201:
 	WORD $0x6e3adf3b // fmul v27.4s, v25.4s, v26.4s
 	WORD $0x4ea0f97c // fabs v28.4s, v11.4s
 	FMOVQ 48(R26), F29
-	FMOVQ 656(R26), F30
+	FMOVQ 640(R26), F30
 	VFMLA V30.S4, V28.S4, V29.S4
 	WORD $0x6e3dfc68 // fdiv v8.4s, v3.4s, v29.4s
-	FMOVQ 672(R26), F9
-	FMOVQ 688(R26), F10
+	FMOVQ 656(R26), F9
+	FMOVQ 672(R26), F10
 	VFMLA V8.S4, V9.S4, V10.S4
-	FMOVQ 704(R26), F12
+	FMOVQ 688(R26), F12
 	VFMLA V8.S4, V10.S4, V12.S4
-	FMOVQ 720(R26), F13
+	FMOVQ 704(R26), F13
 	VFMLA V8.S4, V12.S4, V13.S4
-	FMOVQ 736(R26), F14
+	FMOVQ 720(R26), F14
 	VFMLA V8.S4, V13.S4, V14.S4
-	FMOVQ 752(R26), F15
+	FMOVQ 736(R26), F15
 	VFMLA V8.S4, V14.S4, V15.S4
-	FMOVQ 768(R26), F16
+	FMOVQ 752(R26), F16
 	VFMLA V8.S4, V15.S4, V16.S4
-	FMOVQ 784(R26), F17
+	FMOVQ 768(R26), F17
 	VFMLA V8.S4, V16.S4, V17.S4
-	FMOVQ 800(R26), F18
+	FMOVQ 784(R26), F18
 	VFMLA V8.S4, V17.S4, V18.S4
 	WORD $0x6e28de53 // fmul v19.4s, v18.4s, v8.4s
 	WORD $0x6e3bde74 // fmul v20.4s, v19.4s, v27.4s
@@ -3996,7 +4074,7 @@ loop201:
 	WORD $0x6eabe6b6 // fcmgt v22.4s, v21.4s, v11.4s
 	WORD $0x4eb4d477 // fsub v23.4s, v3.4s, v20.4s
 	VBSL V23.B16, V20.B16, V22.B16
-	FMOVQ 816(R26), F24
+	FMOVQ 800(R26), F24
 	WORD $0x6e38dd79 // fmul v25.4s, v11.4s, v24.4s
 	VMOV V22.B16, V26.B16
 	VFMLA V27.S4, V25.S4, V26.S4
@@ -4033,7 +4111,7 @@ TEXT ·siluNEON(SB), NOSPLIT, $0-24
 
 loop203:
 	FMOVQ 0(R4), F8
-	FMOVQ 832(R26), F9
+	FMOVQ 816(R26), F9
 	WORD $0x4e29f50a // fmax v10.4s, v8.4s, v9.4s
 	WORD $0x6ea0f94b // fneg v11.4s, v10.4s
 	WORD $0x4e24f56c // fmax v12.4s, v11.4s, v4.4s
@@ -4073,7 +4151,7 @@ done204:
 
 loop205:
 	FMOVS 0(R4), F27
-	FMOVQ 832(R26), F28
+	FMOVQ 816(R26), F28
 	WORD $0x4e3cf77d // fmax v29.4s, v27.4s, v28.4s
 	WORD $0x6ea0fbbe // fneg v30.4s, v29.4s
 	WORD $0x4e24f7df // fmax v31.4s, v30.4s, v4.4s
@@ -4134,9 +4212,9 @@ TEXT ·siluGradNEON(SB), NOSPLIT, $0-32
 loop207:
 	FMOVQ 0(R5), F8
 	FMOVQ 0(R6), F9
-	FMOVQ 832(R26), F10
+	FMOVQ 816(R26), F10
 	WORD $0x4e2af50b // fmax v11.4s, v8.4s, v10.4s
-	FMOVQ 848(R26), F12
+	FMOVQ 832(R26), F12
 	WORD $0x4eacf56d // fmin v13.4s, v11.4s, v12.4s
 	WORD $0x6ea0f9ae // fneg v14.4s, v13.4s
 	WORD $0x4e24f5cf // fmax v15.4s, v14.4s, v4.4s
@@ -4163,7 +4241,7 @@ loop207:
 	WORD $0x6e3adf3b // fmul v27.4s, v25.4s, v26.4s
 	WORD $0x4e23d77c // fadd v28.4s, v27.4s, v3.4s
 	WORD $0x6e3cfc7d // fdiv v29.4s, v3.4s, v28.4s
-	FMOVQ 624(R26), F30
+	FMOVQ 608(R26), F30
 	WORD $0x4ebef77f // fmin v31.4s, v27.4s, v30.4s
 	WORD $0x6e3ddfe8 // fmul v8.4s, v31.4s, v29.4s
 	FMOVQ 48(R26), F10
@@ -4185,9 +4263,9 @@ done208:
 loop209:
 	FMOVS 0(R5), F13
 	FMOVS 0(R6), F14
-	FMOVQ 832(R26), F15
+	FMOVQ 816(R26), F15
 	WORD $0x4e2ff5b0 // fmax v16.4s, v13.4s, v15.4s
-	FMOVQ 848(R26), F17
+	FMOVQ 832(R26), F17
 	WORD $0x4eb1f612 // fmin v18.4s, v16.4s, v17.4s
 	WORD $0x6ea0fa53 // fneg v19.4s, v18.4s
 	WORD $0x4e24f674 // fmax v20.4s, v19.4s, v4.4s
@@ -4214,7 +4292,7 @@ loop209:
 	WORD $0x6e3fdfc8 // fmul v8.4s, v30.4s, v31.4s
 	WORD $0x4e23d509 // fadd v9.4s, v8.4s, v3.4s
 	WORD $0x6e29fc6a // fdiv v10.4s, v3.4s, v9.4s
-	FMOVQ 624(R26), F11
+	FMOVQ 608(R26), F11
 	WORD $0x4eabf50c // fmin v12.4s, v8.4s, v11.4s
 	WORD $0x6e2add8d // fmul v13.4s, v12.4s, v10.4s
 	FMOVQ 48(R26), F15
@@ -4395,7 +4473,7 @@ TEXT ·swigluNEON(SB), NOSPLIT, $0-32
 loop223:
 	FMOVQ 0(R5), F8
 	FMOVQ 0(R6), F9
-	FMOVQ 832(R26), F10
+	FMOVQ 816(R26), F10
 	WORD $0x4e2af50b // fmax v11.4s, v8.4s, v10.4s
 	WORD $0x6ea0f96c // fneg v12.4s, v11.4s
 	WORD $0x4e24f58d // fmax v13.4s, v12.4s, v4.4s
@@ -4438,7 +4516,7 @@ done224:
 loop225:
 	FMOVS 0(R5), F29
 	FMOVS 0(R6), F30
-	FMOVQ 832(R26), F31
+	FMOVQ 816(R26), F31
 	WORD $0x4e3ff7a8 // fmax v8.4s, v29.4s, v31.4s
 	WORD $0x6ea0f909 // fneg v9.4s, v8.4s
 	WORD $0x4e24f52a // fmax v10.4s, v9.4s, v4.4s
@@ -4504,9 +4582,9 @@ TEXT ·swigluGradNEON(SB), NOSPLIT, $0-48
 
 loop227:
 	FMOVQ 0(R7), F8
-	FMOVQ 832(R26), F9
+	FMOVQ 816(R26), F9
 	WORD $0x4e29f50a // fmax v10.4s, v8.4s, v9.4s
-	FMOVQ 848(R26), F11
+	FMOVQ 832(R26), F11
 	WORD $0x4eabf54c // fmin v12.4s, v10.4s, v11.4s
 	WORD $0x6ea0f98d // fneg v13.4s, v12.4s
 	WORD $0x4e24f5ae // fmax v14.4s, v13.4s, v4.4s
@@ -4533,13 +4611,13 @@ loop227:
 	WORD $0x6e39df1a // fmul v26.4s, v24.4s, v25.4s
 	WORD $0x4e23d75b // fadd v27.4s, v26.4s, v3.4s
 	WORD $0x6e3bfc7c // fdiv v28.4s, v3.4s, v27.4s
-	FMOVQ 624(R26), F29
+	FMOVQ 608(R26), F29
 	WORD $0x4ebdf75e // fmin v30.4s, v26.4s, v29.4s
 	WORD $0x6e3cdfdf // fmul v31.4s, v30.4s, v28.4s
 	FMOVQ 48(R26), F9
 	VFMLA V12.S4, V31.S4, V9.S4
 	WORD $0x6e3cdd2a // fmul v10.4s, v9.4s, v28.4s
-	FMOVQ 832(R26), F11
+	FMOVQ 816(R26), F11
 	WORD $0x4e2bf50c // fmax v12.4s, v8.4s, v11.4s
 	WORD $0x6ea0f98d // fneg v13.4s, v12.4s
 	WORD $0x4e24f5ae // fmax v14.4s, v13.4s, v4.4s
@@ -4588,9 +4666,9 @@ done228:
 
 loop229:
 	FMOVS 0(R7), F10
-	FMOVQ 832(R26), F11
+	FMOVQ 816(R26), F11
 	WORD $0x4e2bf54c // fmax v12.4s, v10.4s, v11.4s
-	FMOVQ 848(R26), F13
+	FMOVQ 832(R26), F13
 	WORD $0x4eadf58e // fmin v14.4s, v12.4s, v13.4s
 	WORD $0x6ea0f9cf // fneg v15.4s, v14.4s
 	WORD $0x4e24f5f0 // fmax v16.4s, v15.4s, v4.4s
@@ -4617,13 +4695,13 @@ loop229:
 	WORD $0x6e3bdf5c // fmul v28.4s, v26.4s, v27.4s
 	WORD $0x4e23d79d // fadd v29.4s, v28.4s, v3.4s
 	WORD $0x6e3dfc7e // fdiv v30.4s, v3.4s, v29.4s
-	FMOVQ 624(R26), F31
+	FMOVQ 608(R26), F31
 	WORD $0x4ebff788 // fmin v8.4s, v28.4s, v31.4s
 	WORD $0x6e3edd09 // fmul v9.4s, v8.4s, v30.4s
 	FMOVQ 48(R26), F11
 	VFMLA V14.S4, V9.S4, V11.S4
 	WORD $0x6e3edd6c // fmul v12.4s, v11.4s, v30.4s
-	FMOVQ 832(R26), F13
+	FMOVQ 816(R26), F13
 	WORD $0x4e2df54e // fmax v14.4s, v10.4s, v13.4s
 	WORD $0x6ea0f9cf // fneg v15.4s, v14.4s
 	WORD $0x4e24f5f0 // fmax v16.4s, v15.4s, v4.4s
@@ -5543,10 +5621,10 @@ TEXT ·philoxNEON(SB), NOSPLIT, $0-32
 	VDUP R2, V0.S4
 	LSR $32, R2
 	VDUP R2, V1.S4
-	FMOVQ 864(R26), F2
-	FMOVQ 880(R26), F3
-	FMOVQ 896(R26), F4
-	FMOVQ 912(R26), F5
+	FMOVQ 848(R26), F2
+	FMOVQ 864(R26), F3
+	FMOVQ 880(R26), F4
+	FMOVQ 896(R26), F5
 	MOVD blocks+8(FP), R4
 	CBZ R4, end290
 
@@ -5554,7 +5632,7 @@ row289:
 	LSR $32, R1, R3
 	VDUP R3, V6.S4
 	VDUP R1, V7.S4
-	FMOVQ 928(R26), F8
+	FMOVQ 912(R26), F8
 	VADD V8.S4, V7.S4, V9.S4
 	WORD $0x2ea2c12a // umull v10.2d, v9.2s, v2.2s
 	WORD $0x6ea2c12b // umull2 v11.2d, v9.4s, v2.4s
@@ -5693,7 +5771,7 @@ row289:
 	FMOVQ F17, 64(R0)
 	FMOVQ F22, 128(R0)
 	FMOVQ F13, 192(R0)
-	FMOVQ 944(R26), F23
+	FMOVQ 928(R26), F23
 	VADD V23.S4, V7.S4, V24.S4
 	WORD $0x2ea2c319 // umull v25.2d, v24.2s, v2.2s
 	WORD $0x6ea2c31a // umull2 v26.2d, v24.4s, v2.4s
@@ -5832,7 +5910,7 @@ row289:
 	FMOVQ F8, 80(R0)
 	FMOVQ F13, 144(R0)
 	FMOVQ F28, 208(R0)
-	FMOVQ 960(R26), F14
+	FMOVQ 944(R26), F14
 	VADD V14.S4, V7.S4, V15.S4
 	WORD $0x2ea2c1f0 // umull v16.2d, v15.2s, v2.2s
 	WORD $0x6ea2c1f1 // umull2 v17.2d, v15.4s, v2.4s
@@ -5971,7 +6049,7 @@ row289:
 	FMOVQ F23, 96(R0)
 	FMOVQ F28, 160(R0)
 	FMOVQ F19, 224(R0)
-	FMOVQ 976(R26), F29
+	FMOVQ 960(R26), F29
 	VADD V29.S4, V7.S4, V30.S4
 	WORD $0x2ea2c3df // umull v31.2d, v30.2s, v2.2s
 	WORD $0x6ea2c3c7 // umull2 v7.2d, v30.4s, v2.4s
@@ -6289,156 +6367,152 @@ DATA constants<>+368(SB)/4, $0xff800000
 DATA constants<>+372(SB)/4, $0xff800000
 DATA constants<>+376(SB)/4, $0xff800000
 DATA constants<>+380(SB)/4, $0xff800000
-DATA constants<>+384(SB)/4, $0xc2fe0000
-DATA constants<>+388(SB)/4, $0xc2fe0000
-DATA constants<>+392(SB)/4, $0xc2fe0000
-DATA constants<>+396(SB)/4, $0xc2fe0000
-DATA constants<>+400(SB)/4, $0x3aaddd0a
-DATA constants<>+404(SB)/4, $0x3aaddd0a
-DATA constants<>+408(SB)/4, $0x3aaddd0a
-DATA constants<>+412(SB)/4, $0x3aaddd0a
-DATA constants<>+416(SB)/4, $0x3c1e7544
-DATA constants<>+420(SB)/4, $0x3c1e7544
-DATA constants<>+424(SB)/4, $0x3c1e7544
-DATA constants<>+428(SB)/4, $0x3c1e7544
-DATA constants<>+432(SB)/4, $0x3d635ba9
-DATA constants<>+436(SB)/4, $0x3d635ba9
-DATA constants<>+440(SB)/4, $0x3d635ba9
-DATA constants<>+444(SB)/4, $0x3d635ba9
-DATA constants<>+448(SB)/4, $0x3e75fcde
-DATA constants<>+452(SB)/4, $0x3e75fcde
-DATA constants<>+456(SB)/4, $0x3e75fcde
-DATA constants<>+460(SB)/4, $0x3e75fcde
-DATA constants<>+464(SB)/4, $0x3f317215
-DATA constants<>+468(SB)/4, $0x3f317215
-DATA constants<>+472(SB)/4, $0x3f317215
-DATA constants<>+476(SB)/4, $0x3f317215
-DATA constants<>+480(SB)/4, $0x7f800000
-DATA constants<>+484(SB)/4, $0x7f800000
-DATA constants<>+488(SB)/4, $0x7f800000
-DATA constants<>+492(SB)/4, $0x7f800000
-DATA constants<>+496(SB)/4, $0x00000000
-DATA constants<>+500(SB)/4, $0x3f800000
-DATA constants<>+504(SB)/4, $0x40000000
-DATA constants<>+508(SB)/4, $0x40400000
-DATA constants<>+512(SB)/4, $0x40800000
-DATA constants<>+516(SB)/4, $0x40800000
-DATA constants<>+520(SB)/4, $0x40800000
-DATA constants<>+524(SB)/4, $0x40800000
-DATA constants<>+528(SB)/4, $0xc1700000
-DATA constants<>+532(SB)/4, $0xc1700000
-DATA constants<>+536(SB)/4, $0xc1700000
-DATA constants<>+540(SB)/4, $0xc1700000
-DATA constants<>+544(SB)/4, $0xbfcc422a
-DATA constants<>+548(SB)/4, $0xbfcc422a
-DATA constants<>+552(SB)/4, $0xbfcc422a
-DATA constants<>+556(SB)/4, $0xbfcc422a
-DATA constants<>+560(SB)/4, $0xbd922279
-DATA constants<>+564(SB)/4, $0xbd922279
-DATA constants<>+568(SB)/4, $0xbd922279
-DATA constants<>+572(SB)/4, $0xbd922279
-DATA constants<>+576(SB)/4, $0x41700000
-DATA constants<>+580(SB)/4, $0x41700000
-DATA constants<>+584(SB)/4, $0x41700000
-DATA constants<>+588(SB)/4, $0x41700000
-DATA constants<>+592(SB)/4, $0x3fcc422a
-DATA constants<>+596(SB)/4, $0x3fcc422a
-DATA constants<>+600(SB)/4, $0x3fcc422a
-DATA constants<>+604(SB)/4, $0x3fcc422a
-DATA constants<>+608(SB)/4, $0x3e5b33b6
-DATA constants<>+612(SB)/4, $0x3e5b33b6
-DATA constants<>+616(SB)/4, $0x3e5b33b6
-DATA constants<>+620(SB)/4, $0x3e5b33b6
-DATA constants<>+624(SB)/4, $0x7e967699
-DATA constants<>+628(SB)/4, $0x7e967699
-DATA constants<>+632(SB)/4, $0x7e967699
-DATA constants<>+636(SB)/4, $0x7e967699
-DATA constants<>+640(SB)/4, $0xbf000000
-DATA constants<>+644(SB)/4, $0xbf000000
-DATA constants<>+648(SB)/4, $0xbf000000
-DATA constants<>+652(SB)/4, $0xbf000000
-DATA constants<>+656(SB)/4, $0x3eb33333
-DATA constants<>+660(SB)/4, $0x3eb33333
-DATA constants<>+664(SB)/4, $0x3eb33333
-DATA constants<>+668(SB)/4, $0x3eb33333
-DATA constants<>+672(SB)/4, $0xbceec32c
-DATA constants<>+676(SB)/4, $0xbceec32c
-DATA constants<>+680(SB)/4, $0xbceec32c
-DATA constants<>+684(SB)/4, $0xbceec32c
-DATA constants<>+688(SB)/4, $0x3e136d2d
-DATA constants<>+692(SB)/4, $0x3e136d2d
-DATA constants<>+696(SB)/4, $0x3e136d2d
-DATA constants<>+700(SB)/4, $0x3e136d2d
-DATA constants<>+704(SB)/4, $0xbe82ecdb
-DATA constants<>+708(SB)/4, $0xbe82ecdb
-DATA constants<>+712(SB)/4, $0xbe82ecdb
-DATA constants<>+716(SB)/4, $0xbe82ecdb
-DATA constants<>+720(SB)/4, $0x3e22fe53
-DATA constants<>+724(SB)/4, $0x3e22fe53
-DATA constants<>+728(SB)/4, $0x3e22fe53
-DATA constants<>+732(SB)/4, $0x3e22fe53
-DATA constants<>+736(SB)/4, $0xbcbd4fe2
-DATA constants<>+740(SB)/4, $0xbcbd4fe2
-DATA constants<>+744(SB)/4, $0xbcbd4fe2
-DATA constants<>+748(SB)/4, $0xbcbd4fe2
-DATA constants<>+752(SB)/4, $0x3dd81482
-DATA constants<>+756(SB)/4, $0x3dd81482
-DATA constants<>+760(SB)/4, $0x3dd81482
-DATA constants<>+764(SB)/4, $0x3dd81482
-DATA constants<>+768(SB)/4, $0x3df56af2
-DATA constants<>+772(SB)/4, $0x3df56af2
-DATA constants<>+776(SB)/4, $0x3df56af2
-DATA constants<>+780(SB)/4, $0x3df56af2
-DATA constants<>+784(SB)/4, $0x3e0f37f3
-DATA constants<>+788(SB)/4, $0x3e0f37f3
-DATA constants<>+792(SB)/4, $0x3e0f37f3
-DATA constants<>+796(SB)/4, $0x3e0f37f3
-DATA constants<>+800(SB)/4, $0x3e0ef8ea
-DATA constants<>+804(SB)/4, $0x3e0ef8ea
-DATA constants<>+808(SB)/4, $0x3e0ef8ea
-DATA constants<>+812(SB)/4, $0x3e0ef8ea
-DATA constants<>+816(SB)/4, $0x3ecc422a
-DATA constants<>+820(SB)/4, $0x3ecc422a
-DATA constants<>+824(SB)/4, $0x3ecc422a
-DATA constants<>+828(SB)/4, $0x3ecc422a
-DATA constants<>+832(SB)/4, $0xc3000000
-DATA constants<>+836(SB)/4, $0xc3000000
-DATA constants<>+840(SB)/4, $0xc3000000
-DATA constants<>+844(SB)/4, $0xc3000000
-DATA constants<>+848(SB)/4, $0x43000000
-DATA constants<>+852(SB)/4, $0x43000000
-DATA constants<>+856(SB)/4, $0x43000000
-DATA constants<>+860(SB)/4, $0x43000000
-DATA constants<>+864(SB)/4, $0xd2511f53
-DATA constants<>+868(SB)/4, $0xd2511f53
-DATA constants<>+872(SB)/4, $0xd2511f53
-DATA constants<>+876(SB)/4, $0xd2511f53
-DATA constants<>+880(SB)/4, $0xcd9e8d57
-DATA constants<>+884(SB)/4, $0xcd9e8d57
-DATA constants<>+888(SB)/4, $0xcd9e8d57
-DATA constants<>+892(SB)/4, $0xcd9e8d57
-DATA constants<>+896(SB)/4, $0x9e3779b9
-DATA constants<>+900(SB)/4, $0x9e3779b9
-DATA constants<>+904(SB)/4, $0x9e3779b9
-DATA constants<>+908(SB)/4, $0x9e3779b9
-DATA constants<>+912(SB)/4, $0xbb67ae85
-DATA constants<>+916(SB)/4, $0xbb67ae85
-DATA constants<>+920(SB)/4, $0xbb67ae85
-DATA constants<>+924(SB)/4, $0xbb67ae85
-DATA constants<>+928(SB)/4, $0x00000000
-DATA constants<>+932(SB)/4, $0x00000001
-DATA constants<>+936(SB)/4, $0x00000002
-DATA constants<>+940(SB)/4, $0x00000003
-DATA constants<>+944(SB)/4, $0x00000004
-DATA constants<>+948(SB)/4, $0x00000005
-DATA constants<>+952(SB)/4, $0x00000006
-DATA constants<>+956(SB)/4, $0x00000007
-DATA constants<>+960(SB)/4, $0x00000008
-DATA constants<>+964(SB)/4, $0x00000009
-DATA constants<>+968(SB)/4, $0x0000000a
-DATA constants<>+972(SB)/4, $0x0000000b
-DATA constants<>+976(SB)/4, $0x0000000c
-DATA constants<>+980(SB)/4, $0x0000000d
-DATA constants<>+984(SB)/4, $0x0000000e
-DATA constants<>+988(SB)/4, $0x0000000f
-GLOBL constants<>(SB), RODATA|NOPTR, $992
+DATA constants<>+384(SB)/4, $0x3aaddd0a
+DATA constants<>+388(SB)/4, $0x3aaddd0a
+DATA constants<>+392(SB)/4, $0x3aaddd0a
+DATA constants<>+396(SB)/4, $0x3aaddd0a
+DATA constants<>+400(SB)/4, $0x3c1e7544
+DATA constants<>+404(SB)/4, $0x3c1e7544
+DATA constants<>+408(SB)/4, $0x3c1e7544
+DATA constants<>+412(SB)/4, $0x3c1e7544
+DATA constants<>+416(SB)/4, $0x3d635ba9
+DATA constants<>+420(SB)/4, $0x3d635ba9
+DATA constants<>+424(SB)/4, $0x3d635ba9
+DATA constants<>+428(SB)/4, $0x3d635ba9
+DATA constants<>+432(SB)/4, $0x3e75fcde
+DATA constants<>+436(SB)/4, $0x3e75fcde
+DATA constants<>+440(SB)/4, $0x3e75fcde
+DATA constants<>+444(SB)/4, $0x3e75fcde
+DATA constants<>+448(SB)/4, $0x3f317215
+DATA constants<>+452(SB)/4, $0x3f317215
+DATA constants<>+456(SB)/4, $0x3f317215
+DATA constants<>+460(SB)/4, $0x3f317215
+DATA constants<>+464(SB)/4, $0x7f800000
+DATA constants<>+468(SB)/4, $0x7f800000
+DATA constants<>+472(SB)/4, $0x7f800000
+DATA constants<>+476(SB)/4, $0x7f800000
+DATA constants<>+480(SB)/4, $0x00000000
+DATA constants<>+484(SB)/4, $0x3f800000
+DATA constants<>+488(SB)/4, $0x40000000
+DATA constants<>+492(SB)/4, $0x40400000
+DATA constants<>+496(SB)/4, $0x40800000
+DATA constants<>+500(SB)/4, $0x40800000
+DATA constants<>+504(SB)/4, $0x40800000
+DATA constants<>+508(SB)/4, $0x40800000
+DATA constants<>+512(SB)/4, $0xc1700000
+DATA constants<>+516(SB)/4, $0xc1700000
+DATA constants<>+520(SB)/4, $0xc1700000
+DATA constants<>+524(SB)/4, $0xc1700000
+DATA constants<>+528(SB)/4, $0xbfcc422a
+DATA constants<>+532(SB)/4, $0xbfcc422a
+DATA constants<>+536(SB)/4, $0xbfcc422a
+DATA constants<>+540(SB)/4, $0xbfcc422a
+DATA constants<>+544(SB)/4, $0xbd922279
+DATA constants<>+548(SB)/4, $0xbd922279
+DATA constants<>+552(SB)/4, $0xbd922279
+DATA constants<>+556(SB)/4, $0xbd922279
+DATA constants<>+560(SB)/4, $0x41700000
+DATA constants<>+564(SB)/4, $0x41700000
+DATA constants<>+568(SB)/4, $0x41700000
+DATA constants<>+572(SB)/4, $0x41700000
+DATA constants<>+576(SB)/4, $0x3fcc422a
+DATA constants<>+580(SB)/4, $0x3fcc422a
+DATA constants<>+584(SB)/4, $0x3fcc422a
+DATA constants<>+588(SB)/4, $0x3fcc422a
+DATA constants<>+592(SB)/4, $0x3e5b33b6
+DATA constants<>+596(SB)/4, $0x3e5b33b6
+DATA constants<>+600(SB)/4, $0x3e5b33b6
+DATA constants<>+604(SB)/4, $0x3e5b33b6
+DATA constants<>+608(SB)/4, $0x7e967699
+DATA constants<>+612(SB)/4, $0x7e967699
+DATA constants<>+616(SB)/4, $0x7e967699
+DATA constants<>+620(SB)/4, $0x7e967699
+DATA constants<>+624(SB)/4, $0xbf000000
+DATA constants<>+628(SB)/4, $0xbf000000
+DATA constants<>+632(SB)/4, $0xbf000000
+DATA constants<>+636(SB)/4, $0xbf000000
+DATA constants<>+640(SB)/4, $0x3eb33333
+DATA constants<>+644(SB)/4, $0x3eb33333
+DATA constants<>+648(SB)/4, $0x3eb33333
+DATA constants<>+652(SB)/4, $0x3eb33333
+DATA constants<>+656(SB)/4, $0xbceec32c
+DATA constants<>+660(SB)/4, $0xbceec32c
+DATA constants<>+664(SB)/4, $0xbceec32c
+DATA constants<>+668(SB)/4, $0xbceec32c
+DATA constants<>+672(SB)/4, $0x3e136d2d
+DATA constants<>+676(SB)/4, $0x3e136d2d
+DATA constants<>+680(SB)/4, $0x3e136d2d
+DATA constants<>+684(SB)/4, $0x3e136d2d
+DATA constants<>+688(SB)/4, $0xbe82ecdb
+DATA constants<>+692(SB)/4, $0xbe82ecdb
+DATA constants<>+696(SB)/4, $0xbe82ecdb
+DATA constants<>+700(SB)/4, $0xbe82ecdb
+DATA constants<>+704(SB)/4, $0x3e22fe53
+DATA constants<>+708(SB)/4, $0x3e22fe53
+DATA constants<>+712(SB)/4, $0x3e22fe53
+DATA constants<>+716(SB)/4, $0x3e22fe53
+DATA constants<>+720(SB)/4, $0xbcbd4fe2
+DATA constants<>+724(SB)/4, $0xbcbd4fe2
+DATA constants<>+728(SB)/4, $0xbcbd4fe2
+DATA constants<>+732(SB)/4, $0xbcbd4fe2
+DATA constants<>+736(SB)/4, $0x3dd81482
+DATA constants<>+740(SB)/4, $0x3dd81482
+DATA constants<>+744(SB)/4, $0x3dd81482
+DATA constants<>+748(SB)/4, $0x3dd81482
+DATA constants<>+752(SB)/4, $0x3df56af2
+DATA constants<>+756(SB)/4, $0x3df56af2
+DATA constants<>+760(SB)/4, $0x3df56af2
+DATA constants<>+764(SB)/4, $0x3df56af2
+DATA constants<>+768(SB)/4, $0x3e0f37f3
+DATA constants<>+772(SB)/4, $0x3e0f37f3
+DATA constants<>+776(SB)/4, $0x3e0f37f3
+DATA constants<>+780(SB)/4, $0x3e0f37f3
+DATA constants<>+784(SB)/4, $0x3e0ef8ea
+DATA constants<>+788(SB)/4, $0x3e0ef8ea
+DATA constants<>+792(SB)/4, $0x3e0ef8ea
+DATA constants<>+796(SB)/4, $0x3e0ef8ea
+DATA constants<>+800(SB)/4, $0x3ecc422a
+DATA constants<>+804(SB)/4, $0x3ecc422a
+DATA constants<>+808(SB)/4, $0x3ecc422a
+DATA constants<>+812(SB)/4, $0x3ecc422a
+DATA constants<>+816(SB)/4, $0xc3000000
+DATA constants<>+820(SB)/4, $0xc3000000
+DATA constants<>+824(SB)/4, $0xc3000000
+DATA constants<>+828(SB)/4, $0xc3000000
+DATA constants<>+832(SB)/4, $0x43000000
+DATA constants<>+836(SB)/4, $0x43000000
+DATA constants<>+840(SB)/4, $0x43000000
+DATA constants<>+844(SB)/4, $0x43000000
+DATA constants<>+848(SB)/4, $0xd2511f53
+DATA constants<>+852(SB)/4, $0xd2511f53
+DATA constants<>+856(SB)/4, $0xd2511f53
+DATA constants<>+860(SB)/4, $0xd2511f53
+DATA constants<>+864(SB)/4, $0xcd9e8d57
+DATA constants<>+868(SB)/4, $0xcd9e8d57
+DATA constants<>+872(SB)/4, $0xcd9e8d57
+DATA constants<>+876(SB)/4, $0xcd9e8d57
+DATA constants<>+880(SB)/4, $0x9e3779b9
+DATA constants<>+884(SB)/4, $0x9e3779b9
+DATA constants<>+888(SB)/4, $0x9e3779b9
+DATA constants<>+892(SB)/4, $0x9e3779b9
+DATA constants<>+896(SB)/4, $0xbb67ae85
+DATA constants<>+900(SB)/4, $0xbb67ae85
+DATA constants<>+904(SB)/4, $0xbb67ae85
+DATA constants<>+908(SB)/4, $0xbb67ae85
+DATA constants<>+912(SB)/4, $0x00000000
+DATA constants<>+916(SB)/4, $0x00000001
+DATA constants<>+920(SB)/4, $0x00000002
+DATA constants<>+924(SB)/4, $0x00000003
+DATA constants<>+928(SB)/4, $0x00000004
+DATA constants<>+932(SB)/4, $0x00000005
+DATA constants<>+936(SB)/4, $0x00000006
+DATA constants<>+940(SB)/4, $0x00000007
+DATA constants<>+944(SB)/4, $0x00000008
+DATA constants<>+948(SB)/4, $0x00000009
+DATA constants<>+952(SB)/4, $0x0000000a
+DATA constants<>+956(SB)/4, $0x0000000b
+DATA constants<>+960(SB)/4, $0x0000000c
+DATA constants<>+964(SB)/4, $0x0000000d
+DATA constants<>+968(SB)/4, $0x0000000e
+DATA constants<>+972(SB)/4, $0x0000000f
+GLOBL constants<>(SB), RODATA|NOPTR, $976

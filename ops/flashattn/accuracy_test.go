@@ -51,7 +51,7 @@ func (c instance) check(t *testing.T) {
 			k = 3
 		}
 		ref := c.results(p, g, want)[what].want
-		floor := 0x1p-24 * (1 + largest(ref)) * max(8, 2*largest(want.lse), math.Sqrt(float64(c.d)))
+		floor := 0x1p-24 * (1 + largest(ref)) * max(8, c.logits(want), math.Sqrt(float64(c.d)))
 		if c.searched {
 			k, floor = 4*k, 4*floor
 		}
@@ -99,12 +99,17 @@ func (c instance) checkDirect(t *testing.T, v values[float64], want *reference) 
 	p32.forward()
 	pn, _ := build(c, v.narrow())
 	out, lse := naive(pn, nil)
-	k, size := 2.0, max(8, 2*largest(want.lse), math.Sqrt(float64(c.d)))
+	k, size := 2.0, max(8, c.logits(want), math.Sqrt(float64(c.d)))
 	if c.cfg.Softcap > 0 {
 		k = 3
 	}
 	optest.Within(t, c.name+" float32 direct out", p32.out.Data, out, want.out, k, 0x1p-24*(1+largest(want.out))*size)
 	optest.Within(t, c.name+" float32 direct lse", p32.lse, lse, want.lse, k, 0x1p-24*(1+largest(want.lse))*size)
+}
+
+// logits is twice the size of the logits, as far as they are rounded.
+func (c instance) logits(want *reference) float64 {
+	return 2 * math.Abs(largest(want.lse)-math.Abs(c.raise))
 }
 
 type pair struct{ got, want []float64 }
@@ -242,6 +247,22 @@ func TestLongRows(t *testing.T) {
 // Scores of some 10⁴ leave single weights standing; the errors of the scores themselves decide.
 func TestLargeScores(t *testing.T) {
 	instance{name: "large", batch: 1, seqQ: 33, seqKV: 65, heads: 2, kvHeads: 1, d: 64, dv: 16, sigma: 100}.check(t)
+}
+
+// Bias and sinks of 10⁴ are exact in float32, and so are their differences, which alone decide where q·k is next to nothing: naive
+// attention rounds none of them, and the tiles must not either.
+func TestLargeBiasAndSinks(t *testing.T) {
+	onAll(t, func(t *testing.T) {
+		instance{name: "raised", batch: 1, seqQ: 40, seqKV: 70, heads: 2, kvHeads: 1, d: 16, dv: 16, sigma: 1e-30, raise: 1e4}.with(1<<4 | 1<<5).check(t)
+		instance{name: "lowered", batch: 1, seqQ: 40, seqKV: 70, heads: 2, kvHeads: 1, d: 16, dv: 16, sigma: 1e-30, raise: -1e4}.with(1<<4 | 1<<5 | 1).check(t)
+	})
+}
+
+// The gradient of the bias has no scale in it, however small that of the scores is.
+func TestTinyScale(t *testing.T) {
+	c := instance{name: "tiny scale", batch: 1, seqQ: 9, seqKV: 12, heads: 2, kvHeads: 1, d: 4, dv: 3, sinks: true, bias: true}
+	c.cfg.Scale = 1e-42
+	onAll(t, c.check)
 }
 
 // A large sink decides the maximum of its rows, which both passes must round alike. With values and dOut of 1 the outputs add up

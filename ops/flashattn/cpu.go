@@ -76,7 +76,7 @@ type forwardUnit[T kernel.Float] struct {
 	*forwardRun[T]
 	st                    stacked
 	q, o                  []T // rows × d and rows × dv
-	rowMax, rowSum, alpha []T // of each row, in base 2
+	rowMax, rowSum, alpha []T // of each row
 	lo, hi                []int32
 	kt, v                 []T // packed keys, panels of (d × panel); packed values, keys × dv
 	s, dropped            []T // a tile of scores, and of weights after dropout
@@ -194,17 +194,17 @@ func (u *forwardUnit[T]) finish() {
 		}
 		inv := 1.0
 		if u.sinks != nil {
-			sink := float64(u.sinks[h]) * math.Log2E
+			sink := float64(u.sinks[h])
 			top := float64(T(max(m, sink))) // as rowMax will hold it
-			inv = math.Exp2(m - top)
-			sum = sum*inv + math.Exp2(sink-top)
+			inv = math.Exp(m - top)
+			sum = sum*inv + math.Exp(sink-top)
 			m = top
 		}
 		inv /= sum
 		kernel.Scale(out, o, T(inv))
 		at := u.rowAt(b, h, i)
 		if u.lse != nil {
-			u.lse[at] = T((m + math.Log2(sum)) * math.Ln2)
+			u.lse[at] = T(m + math.Log(sum))
 		}
 		if u.problem.rowMax != nil {
 			u.problem.rowMax[at], u.problem.rowSum[at] = T(m), T(sum)

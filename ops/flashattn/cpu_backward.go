@@ -18,7 +18,7 @@ type gradients[T kernel.Float] struct {
 }
 
 // backwardRun computes gradients in the order of FlashAttention-2: for each block of keys, all rows that see it, with the
-// weights recomputed from the row statistics: w = 2^(logit − rowMax) is the weight times rowSum, and 1/rowSum goes into the
+// weights recomputed from the row statistics: w = e^(logit − rowMax) is the weight times rowSum, and 1/rowSum goes into the
 // row of dOut and into delta once. Keys, values and their gradients stay in cache; the gradient of q is added to.
 //
 // A task owns what it writes: some segments and key heads and every splits-th block of their keys. With more than one split
@@ -28,7 +28,7 @@ type backwardRun[T kernel.Float] struct {
 	*problem[T]
 	*gradients[T]
 	blocks
-	delta   []T   // (batch, heads, seqQ): scale/rowSum·(rowsum(dOut∘out) − dLSE)
+	delta   []T   // (batch, heads, seqQ): (rowsum(dOut∘out) − dLSE)/rowSum
 	partial [][]T // dQ of each split, contiguous as q; nil for one split
 
 	segGroup, headGroup int // segments and key heads of one task
@@ -100,7 +100,7 @@ func (r *backwardRun[T]) rows(_ *parallel.Worker, n int) {
 		if r.dLSE != nil {
 			delta -= r.dLSE[at]
 		}
-		r.delta[at] = delta * T(r.Scale) * r.inverse(at)
+		r.delta[at] = delta * r.inverse(at)
 	}
 }
 
@@ -140,7 +140,7 @@ type backwardUnit[T kernel.Float] struct {
 	split  int
 	lo, hi []int32
 
-	// Of a block of keys: k (keys × d), kt and vt (transposed and scaled, in panels), gradients dk (keys × d), dv (keys × dv).
+	// Of a block of keys: k (keys × d), kt (transposed and scaled, in panels), vt (transposed), gradients dk (keys × d), dv (keys × dv).
 	k, kt, vt, dk, dv []T
 	blockFinite       bool
 	// Of a chunk of rows: q, dOut/rowSum, dq, statistics.
@@ -208,7 +208,7 @@ func (u *backwardUnit[T]) pass(j0, j1 int) {
 	b, h := u.st.seg.batch, u.st.kvHead
 	gather(u.k, u.problem.k.Data[u.problem.k.at(b, j0, h):], n, u.problem.k.SeqStride, d)
 	packKeys(u.kt, &u.problem.k, b, h, j0, j1, u.panel, u.keyScale())
-	packKeys(u.vt, &u.problem.v, b, h, j0, j1, u.panel, T(u.Scale))
+	packKeys(u.vt, &u.problem.v, b, h, j0, j1, u.panel, 1)
 	u.blockFinite = finite(u.k[:n*d])
 	for j := range n {
 		u.blockFinite = u.blockFinite && finite(u.problem.v.row(b, j0+j, h))
@@ -222,14 +222,14 @@ func (u *backwardUnit[T]) pass(j0, j1 int) {
 			u.chunkPass(r0, r1, j0, j1)
 		}
 	}
-	add(u.dK, b, j0, h, n, u.dk)
-	add(u.dV, b, j0, h, n, u.dv)
+	add(u.dK, b, j0, h, n, u.dk, T(u.Scale))
+	add(u.dV, b, j0, h, n, u.dv, 1)
 }
 
-// add adds n rows of x to rows (b, i, h), (b, i+1, h), … of a gradient, if it is wanted.
-func add[T kernel.Float](to Heads[T], b, i, h, n int, x []T) {
+// add adds n rows of x, times a, to rows (b, i, h), (b, i+1, h), … of a gradient, if it is wanted.
+func add[T kernel.Float](to Heads[T], b, i, h, n int, x []T, a T) {
 	if to.Data != nil {
-		kernel.AddRows(to.Data[to.at(b, i, h):], to.SeqStride, x, to.Dim, n, to.Dim, 1)
+		kernel.AddRows(to.Data[to.at(b, i, h):], to.SeqStride, x, to.Dim, n, to.Dim, a)
 	}
 }
 
@@ -258,12 +258,12 @@ func (u *backwardUnit[T]) chunkPass(r0, r1, j0, j1 int) {
 	}
 	if u.group == 1 {
 		i, h := u.st.place(r0)
-		add(to, b, i, h, m, u.dq)
+		add(to, b, i, h, m, u.dq, T(u.Scale))
 		return
 	}
 	for r := r0; r < r1; r++ {
 		i, h := u.st.place(r)
-		add(to, b, i, h, 1, u.dq[(r-r0)*d:])
+		add(to, b, i, h, 1, u.dq[(r-r0)*d:], T(u.Scale))
 	}
 }
 
@@ -315,7 +315,7 @@ func (u *backwardUnit[T]) tile(t tile, r0, j0, j int) {
 	kernel.Tile(rows, d, n, u.ds, ld, 1, k, d, dq, d, kernel.TileAdd, nil)
 }
 
-// addBias adds the tile's dS to dBias. u.ds carries the factor scale.
+// addBias adds the tile's dS to dBias.
 func (u *backwardUnit[T]) addBias(t tile) {
 	if u.dBias.data == nil {
 		return
@@ -324,7 +324,7 @@ func (u *backwardUnit[T]) addBias(t tile) {
 	for r := t.ra; r < t.rz; r++ {
 		i, h := u.st.place(r)
 		to := u.dBias.data[u.dBias.at(u.st.seg.batch, h, i)+t.ja:][:n]
-		kernel.Axpy(to, T(1/u.Scale), u.ds[(r-t.ra)*u.panel:][:n])
+		kernel.Add(to, to, u.ds[(r-t.ra)*u.panel:][:n])
 	}
 }
 
@@ -338,7 +338,7 @@ func (r *backwardRun[T]) sum() {
 		for h := range r.q.Heads {
 			from := (n*r.q.Heads + h) * r.q.Dim
 			for _, part := range r.partial {
-				add(r.dQ, b, i, h, 1, part[from:])
+				add(r.dQ, b, i, h, 1, part[from:], 1)
 			}
 		}
 	})
@@ -347,11 +347,11 @@ func (r *backwardRun[T]) sum() {
 // sinks computes dSinks_h = −Σ e^(sink_h − lse)·(dOut·out − dLSE) over the rows of head h that see a key.
 func (r *backwardRun[T]) sinks() {
 	for h := range r.q.Heads {
-		sum, sink := 0.0, float64(r.problem.sinks[h])*math.Log2E
+		sum, sink := 0.0, float64(r.problem.sinks[h])
 		for b := range r.q.Batch {
 			for i := range r.q.Seq {
 				if at := r.rowAt(b, h, i); r.rowSum[at] != 0 {
-					sum -= math.Exp2(sink-float64(r.rowMax[at])) * float64(r.delta[at]) / r.Scale
+					sum -= math.Exp(sink-float64(r.rowMax[at])) * float64(r.delta[at])
 				}
 			}
 		}

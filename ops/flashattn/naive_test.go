@@ -21,6 +21,7 @@ type instance struct {
 	cuQ, cuKV                                 []int
 	dLSE                                      bool
 	sigma                                     float64 // of q and k; 0 is 1
+	raise                                     float64 // added to sinks and bias
 	seed                                      uint64
 }
 
@@ -54,6 +55,11 @@ func generate(c instance) values[float64] {
 			if r.IntN(10) == 0 {
 				v.bias[i] = math.Inf(-1)
 			}
+		}
+	}
+	for _, x := range [][]float64{v.sinks, v.bias} {
+		for i := range x {
+			x[i] = float64(float32(x[i] + c.raise))
 		}
 	}
 	if c.dLSE {

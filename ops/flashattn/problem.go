@@ -14,7 +14,7 @@ type problem[T kernel.Float] struct {
 	q, k, v Heads[T]
 	out     Heads[T]
 	lse     []T // (batch, heads, seqQ), natural logarithm; nil where nobody wants it
-	// rowMax and rowSum (batch, heads, seqQ) are the largest logit of each row in base 2 and the sum of 2^(logit − rowMax),
+	// rowMax and rowSum (batch, heads, seqQ) are the largest logit of each row and the sum of e^(logit − rowMax),
 	// sinks included: −∞ and 0 where a row sees no key. The backward pass wants them apart, for a log-sum-exp of 10⁴ would
 	// be rounded to 10⁻³ and all weights of the row with it. nil where no backward pass follows.
 	rowMax, rowSum []T
@@ -24,7 +24,7 @@ type problem[T kernel.Float] struct {
 
 	sight  sight
 	group  int    // query heads per key head
-	slopes []T    // of ALiBi per head, times log₂e; nil for none
+	slopes []T    // of ALiBi per head; nil for none
 	key    uint64 // of the dropout generator
 }
 
@@ -54,7 +54,7 @@ func (p *problem[T]) prepare(step int) {
 	p.group = p.q.Heads / p.k.Heads
 	if p.ALiBi {
 		for _, s := range Slopes(p.q.Heads) {
-			p.slopes = append(p.slopes, T(s*math.Log2E))
+			p.slopes = append(p.slopes, T(s))
 		}
 	}
 	if p.Dropout > 0 {

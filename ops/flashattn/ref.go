@@ -73,7 +73,7 @@ func (r *reference) forward(seg segment, h, i int) {
 			r.capped[j] = x / p.Softcap
 		}
 		if p.slopes != nil {
-			x -= p.slopes[h] / math.Log2E * math.Abs(float64(i-seg.q0+seg.at-j))
+			x -= p.slopes[h] * math.Abs(float64(i-seg.q0+seg.at-j))
 		}
 		if p.bias.data != nil {
 			x += p.bias.data[p.bias.at(seg.batch, h, i)+j]

@@ -6,16 +6,15 @@ import (
 	"stheno/internal/kernel"
 )
 
-// keyScale is the factor that packed keys carry, so that q·k comes out in base 2: 2^(q·k) = e^(scale·q·k). The softcap
-// wants the plain product and scales itself.
+// keyScale is the factor that packed keys carry, so that q·k is a logit. The softcap wants the plain product and scales itself.
 func (p *problem[T]) keyScale() T {
 	if p.Softcap > 0 {
 		return 1
 	}
-	return T(p.Scale * math.Log2E)
+	return T(p.Scale)
 }
 
-// scores turns the products s of rows t.ra… of st and keys t.ja… into logits in base 2. s has the row length ld and begins at
+// scores turns the products s of rows t.ra… of st and keys t.ja… into logits. s has the row length ld and begins at
 // (t.ra, t.ja). capped, if not nil, takes a copy of the logits as the softcap leaves them, for its gradient.
 func (p *problem[T]) scores(st *stacked, t tile, s []T, ld int, lo, hi []int32, capped []T) {
 	rows, n := t.rz-t.ra, t.jz-t.ja
@@ -35,7 +34,7 @@ func (p *problem[T]) scores(st *stacked, t tile, s []T, ld int, lo, hi []int32, 
 		for r := range rows {
 			i, h := st.place(t.ra + r)
 			from := p.bias.at(st.seg.batch, h, i) + t.ja
-			kernel.Axpy(s[r*ld:][:n], math.Log2E, p.bias.data[from:][:n])
+			kernel.Add(s[r*ld:][:n], s[r*ld:][:n], p.bias.data[from:][:n])
 		}
 	}
 	if !t.full {

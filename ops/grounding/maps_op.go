@@ -2,7 +2,6 @@ package grounding
 
 import (
 	"fmt"
-	"math"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
@@ -70,8 +69,8 @@ func choose[T kernel.Float](o *mapsOp, w *parallel.Worker, q, k, lse []T) *chose
 		for i, t := range o.cfg.Tokens {
 			for h := range o.heads {
 				from, to := (b*o.seq+t)*o.heads+h, (b*o.heads+h)*n+i
-				kernel.Scale(c.q[to*o.dim:(to+1)*o.dim], q[from*o.dim:(from+1)*o.dim], T(o.cfg.Scale*math.Log2E))
-				c.lse[to] = lse[(b*o.heads+h)*o.seq+t] * T(math.Log2E)
+				kernel.Scale(c.q[to*o.dim:(to+1)*o.dim], q[from*o.dim:(from+1)*o.dim], T(o.cfg.Scale))
+				c.lse[to] = lse[(b*o.heads+h)*o.seq+t]
 			}
 		}
 	}
@@ -171,7 +170,6 @@ func (c *chosen[T]) patchGrads(w *parallel.Worker, dk, dy []T, b, p0, p1 int) {
 	ld := o.kvHeads * o.dim
 	for h := range o.heads {
 		ds := c.grads(w, dy, b, h, p0, p1)
-		kernel.Scale(ds, ds, T(math.Ln2)) // q has Scale·log₂e in it
 		to := dk[(b*o.patches+p0)*ld+h/(o.heads/o.kvHeads)*o.dim:]
 		kernel.Tile(n, o.dim, c.n, ds, 1, n, c.q[(b*o.heads+h)*c.n*o.dim:], o.dim, to, ld, kernel.TileAdd, nil)
 	}

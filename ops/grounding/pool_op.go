@@ -67,7 +67,7 @@ const (
 	tilePatches = 256
 )
 
-// pool is one item of the batch: unit vectors, q scaled so that a product is a score in base 2.
+// pool is one item of the batch: unit vectors, q scaled so that a product is a score.
 type pool[T kernel.Float] struct {
 	nt, np, dim, width   int
 	q, k, v              []T // nt×dim, np×dim, np×width
@@ -114,7 +114,7 @@ func (p *pool[T]) forward(w *parallel.Worker, out []T, t0, t1 int) {
 			continue
 		}
 		kernel.Scale(row, row, 1/rowSum[i])
-		p.lse[t0+i] = rowMax[i] + T(math.Log2(float64(rowSum[i])))
+		p.lse[t0+i] = rowMax[i] + T(math.Log(float64(rowSum[i])))
 	}
 }
 
@@ -170,7 +170,7 @@ func poolForward[T kernel.Float](o *poolOp, in []G.Value) (G.Value, error) {
 	nt, np, dim := o.tokens, o.patches, o.dim
 	parallel.Run(1, func(w *parallel.Worker, _ int) {
 		u := newUnits(w, q, k, dim, tokenMask, patchMask)
-		kernel.Scale(u.q, u.q, T(math.Log2E/o.Temperature))
+		kernel.Scale(u.q, u.q, T(1/o.Temperature))
 		kT := parallel.Scratch[T](w, slotKT, np*dim)
 		for b := range o.batch {
 			p := poolOf(o, u, v, lse, tokenMask, patchMask, b)
@@ -215,7 +215,7 @@ func poolBackward[T kernel.Float](o *poolOp, in []G.Value, out, dOut G.Value, dI
 	dq, dk, dv := op.Memory[T](dIn[0]), op.Memory[T](dIn[1]), op.Memory[T](dIn[2])
 	parallel.Run(1, func(w *parallel.Worker, _ int) {
 		u := newUnits(w, q, k, dim, tokenMask, patchMask)
-		kernel.Scale(u.q, u.q, T(math.Log2E/o.Temperature))
+		kernel.Scale(u.q, u.q, T(1/o.Temperature))
 		kT := parallel.Scratch[T](w, slotKT, np*dim)
 		vT := parallel.Scratch[T](w, slotVT, np*width)
 		delta := parallel.Scratch[T](w, slotScores, nt)
@@ -235,10 +235,9 @@ func poolBackward[T kernel.Float](o *poolOp, in []G.Value, out, dOut G.Value, dI
 				p.patchGrads(w, dk[b*np*dim:(b+1)*np*dim], dv[b*np*width:(b+1)*np*width], dy, delta, lo, hi)
 			})
 		}
-		// dq still lacks the factor 1/τ; dk had q scaled by log₂e/τ in it. unitGrad wants q̂ of length 1.
+		// dq still lacks the factor 1/τ; dk had q scaled by it. unitGrad wants q̂ of length 1.
 		kernel.Scale(dq, dq, T(1/o.Temperature))
-		kernel.Scale(dk, dk, T(math.Ln2))
-		kernel.Scale(u.q, u.q, T(o.Temperature*math.Ln2))
+		kernel.Scale(u.q, u.q, T(o.Temperature))
 		unitGrad(dq, u.q, u.invQ, dim)
 		unitGrad(dk, u.k, u.invK, dim)
 	})

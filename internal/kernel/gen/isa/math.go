@@ -6,6 +6,7 @@ import "github.com/mmcloughlin/avo/operand"
 // 2⁰ = e⁰ = 1.
 var (
 	exp2Poly = []float64{1, 0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671512991189957, 0.001326472731307149}    // |r| ≤ 1/2, relative error 9.2e-8
+	exp2Frac = []float64{1, 0.6931513118048798, 0.24016445015286672, 0.05579991310968577, 0.009017030315877226, 0.00186713007244494}     // 0 ≤ r < 1, 8.3e-8
 	expPoly  = []float64{1, 1, 0.4999999403953552, 0.1666651964187622, 0.04166840761899948, 0.008368921466171741, 0.0013814173871651292} // |r| ≤ ln2/2, 3.2e-9
 	// millsPoly is h(a)/t in t = 1/(1+0.35a), where Φ(−a) = e^(−a²/2)·h(a): a ∈ [0,14], relative error 3.2e-8.
 	millsPoly = []float64{0.13962140679359436, 0.13986186683177948, 0.11983288824558258, 0.10550786554813385, -0.023109380155801773,
@@ -22,30 +23,35 @@ const (
 	bias  = 127                     // of the exponent of a float32
 )
 
-// PinExp2 keeps the constants of Exp2 in registers.
-func (k *K) PinExp2() {
+// PinExpFast keeps the constants of ExpFast in registers.
+func (k *K) PinExpFast() {
+	poly := exp2Frac
 	if !k.Arch.EVEX {
-		k.Pin(C(magic+bias), C(-bias))
+		k.Pin(C(magic+bias), C(log2e), C(-88))
+		poly = exp2Poly
 	}
-	for i := len(exp2Poly) - 1; i >= 0; i-- {
-		k.Pin(C(exp2Poly[i]))
+	for i := len(poly) - 1; i >= 0; i-- {
+		k.Pin(C(poly[i]))
 	}
+	k.Pin(C(log2e))
 }
 
-// Exp2 returns 2^x for x < 128; 2^−Inf is 0, the power of a NaN is a NaN. Relative error 1.3 ulp; a result below 2^−126
-// may be 0.
-func (k *K) Exp2(x V) V {
+// ExpFast returns e^x for x < 88 in the fewest instructions: e⁰ is 1, e^−Inf is 0, the power of a NaN is a NaN. Relative error
+// 2.2e-7, and the rounding of x·log₂e to float32. A result below 2^−126 may be 0.
+func (k *K) ExpFast(x V) V {
 	if k.Arch.EVEX {
-		n, r, d := k.like(x), k.like(x), k.like(x)
-		k.VRNDSCALEPS(operand.Imm(0), x.r, n.r)
-		k.VREDUCEPS(operand.Imm(0), x.r, r.r)
-		p := k.Poly(r, exp2Poly...)
-		k.VSCALEFPS(n.r, p.r, d.r)
+		y := k.Mul(x, C(log2e))
+		r, d := k.like(x), k.like(x)
+		k.VREDUCEPS(operand.Imm(1), y.r, r.r) // y − ⌊y⌋; VSCALEFPS multiplies by 2^⌊y⌋
+		p := k.Poly(r, exp2Frac...)
+		k.VSCALEFPS(y.r, p.r, d.r)
 		return d
 	}
-	x = k.AtLeast(x, C(-bias))
-	t := k.Add(x, C(magic+bias))
-	r := k.Sub(x, k.Sub(t, C(magic+bias)))
+	x = k.AtLeast(x, C(-88))
+	t := k.Mut2(C(magic+bias), x)
+	k.FMATo(t, x, C(log2e))
+	r := k.Sub(t, C(magic+bias))
+	k.FMSFrom(r, x, C(log2e))
 	p := k.Poly(r, exp2Poly...)
 	// t holds n+bias in its low bits: shifted into the exponent it is 2^n, and 0 for n = −bias.
 	return k.Mul(p, k.ShiftLeft(t, 23))

@@ -142,6 +142,15 @@ func (k *K) FMSTo(acc, a, b V) {
 	k.last(k.VFNMADD231PS, k.VFNMADD231PS_BCST, nil, b, specOf(acc), a.r, acc.r)
 }
 
+// FMSFrom replaces acc by a·b−acc.
+func (k *K) FMSFrom(acc, a, b V) {
+	if a.isConst() {
+		a, b = b, a
+	}
+	a = k.inReg(a, specOf(acc))
+	k.last(k.VFMSUB231PS, k.VFMSUB231PS_BCST, nil, b, specOf(acc), a.r, acc.r)
+}
+
 // Horner replaces p by p·x+c.
 func (k *K) Horner(p, x, c V) {
 	x = k.inReg(x, specOf(p))

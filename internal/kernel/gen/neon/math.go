@@ -23,15 +23,17 @@ var (
 	one      = C(1)
 )
 
-// PinExp2 keeps the constants of Exp2 in registers that are not added to in place.
-func (k *K) PinExp2() { k.Pin(C(magic+bias), C(-bias), C(exp2Poly[len(exp2Poly)-1])) }
+// PinExpFast keeps the constants of ExpFast in registers that are not added to in place.
+func (k *K) PinExpFast() { k.Pin(C(magic+bias), C(-88), C(log2e), C(exp2Poly[len(exp2Poly)-1])) }
 
-// Exp2 returns 2^x for x < 128; 2^−Inf is 0, the power of a NaN is a NaN. Relative error 1.3 ulp; a result below 2^−126
-// may be 0.
-func (k *K) Exp2(x V) V {
-	x = k.AtLeast(x, C(-bias))
-	t := k.Add(x, C(magic+bias))
-	r := k.Sub(x, k.Sub(t, C(magic+bias)))
+// ExpFast returns e^x for x < 88 in the fewest instructions: e⁰ is 1, e^−Inf is 0, the power of a NaN is a NaN. Relative error
+// 2.2e-7, and the rounding of x·log₂e to float32. A result below 2^−126 may be 0.
+func (k *K) ExpFast(x V) V {
+	x = k.AtLeast(x, C(-88))
+	t := k.Mut(C(magic + bias))
+	k.FMATo(t, x, C(log2e))
+	r := k.Neg(k.Sub(t, C(magic+bias)))
+	k.FMATo(r, x, C(log2e))
 	p := k.Poly(r, exp2Poly...)
 	// t holds n+bias in its low bits: shifted into the exponent it is 2^n, and 0 for n = −bias.
 	return k.Mul(p, k.ShiftLeft(t, 23))

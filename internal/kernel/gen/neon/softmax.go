@@ -26,7 +26,7 @@ func softmaxRows(k *K, p []gp, n, rowMax, rowSum, alpha gp) {
 	// A row without a visible key keeps its −Inf: 0 is subtracted instead, and alpha is 1.
 	empty := k.Equal(mx, minusInf)
 	sub := k.Except(empty, mx)
-	scale := k.Select(empty, k.Reg(one), k.Exp2(k.Sub(old, sub)))
+	scale := k.Select(empty, k.Reg(one), k.ExpFast(k.Sub(old, sub)))
 	store(rowMax, 0, mx)
 	store(alpha, 0, scale)
 	sums := make([]V, len(p))
@@ -34,7 +34,7 @@ func softmaxRows(k *K, p []gp, n, rowMax, rowSum, alpha gp) {
 		s := k.Spread(sub, i)
 		sums[i] = k.Mut(C(0))
 		k.Range(n, 4, func(it *It) {
-			e := k.Exp2(k.Sub(it.Load(p[i]), s))
+			e := k.ExpFast(k.Sub(it.Load(p[i]), s))
 			it.Store(p[i], e)
 			k.AddTo(sums[i], it.Keep(e))
 		})
@@ -45,7 +45,7 @@ func softmaxRows(k *K, p []gp, n, rowMax, rowSum, alpha gp) {
 func softmaxStep(k *K) {
 	s, ld, n, left := k.Arg("s"), k.Bytes("ld"), k.Arg("n"), k.Arg("rows")
 	rowMax, rowSum, alpha := k.Arg("rowMax"), k.Arg("rowSum"), k.Arg("alpha")
-	k.PinExp2()
+	k.PinExpFast()
 	group := func(r int) {
 		p := []gp{s}
 		for i := 1; i < r; i++ {
@@ -80,15 +80,15 @@ func eachRow(k *K, pointers, strides []gp, row gp, body func(value V)) {
 
 var softmaxes = []kernel{
 	{name: "softmaxStep", params: "s *float32, ld, rows, n int, rowMax, rowSum, alpha *float32",
-		doc: "is one step of the online softmax in base 2; see SoftmaxStep.", body: softmaxStep},
+		doc: "is one step of the online softmax; see SoftmaxStep.", body: softmaxStep},
 	{name: "probFromLSE", params: "p, s *float32, ld, rows, n int, lse *float32",
-		doc: "computes p = 2^(s-lse), lse one a row, 0 where lse is -Inf.", body: func(k *K) {
+		doc: "computes p = e^(s-lse), lse one a row, 0 where lse is -Inf.", body: func(k *K) {
 			p, s, ld, n, lse := k.Arg("p"), k.Arg("s"), k.Bytes("ld"), k.Arg("n"), k.Arg("lse")
-			k.PinExp2()
+			k.PinExpFast()
 			k.Pin(minusInf, plusInf)
 			eachRow(k, []gp{p, s}, []gp{ld, ld}, lse, func(sub V) {
 				sub = k.Select(k.Equal(sub, minusInf), k.Reg(plusInf), sub)
-				k.Range(n, 4, func(it *It) { it.Store(p, k.Exp2(k.Sub(it.Load(s), sub))) })
+				k.Range(n, 4, func(it *It) { it.Store(p, k.ExpFast(k.Sub(it.Load(s), sub))) })
 			})
 		}},
 	{name: "dScore", params: "ds, p, dp *float32, ld, rows, n int, delta *float32",

@@ -40,7 +40,7 @@ func softmaxRows(k *K, p []reg.GPVirtual, n, off reg.GPVirtual) {
 	// A row without a visible key keeps its −Inf: 0 is subtracted instead, and alpha is 1.
 	empty := k.Cmp(isa.EQ, mx, minusInf)
 	sub := k.Drop(empty, mx)
-	alpha := k.Select(empty, isa.C(1), k.Exp2(k.Sub(old, sub)))
+	alpha := k.Select(empty, isa.C(1), k.ExpFast(k.Sub(old, sub)))
 	store(at("rowMax"), mx)
 	store(at("alpha"), alpha)
 
@@ -49,7 +49,7 @@ func softmaxRows(k *K, p []reg.GPVirtual, n, off reg.GPVirtual) {
 		s := k.Spread(sub, i)
 		sums[i] = k.Zero()
 		k.Range(n, 2, func(it *isa.It) {
-			e := k.Exp2(k.Sub(it.Load(p[i]), s))
+			e := k.ExpFast(k.Sub(it.Load(p[i]), s))
 			it.Store(p[i], e)
 			k.AddTo(sums[i], it.Keep(e))
 		})
@@ -64,7 +64,7 @@ func softmaxStep(k *K) {
 	off, left := k.GP64(), k.GP64()
 	k.XORQ(off, off)
 	k.MOVQ(k.Arg("rows"), left)
-	k.PinExp2()
+	k.PinExpFast()
 	k.SUBQ(operand.Imm(4), left)
 	k.JLT(operand.LabelRef("single"))
 	k.Label("four")
@@ -91,15 +91,15 @@ func softmaxStep(k *K) {
 
 var softmaxes = []kernel{
 	{Fn: isa.Fn{Name: "softmaxStep", Params: "s *float32, ld, rows, n int, rowMax, rowSum, alpha *float32",
-		Doc: "is one step of the online softmax in base 2; see SoftmaxStep.", Body: softmaxStep}},
+		Doc: "is one step of the online softmax; see SoftmaxStep.", Body: softmaxStep}},
 	{Fn: isa.Fn{Name: "probFromLSE", Params: "p, s *float32, ld, rows, n int, lse *float32",
-		Doc: "computes p = 2^(s-lse), lse one a row, 0 where lse is -Inf.", Body: func(k *K) {
+		Doc: "computes p = e^(s-lse), lse one a row, 0 where lse is -Inf.", Body: func(k *K) {
 			p, s, ld, n, lse := k.Arg("p"), k.Arg("s"), k.Bytes("ld"), k.Arg("n"), k.Arg("lse")
-			k.PinExp2()
+			k.PinExpFast()
 			k.Rows(k.Arg("rows"), func() {
 				sub := k.At(lse, 0)
 				sub = k.Select(k.Cmp(isa.EQ, sub, minusInf), plusInf, sub)
-				k.Range(n, 2, func(it *isa.It) { it.Store(p, k.Exp2(k.Sub(it.Load(s), sub))) })
+				k.Range(n, 2, func(it *isa.It) { it.Store(p, k.ExpFast(k.Sub(it.Load(s), sub))) })
 				k.Move(p, ld)
 				k.Move(s, ld)
 				k.ADDQ(operand.Imm(4), lse)
