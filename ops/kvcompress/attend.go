@@ -2,6 +2,7 @@ package kvcompress
 
 import (
 	"fmt"
+	"math"
 	"reflect"
 	"sync/atomic"
 
@@ -18,15 +19,34 @@ var attends atomic.Uint64
 // Attend appends k and v to the cache and attends q over everything in it. The result is (batch, seq, heads, valueDim).
 //
 // pos is an integer scalar: the position of the first new token, which must be the number of tokens cached when the node
-// runs. A position that is not the next one and a cache that has no room are errors of the run, and leave the cache
-// unchanged. cfg may set Scale, Softcap, ALiBi, Window and Sinks; Causal is implied.
+// runs. For a Ragged cache it may be a vector (batch) instead, with the position of each sequence. A position that is not the
+// next one and a cache that has no room are errors of the run, and leave the cache unchanged. cfg may set Scale, Softcap, ALiBi,
+// Window and Sinks; Causal is implied. Rotary positions, if the model has them, are in q and k already (ops.RoPE).
 func Attend(q, k, v, pos *G.Node, cache Cache, cfg flashattn.Config) (*G.Node, error) {
-	const fn = "kvcompress.Attend"
+	return newAttend("kvcompress.Attend", q, k, v, pos, nil, cache, cfg)
+}
+
+// AttendSome is Attend for sequences of which counts (batch), integers from 0 to seq, says how many of the seq new tokens each has:
+// prompts of different lengths, filled up at the end, and sequences that have ended. The other tokens are not cached, and their
+// outputs are 0. The cache must be Ragged.
+func AttendSome(q, k, v, pos, counts *G.Node, cache Cache, cfg flashattn.Config) (*G.Node, error) {
+	const fn = "kvcompress.AttendSome"
+	if counts == nil {
+		return nil, fmt.Errorf("%s: counts: got a nil node, want a node of the graph", fn)
+	}
+	return newAttend(fn, q, k, v, pos, counts, cache, cfg)
+}
+
+func newAttend(fn string, q, k, v, pos, counts *G.Node, cache Cache, cfg flashattn.Config) (*G.Node, error) {
 	aq, ak, av := op.Arg{Name: "q", Node: q}, op.Arg{Name: "k", Node: k}, op.Arg{Name: "v", Node: v}
 	ap := op.Arg{Name: "pos", Node: pos}
+	ac, as := op.Arg{Name: "counts", Node: counts}, op.Arg{Name: "Config.Sinks", Node: cfg.Sinks}
 	args := []op.Arg{aq, ak, av, ap}
+	if counts != nil {
+		args = append(args, ac)
+	}
 	if cfg.Sinks != nil {
-		args = append(args, op.Arg{Name: "Config.Sinks", Node: cfg.Sinks})
+		args = append(args, as)
 	}
 	if cache == nil || reflect.ValueOf(cache).Kind() == reflect.Pointer && reflect.ValueOf(cache).IsNil() {
 		return nil, fmt.Errorf("%s: cache: got nil, want a Cache", fn)
@@ -38,7 +58,7 @@ func Attend(q, k, v, pos *G.Node, cache Cache, cfg flashattn.Config) (*G.Node, e
 		return nil, err
 	}
 	for _, a := range args {
-		if a.Name == "pos" {
+		if a.Name == "pos" || a.Name == "counts" {
 			continue
 		}
 		if dt := a.Node.Dtype(); dt != tensor.Float32 {
@@ -48,7 +68,7 @@ func Attend(q, k, v, pos *G.Node, cache Cache, cfg flashattn.Config) (*G.Node, e
 	if err := op.CheckInteger(fn, ap); err != nil {
 		return nil, err
 	}
-	if err := op.CheckRank(fn, ap, 0); err != nil {
+	if err := op.CheckRank(fn, ap, 0, 1); err != nil {
 		return nil, err
 	}
 	if err := op.CheckRank(fn, aq, 4); err != nil {
@@ -71,9 +91,25 @@ func Attend(q, k, v, pos *G.Node, cache Cache, cfg flashattn.Config) (*G.Node, e
 		}
 	}
 	if cfg.Sinks != nil {
-		if err := op.CheckShape(fn, args[4], heads); err != nil {
+		if err := op.CheckShape(fn, as, heads); err != nil {
 			return nil, err
 		}
+	}
+	if pos.Dims() == 1 {
+		if err := op.CheckShape(fn, ap, s.Batch); err != nil {
+			return nil, err
+		}
+	}
+	if counts != nil {
+		if err := op.CheckInteger(fn, ac); err != nil {
+			return nil, err
+		}
+		if err := op.CheckShape(fn, ac, s.Batch); err != nil {
+			return nil, err
+		}
+	}
+	if _, ok := cache.(Ragged); !ok && (counts != nil || pos.Dims() == 1) {
+		return nil, fmt.Errorf("%s: cache: got a %T, want a Ragged cache for positions or counts of each sequence", fn, cache)
 	}
 	in := make([]*G.Node, len(args))
 	for i, a := range args {
@@ -81,12 +117,13 @@ func Attend(q, k, v, pos *G.Node, cache Cache, cfg flashattn.Config) (*G.Node, e
 	}
 	o := &attend{
 		Base:  op.NewBase(fn, attends.Add(1), tensor.Shape{s.Batch, seq, heads, s.ValueDim}, tensor.Float32, in...),
-		cache: cache, cfg: cfg, seq: seq, heads: heads,
+		cache: cache, cfg: cfg, seq: seq, heads: heads, counted: counts != nil,
 	}
 	o.cfg.Sinks, o.cfg.Causal = nil, true
 	return G.ApplyOp(o, in...)
 }
 
+// checkConfig reports what attention over a cache does not do, and numbers that are none.
 func checkConfig(fn string, cfg flashattn.Config) error {
 	switch {
 	case cfg.Dropout != 0:
@@ -97,16 +134,23 @@ func checkConfig(fn string, cfg flashattn.Config) error {
 		return fmt.Errorf("%s: Config.CuSeqlensQ and CuSeqlensKV: got nodes, want none", fn)
 	case cfg.Step != nil:
 		return fmt.Errorf("%s: Config.Step: got a node, want none", fn)
+	case math.IsNaN(cfg.Scale) || math.IsInf(cfg.Scale, 0):
+		return fmt.Errorf("%s: Config.Scale: got %v, want a finite number", fn, cfg.Scale)
+	case !(cfg.Softcap >= 0) || math.IsInf(cfg.Softcap, 0):
+		return fmt.Errorf("%s: Config.Softcap: got %v, want 0 or a positive number", fn, cfg.Softcap)
+	case cfg.Window.Limited && (cfg.Window.Left < -1 || cfg.Window.Right < -1):
+		return fmt.Errorf("%s: Config.Window: got left %d and right %d, want at least -1", fn, cfg.Window.Left, cfg.Window.Right)
 	}
 	return nil
 }
 
-// attend has the inputs q, k, v, pos and possibly sinks.
+// attend has the inputs q, k, v, pos, possibly counts, and possibly sinks.
 type attend struct {
 	op.Base
 	cache      Cache
 	cfg        flashattn.Config
 	seq, heads int
+	counted    bool
 }
 
 var _ G.SDOp = (*attend)(nil)
@@ -116,13 +160,9 @@ func (o *attend) Do(in ...G.Value) (_ G.Value, err error) {
 	if len(in) != o.Arity() {
 		return nil, fmt.Errorf("%s: got %d inputs, want %d", o.Name(), len(in), o.Arity())
 	}
-	pos, err := op.Int(in[3])
+	before, err := o.checkPositions(in[3])
 	if err != nil {
-		return nil, fmt.Errorf("%s: pos: %w", o.Name(), err)
-	}
-	before := o.cache.Len()
-	if pos != before {
-		return nil, fmt.Errorf("%s: pos: got %d, want %d, the number of tokens cached", o.Name(), pos, before)
+		return nil, err
 	}
 	var data [3][]float32
 	for i := range data {
@@ -130,29 +170,88 @@ func (o *attend) Do(in ...G.Value) (_ G.Value, err error) {
 			return nil, fmt.Errorf("%s: input %d: %w", o.Name(), i, err)
 		}
 	}
+	var counts []int
+	rest := in[4:]
+	if o.counted {
+		if counts, err = op.Ints(rest[0]); err != nil {
+			return nil, fmt.Errorf("%s: counts: %w", o.Name(), err)
+		}
+		rest = rest[1:]
+	}
 	var sinks []float32
-	if len(in) > 4 {
-		if sinks, err = op.Data[float32](in[4]); err != nil {
+	if len(rest) > 0 {
+		if sinks, err = op.Data[float32](rest[0]); err != nil {
 			return nil, fmt.Errorf("%s: sinks: %w", o.Name(), err)
 		}
+		if len(sinks) != o.heads {
+			return nil, fmt.Errorf("%s: sinks: got %d elements, want %d", o.Name(), len(sinks), o.heads)
+		}
 	}
-	if err := o.cache.Append(data[1], data[2], o.seq); err != nil {
+	s := o.cache.Shape()
+	if want := s.Batch * o.seq * o.heads * s.HeadDim; len(data[0]) != want {
+		return nil, fmt.Errorf("%s: q: got %d elements, want %d", o.Name(), len(data[0]), want)
+	}
+	out, mem := op.New[float32](o.OutShape())
+	if err := o.append(data[1], data[2], counts); err != nil {
 		return nil, err
 	}
 	done := false
 	defer func() {
 		if !done { // an error or a panic
-			if undo := o.cache.Truncate(before); undo != nil && err != nil {
+			if undo := o.truncate(before); undo != nil && err != nil {
 				err = fmt.Errorf("%w; and forgetting the tokens again: %w", err, undo)
 			}
 		}
 	}()
-	out, mem := op.New[float32](o.OutShape())
-	if err := o.cache.Attend(mem, data[0], o.seq, o.heads, o.cfg, sinks); err != nil {
+	if o.counted {
+		err = o.cache.(Ragged).AttendSome(mem, data[0], o.seq, o.heads, counts, o.cfg, sinks)
+	} else {
+		err = o.cache.Attend(mem, data[0], o.seq, o.heads, o.cfg, sinks)
+	}
+	if err != nil {
 		return nil, err
 	}
 	done = true
 	return out, nil
+}
+
+// checkPositions returns the lengths of all sequences, one for all if the cache has no others, and reports positions that are
+// not those.
+func (o *attend) checkPositions(v G.Value) ([]int, error) {
+	got, err := op.Ints(v)
+	if err != nil {
+		return nil, fmt.Errorf("%s: pos: %w", o.Name(), err)
+	}
+	lens := []int{o.cache.Len()}
+	if c, ok := o.cache.(Ragged); ok {
+		lens = make([]int, o.cache.Shape().Batch)
+		for b := range lens {
+			lens[b] = c.LenOf(b)
+		}
+	}
+	if len(got) != 1 && len(got) != len(lens) {
+		return nil, fmt.Errorf("%s: pos: got %d positions, want 1 or %d", o.Name(), len(got), len(lens))
+	}
+	for b, n := range lens {
+		if p := got[min(b, len(got)-1)]; p != n {
+			return nil, fmt.Errorf("%s: pos: got %d, want %d, the number of tokens cached", o.Name(), p, n)
+		}
+	}
+	return lens, nil
+}
+
+func (o *attend) append(k, v []float32, counts []int) error {
+	if o.counted {
+		return o.cache.(Ragged).AppendSome(k, v, o.seq, counts)
+	}
+	return o.cache.Append(k, v, o.seq)
+}
+
+func (o *attend) truncate(lens []int) error {
+	if c, ok := o.cache.(Ragged); ok {
+		return c.TruncateEach(lens)
+	}
+	return o.cache.Truncate(lens[0])
 }
 
 func (o *attend) DiffWRT(n int) []bool { return make([]bool, n) }

@@ -221,7 +221,7 @@ func TestAttendErrors(t *testing.T) {
 		},
 		"q: got dtype float64, want float32": func(a *args) { a.q = G.NewTensor(g, tensor.Float64, 4, G.WithName("d"), G.WithShape(q.Shape()...)) },
 		"pos: got dtype float32":             func(a *args) { a.pos = f32("p") },
-		"pos: got shape (2) of rank 1":       func(a *args) { a.pos = G.NewVector(g, tensor.Int, G.WithName("ps"), G.WithShape(2)) },
+		"pos: got shape (3), want (2)":       func(a *args) { a.pos = G.NewVector(g, tensor.Int, G.WithName("ps"), G.WithShape(3)) },
 		"q: got shape (2, 4, 5) of rank 3":   func(a *args) { a.q = f32("q3", batch, heads, dim) },
 		"got 4 tokens, want 1 to the cap":    func(a *args) { a.q = f32("q4", batch, 4, heads, dim) },
 		"got 3 heads, want a multiple of 2":  func(a *args) { a.q = f32("h3", batch, 1, 3, dim) },

@@ -1,0 +1,6 @@
+//go:build !purego
+
+package kernel
+
+func kvCodesSIMD(*KVCodes, []float32, []float32, []float32) bool { return false }
+func kvHalvesSIMD([]float32, []float32, []uint16, int) bool      { return false }
