@@ -67,7 +67,7 @@ func (a *attention) row(x []float32, b, kvHead, r, w int) []float32 {
 	return x[((b*a.seq+r/a.group)*a.heads+kvHead*a.group+r%a.group)*w:][:w]
 }
 
-// partLen is the size of a partial result: for each row its largest logit in base 2, the sum of weights, and the weighted values.
+// partLen is the size of a partial result: for each row its largest logit, the sum of weights, and the weighted values.
 func (a *attention) partLen() int { return a.seq * a.group * (2 + a.padV) }
 
 // few computes attention for few rows: tasks over ranges of tokens of a head, whose results are merged in order.
@@ -145,12 +145,11 @@ func (a *attention) pass(w *parallel.Worker, b, kvHead, split int, part []float3
 	}
 }
 
-// queries copies the rows' queries, scaled so that scores are in base 2 unless a softcap comes between, and rotates a second copy
-// if keys are.
+// queries copies the rows' queries, scaled unless a softcap comes between, and rotates a second copy if keys are.
 func (t *tile) queries(w *parallel.Worker) {
 	l := &t.layout
 	t.q = parallel.Scratch[float32](w, slotQuery, t.rows*l.padK)
-	factor := float32(t.scale * math.Log2E)
+	factor := float32(t.scale)
 	if t.softcap > 0 {
 		factor = 1
 	}
@@ -250,7 +249,7 @@ func (t *tile) softmax(first, count int) {
 		full = full && lo == 0 && hi == count
 		t.lo[r], t.hi[r] = int32(min(lo, count)), int32(max(hi, 0))
 		if t.slopes != nil {
-			row, slope := t.scores[r*t.ld:][:count], float32(t.slopes[t.kvHead*t.group+r%t.group]*math.Log2E)
+			row, slope := t.scores[r*t.ld:][:count], float32(t.slopes[t.kvHead*t.group+r%t.group])
 			for j := range row {
 				row[j] -= slope * float32(max(at-first-j, 0))
 			}
@@ -280,7 +279,7 @@ func (a *attention) merge(b, kvHead int, parts []float32) {
 		}
 		sink := math.Inf(-1)
 		if a.sinks != nil {
-			sink = float64(a.sinks[kvHead*a.group+r%a.group]) * math.Log2E
+			sink = float64(a.sinks[kvHead*a.group+r%a.group])
 			if !math.IsInf(top, -1) && !(sink <= top) {
 				top = sink
 			}
@@ -290,9 +289,9 @@ func (a *attention) merge(b, kvHead int, parts []float32) {
 		if math.IsInf(top, -1) {
 			continue
 		}
-		sum := math.Exp2(sink - top)
+		sum := math.Exp(sink - top)
 		for s := range a.splits {
-			f := math.Exp2(float64(parts[s*n+r]) - top)
+			f := math.Exp(float64(parts[s*n+r]) - top)
 			if f == 0 {
 				continue
 			}
