@@ -93,38 +93,101 @@ func BenchmarkTrainStep(b *testing.B) {
 	})
 }
 
-// BenchmarkPrefill takes a prompt into an empty session, its graph built anew each time.
-func BenchmarkPrefill(b *testing.B) {
-	benchmarkModels(b, "/weights=f32/kv=f32/depth=0", func(b *testing.B, bm benchModel, m *Model, nodes Nodes) {
-		prompt := optest.Ints(1, bm.prefill, bm.cfg.Vocab)
-		s, err := m.NewSession(SessionConfig{Capacity: bm.prefill, Nodes: nodes})
+// benchCase is what an inference is measured with. Plain nodes have float32 alone.
+type benchCase struct {
+	weights Precision
+	depth   int // tokens that the session holds before
+}
+
+// benchCases: every precision of weights from an empty session, and some far into a text.
+var benchCases = []benchCase{
+	{F32, 0}, {F16, 0}, {BF16, 0}, {INT8, 0}, {INT8Dynamic, 0}, {INT4, 0}, {INT4Dynamic, 0},
+	{F32, 4096}, {INT8Dynamic, 4096}, {INT4Dynamic, 4096},
+}
+
+// benchInference runs run for all cases, the output projection quantized like the rest. Far into a text the model is one of
+// the same shape with as many positions.
+func benchInference(b *testing.B, run func(b *testing.B, bm benchModel, m *Model, sc SessionConfig, depth int)) {
+	for _, bm := range benchModels {
+		for _, nodes := range []Nodes{Plain, Fused} {
+			for _, c := range benchCases {
+				if nodes == Plain && c != (benchCase{}) || c.depth > 0 && bm.name != "gpt2-124m" {
+					continue
+				}
+				var m *Model
+				for _, threads := range threadCounts {
+					b.Run(fmt.Sprintf("model=%s/nodes=%s/weights=%s/kv=f32/depth=%d/threads=%d", bm.name, nodes, c.weights, c.depth, threads), func(b *testing.B) {
+						if m == nil {
+							cfg := bm.cfg
+							cfg.MaxSeq = max(cfg.MaxSeq, c.depth+bm.prefill)
+							var err error
+							m, err = NewModel(cfg, 1)
+							require.NoError(b, err)
+							if c.weights != F32 {
+								m, err = m.Quantize(QuantizeConfig{Weights: c.weights, Output: true})
+								require.NoError(b, err)
+							}
+						}
+						old, err := parallel.SetThreads(threads)
+						require.NoError(b, err)
+						defer parallel.SetThreads(old)
+						run(b, bm, m, SessionConfig{Nodes: nodes}, c.depth)
+					})
+				}
+			}
+		}
+	}
+}
+
+// benchSession is a session that holds depth tokens.
+func benchSession(b *testing.B, m *Model, sc SessionConfig, depth, more int) *Session {
+	sc.Capacity = depth + more
+	s, err := m.NewSession(sc)
+	require.NoError(b, err)
+	ids := optest.Ints(3, depth, m.cfg.Vocab)
+	for at := 0; at < depth; at += 512 {
+		_, err := s.Feed(ids[at:min(at+512, depth)])
 		require.NoError(b, err)
+	}
+	return s
+}
+
+// BenchmarkPrefill takes a prompt into a session that holds depth tokens, its graph built anew each time.
+func BenchmarkPrefill(b *testing.B) {
+	benchInference(b, func(b *testing.B, bm benchModel, m *Model, sc SessionConfig, depth int) {
+		prompt := optest.Ints(1, bm.prefill, bm.cfg.Vocab)
+		s := benchSession(b, m, sc, depth, bm.prefill)
 		defer s.Close()
-		for b.Loop() {
-			require.NoError(b, s.Truncate(0))
+		feed := func() {
+			require.NoError(b, s.Truncate(depth))
 			_, err := s.Feed(prompt)
 			require.NoError(b, err)
 		}
-		report(b, bm.prefill, flops(bm.cfg, bm.prefill, 0, 1))
+		feed()
+		for b.Loop() {
+			feed()
+		}
+		report(b, bm.prefill, flops(bm.cfg, bm.prefill, depth, 1))
 	})
 }
 
-// BenchmarkGenerate decodes 32 tokens one after the other, from an empty session.
+// BenchmarkGenerate decodes 32 tokens one after the other, from a session that holds depth tokens.
 func BenchmarkGenerate(b *testing.B) {
 	const count = 32
-	benchmarkModels(b, "/weights=f32/kv=f32/depth=0", func(b *testing.B, bm benchModel, m *Model, nodes Nodes) {
+	benchInference(b, func(b *testing.B, bm benchModel, m *Model, sc SessionConfig, depth int) {
 		ids := optest.Ints(1, count, bm.cfg.Vocab)
-		s, err := m.NewSession(SessionConfig{Capacity: count, Nodes: nodes})
-		require.NoError(b, err)
+		s := benchSession(b, m, sc, depth, count)
 		defer s.Close()
-		_, err = s.Feed(ids[:1])
-		require.NoError(b, err)
-		for b.Loop() {
-			require.NoError(b, s.Truncate(0))
+		decode := func() {
+			require.NoError(b, s.Truncate(depth))
 			for _, id := range ids {
 				_, err := s.Feed([]int{id})
 				require.NoError(b, err)
 			}
+		}
+		decode()
+		for b.Loop() {
+			decode()
 		}
 		report(b, count, 0)
 	})
