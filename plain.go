@@ -33,15 +33,23 @@ type plain struct {
 	kv   [][2]*G.Node // the keys and values made by this run, one pair a layer, (batch·kvHeads, seq, headDim)
 }
 
+// CheckPlain reports what keeps Plain nodes from composing the decoder, for training or for inference.
+func (c Config) CheckPlain(train bool) error {
+	switch {
+	case c.Dropout > 0 && train:
+		return fmt.Errorf("stheno: Plain nodes: got Dropout %v, want 0: Gorgonia's own has no seed", c.Dropout)
+	case c.Activation == GELU:
+		return fmt.Errorf("stheno: Plain nodes: got activation %v, want another: Gorgonia has no error function", c.Activation)
+	case c.Sinks:
+		return fmt.Errorf("stheno: Plain nodes: got Sinks, want none: Gorgonia's softmax takes no extra score")
+	}
+	return nil
+}
+
 func newPlain(g *G.ExprGraph, m *Model, p plan) (*plain, error) {
 	cfg := m.cfg
-	switch {
-	case cfg.Dropout > 0 && p.train:
-		return nil, fmt.Errorf("stheno: Plain nodes: got Dropout %v, want 0: Gorgonia's own has no seed", cfg.Dropout)
-	case cfg.Activation == GELU:
-		return nil, fmt.Errorf("stheno: Plain nodes: got activation %v, want another: Gorgonia has no error function", cfg.Activation)
-	case cfg.Sinks:
-		return nil, fmt.Errorf("stheno: Plain nodes: got Sinks, want none: Gorgonia's softmax takes no extra score")
+	if err := cfg.CheckPlain(p.train); err != nil {
+		return nil, err
 	}
 	t := &plain{g: g, m: m, p: p}
 	t.tokens = t.ints("tokens", p.rows())

@@ -10,6 +10,8 @@ import (
 
 	"github.com/nlpodyssey/safetensors"
 	"gorgonia.org/tensor"
+
+	"stheno/internal/kernel"
 )
 
 // progress is what a training checkpoint knows besides weights and optimizer: how far it is, and what must not change for
@@ -21,7 +23,9 @@ type progress struct {
 	Accumulate int    `json:"accumulate"`
 	Seed       uint64 `json:"seed"`
 	Nodes      string `json:"nodes"`
-	Data       string `json:"data"` // number and hash of the tokens
+	Data       string `json:"data"`      // number and hash of the tokens
+	Optimizer  string `json:"optimizer"` // AdamW's settings and how many parameters decay
+	Kernel     string `json:"kernel"`    // the instruction set, which decides the last bits
 }
 
 func (t *trainer) progress() progress {
@@ -34,7 +38,25 @@ func (t *trainer) progress() progress {
 	return progress{
 		Steps: t.done, Batch: t.cfg.Batch, Seq: t.cfg.Seq, Accumulate: t.cfg.Accumulate, Seed: t.cfg.Seed,
 		Nodes: t.cfg.Nodes.String(), Data: fmt.Sprintf("%d tokens, FNV-1a %016x", len(t.data), h.Sum64()),
+		Optimizer: t.settings(), Kernel: kernel.Active().String(),
 	}
+}
+
+// settings writes down all that the optimizer's steps depend on. Of NoDecay, a function, it is what that says of the model's
+// parameters.
+func (t *trainer) settings() string {
+	c := t.opt.Config()
+	h := fnv.New64a()
+	n := 0
+	for _, p := range t.m.params {
+		if c.NoDecay == nil || !c.NoDecay(p.Name) {
+			fmt.Fprintln(h, p.Name)
+			n++
+		}
+	}
+	c.NoDecay = nil
+	s := fmt.Sprintf("LR %v, betas %v and %v, Eps %v, WeightDecay %v, Clip %v, Schedule %+v", c.LR, c.Beta1, c.Beta2, c.Eps, c.WeightDecay, c.Clip, c.Schedule)
+	return fmt.Sprintf("%s, %d parameters decay, FNV-1a %016x", s, n, h.Sum64())
 }
 
 // save writes the checkpoint, if there is to be one.

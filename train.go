@@ -37,7 +37,8 @@ type TrainConfig struct {
 	CheckpointEvery int
 
 	// Resume continues from Checkpoint if that file exists, as if training had not stopped: the results are bit-equal. The
-	// model must have the checkpoint's Config, and data and configuration must be the same, but for Steps.
+	// model must have the checkpoint's Config, and data and configuration, the optimizer's included, must be the same, but
+	// for Steps; so must the instruction set that the kernels run on.
 	Resume bool
 }
 

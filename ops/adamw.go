@@ -69,6 +69,9 @@ type adamMoments struct {
 	steps int
 }
 
+// Config returns the settings that the solver was made with, defaults filled in.
+func (s *AdamW) Config() AdamWConfig { return s.cfg }
+
 // NewAdamW returns a solver that has made no step.
 func NewAdamW(cfg AdamWConfig) (*AdamW, error) {
 	const fn = "ops.NewAdamW"

@@ -11,6 +11,7 @@ import (
 	"runtime"
 
 	"stheno"
+	"stheno/internal/procmem"
 )
 
 // comparison is plain Gorgonia nodes (index stheno.Plain) and this module's (stheno.Fused) on the same weights. What was
@@ -19,6 +20,7 @@ type comparison struct {
 	training, inference [2]measurement
 	difference          float64 // the largest of two logits for the same token
 	compared            bool    // whether difference was measured
+	noPlain             error   // what keeps plain nodes from composing this model
 	seq                 int     // bytes of a sequence: -seq, or less where so little text is held out
 }
 
@@ -30,7 +32,7 @@ func (j *job) compare(ctx context.Context) error {
 		return err
 	}
 	j.table(j.out, c)
-	if err == nil {
+	if err == nil && c.noPlain == nil {
 		err = j.picture("comparison.png", func(path string) error { return plotComparison(path, c) })
 	}
 	return err
@@ -47,6 +49,7 @@ func (j *job) measureAll(ctx context.Context) (c comparison, err error) {
 		Batch: j.opt.batch, Seq: min(j.opt.seq, len(j.text.held)-1), Threads: j.opt.threads,
 	}
 	c.seq = r.Seq
+	c.noPlain = j.model.Config().CheckPlain(true)
 	if err = j.model.Save(r.Model); err != nil {
 		return c, err
 	}
@@ -54,6 +57,9 @@ func (j *job) measureAll(ctx context.Context) (c comparison, err error) {
 		return c, err
 	}
 	for _, r.Nodes = range []stheno.Nodes{stheno.Fused, stheno.Plain} {
+		if r.Nodes == stheno.Plain && c.noPlain != nil {
+			continue
+		}
 		r.What = "training"
 		if c.training[r.Nodes], err = measure(ctx, r); err != nil {
 			return c, err
@@ -62,6 +68,9 @@ func (j *job) measureAll(ctx context.Context) (c comparison, err error) {
 		if c.inference[r.Nodes], err = measure(ctx, r); err != nil {
 			return c, err
 		}
+	}
+	if c.noPlain != nil {
+		return c, nil
 	}
 	c.difference, err = j.largestDifference()
 	c.compared = err == nil
@@ -152,10 +161,13 @@ func (j *job) table(w io.Writer, c comparison) {
 	if c.compared {
 		fmt.Fprintf(w, line, "largest logit difference", "", fmt.Sprintf("%.1e", c.difference), "")
 	}
+	if c.noPlain != nil {
+		fmt.Fprintf(w, "\nThis model is not measured on plain nodes: %v.\n", c.noPlain)
+	}
 	fmt.Fprintf(w, `
 Same weights; %d × %d bytes a training step, prompts of %d bytes, %d of %d threads; medians. Plain is a graph of Gorgonia's
 own nodes with gonum's products and Gorgonia's Adam. Memory is that of a process which does this alone: the
 %s.
 gzip has seen nothing before these bytes; the model has seen the training text, but looks back %d bytes at most.
-`, j.opt.batch, c.seq, c.seq, j.opt.threads, runtime.NumCPU(), peakMeaning, j.opt.seq)
+`, j.opt.batch, c.seq, c.seq, j.opt.threads, runtime.NumCPU(), procmem.Meaning, j.opt.seq)
 }

@@ -141,6 +141,21 @@ func TestLoadsWhatItSaved(t *testing.T) {
 	require.Contains(t, further, "training    2 steps")
 }
 
+// TestComparesWithoutPlainNodes: a model that plain nodes cannot compose is trained, measured and shown all the same.
+func TestComparesWithoutPlainNodes(t *testing.T) {
+	cfg := stheno.GPT2(vocab, 1, 16, 2, 32)
+	cfg.Activation = stheno.GELU
+	m, err := stheno.NewModel(cfg, 1)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "exact.safetensors")
+	require.NoError(t, m.Save(path))
+	code, stdout, stderr := start(t, t.Context(), "-data", writeText(t), "-batch", "2", "-tokens", "8", "-prompt", "func ", "-out", "",
+		"-load", path, "-steps", "2")
+	require.Zero(t, code, stderr)
+	require.Contains(t, stdout, "This model is not measured on plain nodes: stheno: Plain nodes: got activation gelu")
+	require.Contains(t, stdout, "generate")
+}
+
 // cancelOn is a writer that cancels a context when it sees a word.
 type cancelOn struct {
 	mu     sync.Mutex

@@ -16,6 +16,7 @@ import (
 	G "gorgonia.org/gorgonia"
 
 	"stheno"
+	"stheno/internal/procmem"
 	"stheno/ops"
 )
 
@@ -133,7 +134,7 @@ func (r request) training(m *stheno.Model, text []int) (out measurement, err err
 		}
 		return solver.Step(g.ValueGrads())
 	})
-	out.Peak = peakMemory()
+	out.Peak = procmem.Peak()
 	return out, err
 }
 
@@ -169,7 +170,7 @@ func (r request) inference(m *stheno.Model, text []int) (out measurement, err er
 	steps = steps[min(4, len(steps)/2):] // the first builds the graph
 	slices.Sort(steps)
 	out.Generate = 1 / steps[len(steps)/2].Seconds()
-	out.Peak = peakMemory()
+	out.Peak = procmem.Peak()
 
 	out.HeldOut, err = m.Evaluate(context.Background(), text, r.Seq, r.Nodes)
 	return out, err
