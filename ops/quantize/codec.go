@@ -11,30 +11,40 @@ import (
 	"stheno/internal/parallel"
 )
 
-// Quantize packs w, a float32 or float64 matrix of (inputs, outputs), or (outputs, inputs) if cfg says that it is transposed.
-// w is only read. A weight that is not finite is an error that names its place, and so is one that FP16 or BF16 could only
-// store as an infinity or, with FP16, beyond 65,504.
+// Quantize packs w, a float32 or float64 matrix of (inputs, outputs), or (outputs, inputs) if cfg says that it is transposed, by
+// rounding each weight to the nearest code. w is only read. A weight that is not finite is an error that names its place, and so
+// is one that FP16 or BF16 could only store as an infinity or, with FP16, beyond 65,504.
 func Quantize(w *tensor.Dense, cfg Config) (*Packed, error) {
-	const fn = "quantize.Quantize"
+	return quantizeWith("quantize.Quantize", w, cfg, Rounding{})
+}
+
+func quantizeWith(fn string, w *tensor.Dense, cfg Config, r Rounding) (*Packed, error) {
 	cfg, err := cfg.normal(fn)
 	if err != nil {
 		return nil, err
 	}
+	if err := checkMatrix(fn, w); err != nil {
+		return nil, err
+	}
+	if w.Dtype() == tensor.Float64 {
+		return quantize[float64](fn, w, cfg, r)
+	}
+	return quantize[float32](fn, w, cfg, r)
+}
+
+// checkMatrix reports what is no matrix of floats.
+func checkMatrix(fn string, w *tensor.Dense) error {
 	switch {
 	case w == nil:
-		return nil, fmt.Errorf("%s: w: got nil, want a matrix", fn)
+		return fmt.Errorf("%s: w: got nil, want a matrix", fn)
 	case w.Shape().Dims() != 2:
-		return nil, fmt.Errorf("%s: w: got shape %v of rank %d, want rank 2", fn, w.Shape(), w.Shape().Dims())
+		return fmt.Errorf("%s: w: got shape %v of rank %d, want rank 2", fn, w.Shape(), w.Shape().Dims())
 	case w.Shape().TotalSize() == 0:
-		return nil, fmt.Errorf("%s: w: got shape %v, want every dimension at least 1", fn, w.Shape())
+		return fmt.Errorf("%s: w: got shape %v, want every dimension at least 1", fn, w.Shape())
+	case w.Dtype() != tensor.Float32 && w.Dtype() != tensor.Float64:
+		return fmt.Errorf("%s: w: got dtype %v, want float32 or float64", fn, w.Dtype())
 	}
-	switch w.Dtype() {
-	case tensor.Float32:
-		return quantize[float32](fn, w, cfg)
-	case tensor.Float64:
-		return quantize[float64](fn, w, cfg)
-	}
-	return nil, fmt.Errorf("%s: w: got dtype %v, want float32 or float64", fn, w.Dtype())
+	return nil
 }
 
 // matrix is a strided view of the weights: input p, output j.
@@ -54,15 +64,37 @@ func (m matrix[T]) place(p, j int) string {
 	return fmt.Sprintf("w[%d, %d]", p, j)
 }
 
-func quantize[T kernel.Float](fn string, w *tensor.Dense, cfg Config) (*Packed, error) {
+// matrixOf is the view of numbers of the given shape.
+func matrixOf[T kernel.Float](data []T, shape tensor.Shape, transposed bool) matrix[T] {
+	if transposed {
+		return matrix[T]{data: data, in: shape[1], out: shape[0], rowStride: 1, colStride: shape[1], transposed: true}
+	}
+	return matrix[T]{data: data, in: shape[0], out: shape[1], rowStride: shape[1], colStride: 1}
+}
+
+// panel copies outputs j0 to j1 into dst, one after the other, each with all its inputs.
+func (m matrix[T]) panel(dst []float64, j0, j1 int) {
+	if m.transposed {
+		for j := j0; j < j1; j++ {
+			for p := range m.in {
+				dst[(j-j0)*m.in+p] = float64(m.at(p, j))
+			}
+		}
+		return
+	}
+	for p := range m.in {
+		for j, x := range m.data[p*m.rowStride+j0 : p*m.rowStride+j1] {
+			dst[j*m.in+p] = float64(x)
+		}
+	}
+}
+
+func quantize[T kernel.Float](fn string, w *tensor.Dense, cfg Config, r Rounding) (*Packed, error) {
 	data, err := op.Data[T](w)
 	if err != nil {
 		return nil, fmt.Errorf("%s: w: %w", fn, err)
 	}
-	m := matrix[T]{data: data, in: w.Shape()[0], out: w.Shape()[1], rowStride: w.Shape()[1], colStride: 1}
-	if cfg.Transposed {
-		m = matrix[T]{data: data, in: m.out, out: m.in, rowStride: 1, colStride: m.out, transposed: true}
-	}
+	m := matrixOf(data, w.Shape(), cfg.Transposed)
 	if m.in > kernel.MaxQuantizedRows {
 		return nil, fmt.Errorf("%s: w: got %d inputs, want at most %d", fn, m.in, kernel.MaxQuantizedRows)
 	}
@@ -74,24 +106,31 @@ func quantize[T kernel.Float](fn string, w *tensor.Dense, cfg Config) (*Packed, 
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", fn, err)
 	}
-	var scale float64
-	var zero int
-	if cfg.Granularity == PerTensor {
-		scale, zero = m.params(cfg, 0, m.in, 0, m.out)
-		q.Scales[0] = float32(scale)
-		if cfg.Asymmetric {
-			q.Zeros[0] = uint8(zero)
-		}
+	c, err := newCoder(fn, cfg, r, q)
+	if err != nil {
+		return nil, err
 	}
-	panels := p.Codes.Shape()[0]
-	parallel.Run(panels, func(_ *parallel.Worker, i int) {
-		for j := i * kernel.PanelCols; j < min((i+1)*kernel.PanelCols, m.out); j++ {
-			if cfg.Scheme.HasScales() {
-				m.packColumn(q, cfg, j, scale, zero)
-				continue
+	if cfg.Granularity == PerTensor && c.fixed == nil {
+		all := make([]float64, m.in*m.out)
+		m.panel(all, 0, m.out)
+		c.setGrid(0, 0, c.choose(all, c.importanceOf(0, m.in), m.in))
+	}
+	parallel.Run((m.out+kernel.PanelCols-1)/kernel.PanelCols, func(w *parallel.Worker, i int) {
+		j0, j1 := i*kernel.PanelCols, min((i+1)*kernel.PanelCols, m.out)
+		columns := parallel.Scratch[float64](w, 0, (j1-j0)*m.in)
+		m.panel(columns, j0, j1)
+		switch {
+		case !cfg.Scheme.HasScales():
+			for j := j0; j < j1; j++ {
+				for p, x := range columns[(j-j0)*m.in:][:m.in] {
+					q.SetCode(p, j, half(cfg.Scheme, x))
+				}
 			}
-			for p := range m.in {
-				q.SetCode(p, j, half(cfg.Scheme, float64(m.at(p, j))))
+		case c.gptq != nil:
+			c.compensate(w, columns, j0, j1)
+		default:
+			for j := j0; j < j1; j++ {
+				c.packColumn(columns[(j-j0)*m.in:][:m.in], j)
 			}
 		}
 	})
@@ -170,55 +209,6 @@ func (m matrix[T]) checkFinite(fn string, s Scheme) error {
 		return fmt.Errorf("%s: %s, and %d more like it, want %s", fn, first, bad-1, what)
 	}
 	return fmt.Errorf("%s: %s, want %s", fn, first, what)
-}
-
-// params chooses the scale and zero point of inputs p0 to p1, outputs j0 to j1. The scale is a float32, and a normal one, so
-// that codes times it are as exact as can be.
-func (m matrix[T]) params(cfg Config, p0, p1, j0, j1 int) (scale float64, zero int) {
-	var lo, hi float64
-	for p := p0; p < p1; p++ {
-		for j := j0; j < j1; j++ {
-			x := float64(m.at(p, j))
-			lo, hi = min(lo, x), max(hi, x)
-		}
-	}
-	levels := cfg.Scheme.levels()
-	if !cfg.Asymmetric {
-		return normalScale(max(-lo, hi) / float64(levels/2-1)), levels / 2
-	}
-	scale = normalScale((hi - lo) / float64(levels-1))
-	return scale, min(int(math.RoundToEven(-lo/scale)), levels-1)
-}
-
-// normalScale is s rounded to float32, at least the smallest normal number.
-func normalScale(s float64) float64 { return max(float64(float32(s)), 0x1p-126) }
-
-// packColumn stores the codes of output j, with its own scales unless there is one for all.
-func (m matrix[T]) packColumn(q *kernel.Quantized, cfg Config, j int, scale float64, zero int) {
-	levels := cfg.Scheme.levels()
-	least := 0
-	if !cfg.Asymmetric {
-		least = 1 // as far below the middle as above it
-	}
-	size := m.in
-	if cfg.Granularity == PerGroup {
-		size = cfg.GroupSize
-	}
-	for p0 := 0; p0 < m.in; p0 += size {
-		p1 := min(p0+size, m.in)
-		if cfg.Granularity != PerTensor {
-			scale, zero = m.params(cfg, p0, p1, j, j+1)
-			at := p0/size*m.out + j
-			q.Scales[at] = float32(scale)
-			if cfg.Asymmetric {
-				q.Zeros[at] = uint8(zero)
-			}
-		}
-		for p := p0; p < p1; p++ {
-			c := int(math.RoundToEven(float64(m.at(p, j))/scale)) + zero
-			q.SetCode(p, j, min(max(c, least), levels-1))
-		}
-	}
 }
 
 // Dequantize returns the weights that the codes stand for, float32 of shape (In, Out), or (Out, In) if the Config says that the
