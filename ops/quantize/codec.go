@@ -115,9 +115,9 @@ func quantize[T kernel.Float](fn string, w *tensor.Dense, cfg Config, r Rounding
 		m.panel(all, 0, m.out)
 		c.setGrid(0, 0, c.choose(all, c.importanceOf(0, m.in), m.in))
 	}
-	parallel.Run((m.out+kernel.PanelCols-1)/kernel.PanelCols, func(w *parallel.Worker, i int) {
+	parallel.Run((m.out+kernel.PanelCols-1)/kernel.PanelCols, func(_ *parallel.Worker, i int) {
 		j0, j1 := i*kernel.PanelCols, min((i+1)*kernel.PanelCols, m.out)
-		columns := parallel.Scratch[float64](w, 0, (j1-j0)*m.in)
+		columns := make([]float64, (j1-j0)*m.in) // weights are packed once: no scratch is kept for it
 		m.panel(columns, j0, j1)
 		switch {
 		case !cfg.Scheme.HasScales():
@@ -127,7 +127,7 @@ func quantize[T kernel.Float](fn string, w *tensor.Dense, cfg Config, r Rounding
 				}
 			}
 		case c.gptq != nil:
-			c.compensate(w, columns, j0, j1)
+			c.compensate(columns, j0, j1)
 		default:
 			for j := j0; j < j1; j++ {
 				c.packColumn(columns[(j-j0)*m.in:][:m.in], j)

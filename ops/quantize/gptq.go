@@ -9,7 +9,6 @@ import (
 	"gorgonia.org/tensor"
 
 	"stheno/internal/kernel"
-	"stheno/internal/parallel"
 )
 
 // compensation is what GPTQ needs of the moments H (Frantar et al. 2022, §3.3): with H + λ·I = R·Rᵀ for an upper triangle R, the
@@ -96,7 +95,7 @@ type errorsOf [kernel.PanelCols]float64
 // compensate stores the codes of outputs j0 to j1, whose weights are columns. For each input k, in order,
 //
 //	e = (w_k − ŵ_k) / U[k, k]        w_i −= U[k, i]·e   for every input i that follows
-func (c *coder) compensate(worker *parallel.Worker, columns []float64, j0, j1 int) {
+func (c *coder) compensate(columns []float64, j0, j1 int) {
 	n, g, width := c.q.K, c.gptq, j1-j0
 	size := c.groupRows()
 	if c.ownGrids() && (g.fixed || size == n) {
@@ -107,8 +106,8 @@ func (c *coder) compensate(worker *parallel.Worker, columns []float64, j0, j1 in
 			}
 		}
 	}
-	w := parallel.Scratch[errorsOf](worker, 1, n)
-	e := parallel.Scratch[errorsOf](worker, 2, gptqBlock)
+	w := make([]errorsOf, n)
+	e := make([]errorsOf, gptqBlock)
 	for k, p := range g.order {
 		for j := range width {
 			w[k][j] = columns[j*n+p]
