@@ -95,14 +95,16 @@ func BenchmarkTrainStep(b *testing.B) {
 
 // benchCase is what an inference is measured with. Plain nodes have float32 alone.
 type benchCase struct {
-	weights Precision
-	depth   int // tokens that the session holds before
+	weights, kv Precision
+	depth       int // tokens that the session holds before
 }
 
 // benchCases: every precision of weights from an empty session, and some far into a text.
 var benchCases = []benchCase{
-	{F32, 0}, {F16, 0}, {BF16, 0}, {INT8, 0}, {INT8Dynamic, 0}, {INT4, 0}, {INT4Dynamic, 0},
-	{F32, 4096}, {INT8Dynamic, 4096}, {INT4Dynamic, 4096},
+	{F32, F32, 0}, {F16, F32, 0}, {BF16, F32, 0}, {INT8, F32, 0}, {INT8Dynamic, F32, 0}, {INT4, F32, 0}, {INT4Dynamic, F32, 0},
+	{INT8Dynamic, F32, 1024}, {INT8Dynamic, F16, 1024}, {INT8Dynamic, INT8, 1024}, {INT8Dynamic, INT4, 1024},
+	{F32, F32, 4096}, {INT8Dynamic, F32, 4096}, {INT8Dynamic, F16, 4096}, {INT8Dynamic, INT8, 4096}, {INT8Dynamic, INT4, 4096},
+	{INT4Dynamic, INT4, 4096},
 }
 
 // benchInference runs run for all cases, the output projection quantized like the rest. Far into a text the model is one of
@@ -116,7 +118,7 @@ func benchInference(b *testing.B, run func(b *testing.B, bm benchModel, m *Model
 				}
 				var m *Model
 				for _, threads := range threadCounts {
-					b.Run(fmt.Sprintf("model=%s/nodes=%s/weights=%s/kv=f32/depth=%d/threads=%d", bm.name, nodes, c.weights, c.depth, threads), func(b *testing.B) {
+					b.Run(fmt.Sprintf("model=%s/nodes=%s/weights=%s/kv=%s/depth=%d/threads=%d", bm.name, nodes, c.weights, c.kv, c.depth, threads), func(b *testing.B) {
 						if m == nil {
 							cfg := bm.cfg
 							cfg.MaxSeq = max(cfg.MaxSeq, c.depth+bm.prefill)
@@ -131,7 +133,9 @@ func benchInference(b *testing.B, run func(b *testing.B, bm benchModel, m *Model
 						old, err := parallel.SetThreads(threads)
 						require.NoError(b, err)
 						defer parallel.SetThreads(old)
-						run(b, bm, m, SessionConfig{Nodes: nodes}, c.depth)
+						kv, err := KVConfig(c.kv, 128)
+						require.NoError(b, err)
+						run(b, bm, m, SessionConfig{Nodes: nodes, KV: kv}, c.depth)
 					})
 				}
 			}

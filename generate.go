@@ -18,7 +18,8 @@ type GenerateConfig struct {
 	Seed        uint64  // the same seed draws the same tokens
 	Stop        []int   // ids that end the text; they are not part of the result
 	Nodes       Nodes
-	Caches      []kvcompress.Cache // instead of plain float32 caches; see SessionConfig
+	KV          kvcompress.Config  // how keys and values are kept; zero: in float32. See SessionConfig
+	Caches      []kvcompress.Cache // in place of what KV describes; see SessionConfig
 
 	// OnToken is called with each new token. An error ends the text and is returned.
 	OnToken func(token int) error
@@ -55,7 +56,7 @@ func (m *Model) Generate(ctx context.Context, prompt []int, cfg GenerateConfig) 
 	if err != nil {
 		return nil, stats, err
 	}
-	s, err := m.NewSession(SessionConfig{Capacity: len(prompt) + limit, Nodes: cfg.Nodes, Caches: cfg.Caches})
+	s, err := m.NewSession(SessionConfig{Capacity: len(prompt) + limit, Nodes: cfg.Nodes, KV: cfg.KV, Caches: cfg.Caches})
 	if err != nil {
 		return nil, stats, err
 	}

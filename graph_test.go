@@ -14,6 +14,7 @@ import (
 
 	"stheno/internal/optest"
 	"stheno/internal/parallel"
+	"stheno/ops/kvcompress"
 )
 
 // flavours are tiny decoders that between them use every feature of a Config.
@@ -291,7 +292,7 @@ func TestGraphErrors(t *testing.T) {
 	_, err = p.Run([]int{1, 2, 3, 4}, 13)
 	require.ErrorContains(t, err, "got 4 tokens at position 13, want both within MaxSeq = 16")
 
-	caches, err := m.NewCaches(1, 8)
+	caches, err := m.NewCaches(1, 8, kvcompress.Config{})
 	require.NoError(t, err)
 	d, err := m.DecodeGraph(1, caches)
 	require.NoError(t, err)

@@ -12,7 +12,10 @@ type SessionConfig struct {
 	Capacity int
 	// Nodes chooses what its graphs are composed of.
 	Nodes Nodes
-	// Caches replaces the plain float32 caches, one a layer, each for a batch of 1. Only with Fused nodes.
+	// KV is how keys and values are kept; zero: as they are, in float32. Others only with Fused nodes. KVConfig names the usual
+	// choices.
+	KV kvcompress.Config
+	// Caches are used in place of what KV describes, one a layer, each for a batch of 1. Only with Fused nodes.
 	Caches []kvcompress.Cache
 }
 
@@ -38,6 +41,10 @@ func (m *Model) NewSession(cfg SessionConfig) (*Session, error) {
 	switch {
 	case cfg.Nodes == Plain && cfg.Caches != nil:
 		return nil, fmt.Errorf("stheno: SessionConfig.Caches: got %d caches with Plain nodes, want none", len(cfg.Caches))
+	case cfg.Nodes == Plain && cfg.KV.Ratio > 1:
+		return nil, fmt.Errorf("stheno: SessionConfig.KV: got Ratio %d with Plain nodes, want 1", cfg.KV.Ratio)
+	case cfg.Caches != nil && cfg.KV != (kvcompress.Config{}):
+		return nil, fmt.Errorf("stheno: SessionConfig: got both Caches and KV, want one of them")
 	case cfg.Nodes == Plain && m.Quantized():
 		return nil, fmt.Errorf("stheno: SessionConfig.Nodes: got Plain nodes for a quantized model, want Fused")
 	case cfg.Nodes == Plain:
@@ -46,7 +53,7 @@ func (m *Model) NewSession(cfg SessionConfig) (*Session, error) {
 		return nil, fmt.Errorf("stheno: SessionConfig.Nodes: got %v, want Fused or Plain", cfg.Nodes)
 	case cfg.Caches == nil:
 		var err error
-		if s.caches, err = m.NewCaches(1, s.capacity); err != nil {
+		if s.caches, err = m.NewCaches(1, s.capacity, cfg.KV); err != nil {
 			return nil, err
 		}
 	case len(cfg.Caches) != m.cfg.Layers:
@@ -61,19 +68,54 @@ func (m *Model) NewSession(cfg SessionConfig) (*Session, error) {
 	return s, nil
 }
 
-// NewCaches returns empty float32 caches, one a layer, for batch sequences of up to capacity tokens.
-func (m *Model) NewCaches(batch, capacity int) ([]kvcompress.Cache, error) {
+// NewCaches returns empty caches, one a layer, for batch sequences of up to capacity tokens. The zero kv keeps float32.
+func (m *Model) NewCaches(batch, capacity int, kv kvcompress.Config) ([]kvcompress.Cache, error) {
 	out := make([]kvcompress.Cache, m.cfg.Layers)
 	for l := range out {
-		c, err := kvcompress.NewPlain(kvcompress.Shape{
-			Batch: batch, KVHeads: m.cfg.KVHeads, HeadDim: m.cfg.HeadDim, Capacity: capacity,
-		})
+		c, err := kvcompress.New(m.cacheShape(batch, capacity), kv)
 		if err != nil {
 			return nil, err
 		}
 		out[l] = c
 	}
 	return out, nil
+}
+
+func (m *Model) cacheShape(batch, capacity int) kvcompress.Shape {
+	return kvcompress.Shape{Batch: batch, KVHeads: m.cfg.KVHeads, HeadDim: m.cfg.HeadDim, Capacity: capacity}
+}
+
+// KVConfig is a cache that keeps the recent newest tokens as they are and stores those before as F16, INT8 or INT4, keys rotated
+// with INT4; F32 keeps all in float32. A recent of 0 means 128.
+func KVConfig(p Precision, recent int) (kvcompress.Config, error) {
+	ratio, ok := map[Precision]int{F32: 1, F16: 2, INT8: 4, INT4: 8}[p]
+	if !ok {
+		return kvcompress.Config{}, fmt.Errorf("stheno: KVConfig: got precision %v, want f32, f16, int8 or int4", p)
+	}
+	if recent < 0 {
+		return kvcompress.Config{}, fmt.Errorf("stheno: KVConfig: got %d recent tokens, want 0 (for 128) or a positive number", recent)
+	}
+	if p == F32 {
+		return kvcompress.Config{}, nil
+	}
+	out := kvcompress.Config{Ratio: ratio, Recent: recent}
+	if 0 < recent && recent < 64 { // a group is coded as a whole, so that as many tokens stay recent at the least
+		out.GroupSize = max(16, recent/16*16)
+	}
+	return out, nil
+}
+
+// kvName names what a cache stores old tokens as.
+func kvName(c kvcompress.Config) string {
+	switch c.Ratio {
+	case 2:
+		return F16.String()
+	case 4:
+		return INT8.String()
+	case 8:
+		return INT4.String()
+	}
+	return F32.String()
 }
 
 // Len is the number of tokens the session holds.

@@ -70,6 +70,72 @@ func TestSessionPiecesAndTruncate(t *testing.T) {
 	}
 }
 
+// TestSessionCaches feeds a text token by token with every kind of cache: those with room for all in Recent are exact, the others
+// are close in the order of their bits, and smaller.
+func TestSessionCaches(t *testing.T) {
+	cfg := Llama(13, 2, 64, 2, 1, 256)
+	m, err := NewModel(cfg, 1)
+	require.NoError(t, err)
+	tokens := optest.Ints(5, 200, cfg.Vocab)
+	run := func(kv kvcompress.Config) (logits []float64, bytes int64) {
+		s, err := m.NewSession(SessionConfig{Capacity: 200, KV: kv})
+		require.NoError(t, err)
+		defer s.Close()
+		for at, n := 0, 150; at < len(tokens); at, n = at+n, 1 {
+			got, err := s.Feed(tokens[at : at+n])
+			require.NoError(t, err)
+			for _, x := range got {
+				logits = append(logits, float64(x))
+			}
+		}
+		return logits, s.CacheBytes()
+	}
+	want, wide := run(kvcompress.Config{})
+	last := int64(0)
+	lastError := 0.0
+	for _, p := range []Precision{INT4, INT8, F16} {
+		kv, err := KVConfig(p, 200)
+		require.NoError(t, err)
+		exact, _ := run(kv)
+		require.InDeltaSlice(t, want, exact, 1e-5, "%v with all tokens recent", p)
+		kv, err = KVConfig(p, 16)
+		require.NoError(t, err)
+		got, bytes := run(kv)
+		var e float64
+		for i := range got {
+			e = max(e, math.Abs(got[i]-want[i]))
+		}
+		require.Less(t, e, 0.1*spread(want), "%v", p)
+		require.Greater(t, e, 0.0, "%v is stored as it is", p)
+		require.Less(t, bytes, wide)
+		require.Greater(t, bytes, last)
+		if lastError > 0 {
+			require.Less(t, e, lastError, "%v", p)
+		}
+		last, lastError = bytes, e
+
+		greedy, stats, err := m.Generate(context.Background(), tokens[:100], GenerateConfig{MaxTokens: 50, KV: kv})
+		require.NoError(t, err)
+		require.Len(t, greedy, 50)
+		require.Positive(t, stats.CacheBytes)
+	}
+	for _, c := range []struct {
+		cfg  SessionConfig
+		want string
+	}{
+		{SessionConfig{Nodes: Plain, KV: kvcompress.Config{Ratio: 4}}, "got Ratio 4 with Plain nodes"},
+		{SessionConfig{KV: kvcompress.Config{Ratio: 3}}, "got 3, want 1, 2, 4 or 8"},
+		{SessionConfig{KV: kvcompress.Config{Ratio: 4}, Caches: make([]kvcompress.Cache, 2)}, "got both Caches and KV"},
+	} {
+		_, err := m.NewSession(c.cfg)
+		require.ErrorContains(t, err, c.want)
+	}
+	_, err = KVConfig(BF16, 0)
+	require.ErrorContains(t, err, "got precision bf16")
+	_, err = KVConfig(INT8, -1)
+	require.ErrorContains(t, err, "got -1 recent tokens")
+}
+
 func TestSessionErrorsLeaveItAsItWas(t *testing.T) {
 	m := noisy(t, flavours()["llama"], tensor.Float32)
 	for _, nodes := range bothNodes {
