@@ -15,16 +15,30 @@ func init() {
 	imports.Packages.MergePackage("stheno/ops/kvcompress", imports.PackageUnderlying{
 		Name: "kvcompress",
 		Binds: map[string]r.Value{
-			"Attend":   r.ValueOf(p.Attend),
-			"NewPlain": r.ValueOf(p.NewPlain),
+			"Attend":        r.ValueOf(p.Attend),
+			"AttendSome":    r.ValueOf(p.AttendSome),
+			"Compress":      r.ValueOf(p.Compress),
+			"MemorySavings": r.ValueOf(p.MemorySavings),
+			"New":           r.ValueOf(p.New),
+			"NewCompressed": r.ValueOf(p.NewCompressed),
+			"NewPlain":      r.ValueOf(p.NewPlain),
+			"RotateAlways":  r.ValueOf(p.RotateAlways),
+			"RotateAuto":    r.ValueOf(p.RotateAuto),
+			"RotateNever":   r.ValueOf(p.RotateNever),
 		},
 		Types: map[string]r.Type{
-			"Cache": r.TypeFor[p.Cache](),
-			"Plain": r.TypeFor[p.Plain](),
-			"Shape": r.TypeFor[p.Shape](),
+			"Cache":      r.TypeFor[p.Cache](),
+			"Compressed": r.TypeFor[p.Compressed](),
+			"Config":     r.TypeFor[p.Config](),
+			"Plain":      r.TypeFor[p.Plain](),
+			"Ragged":     r.TypeFor[p.Ragged](),
+			"Rotation":   r.TypeFor[p.Rotation](),
+			"Savings":    r.TypeFor[p.Savings](),
+			"Shape":      r.TypeFor[p.Shape](),
 		},
 		Proxies: map[string]r.Type{
-			"Cache": r.TypeFor[proxy_stheno_ops_kvcompress_Cache](),
+			"Cache":  r.TypeFor[proxy_stheno_ops_kvcompress_Cache](),
+			"Ragged": r.TypeFor[proxy_stheno_ops_kvcompress_Ragged](),
 		},
 	})
 }
@@ -67,4 +81,64 @@ func (p *proxy_stheno_ops_kvcompress_Cache) Shape() p.Shape {
 
 func (p *proxy_stheno_ops_kvcompress_Cache) Truncate(a0 int) error {
 	return p.Truncate_(p.Object, a0)
+}
+
+// proxy_stheno_ops_kvcompress_Ragged is a p.Ragged of the interpreter's.
+type proxy_stheno_ops_kvcompress_Ragged struct {
+	Object        any
+	Append_       func(object any, a0 []float32, a1 []float32, a2 int) error
+	AppendSome_   func(object any, a0 []float32, a1 []float32, a2 int, a3 []int) error
+	Attend_       func(object any, a0 []float32, a1 []float32, a2 int, a3 int, a4 p1.Config, a5 []float32) error
+	AttendSome_   func(object any, a0 []float32, a1 []float32, a2 int, a3 int, a4 []int, a5 p1.Config, a6 []float32) error
+	Bytes_        func(object any) int64
+	Len_          func(object any) int
+	LenOf_        func(object any, a0 int) int
+	Reset_        func(object any)
+	Shape_        func(object any) p.Shape
+	Truncate_     func(object any, a0 int) error
+	TruncateEach_ func(object any, a0 []int) error
+}
+
+func (p *proxy_stheno_ops_kvcompress_Ragged) Append(a0 []float32, a1 []float32, a2 int) error {
+	return p.Append_(p.Object, a0, a1, a2)
+}
+
+func (p *proxy_stheno_ops_kvcompress_Ragged) AppendSome(a0 []float32, a1 []float32, a2 int, a3 []int) error {
+	return p.AppendSome_(p.Object, a0, a1, a2, a3)
+}
+
+func (p *proxy_stheno_ops_kvcompress_Ragged) Attend(a0 []float32, a1 []float32, a2 int, a3 int, a4 p1.Config, a5 []float32) error {
+	return p.Attend_(p.Object, a0, a1, a2, a3, a4, a5)
+}
+
+func (p *proxy_stheno_ops_kvcompress_Ragged) AttendSome(a0 []float32, a1 []float32, a2 int, a3 int, a4 []int, a5 p1.Config, a6 []float32) error {
+	return p.AttendSome_(p.Object, a0, a1, a2, a3, a4, a5, a6)
+}
+
+func (p *proxy_stheno_ops_kvcompress_Ragged) Bytes() int64 {
+	return p.Bytes_(p.Object)
+}
+
+func (p *proxy_stheno_ops_kvcompress_Ragged) Len() int {
+	return p.Len_(p.Object)
+}
+
+func (p *proxy_stheno_ops_kvcompress_Ragged) LenOf(a0 int) int {
+	return p.LenOf_(p.Object, a0)
+}
+
+func (p *proxy_stheno_ops_kvcompress_Ragged) Reset() {
+	p.Reset_(p.Object)
+}
+
+func (p *proxy_stheno_ops_kvcompress_Ragged) Shape() p.Shape {
+	return p.Shape_(p.Object)
+}
+
+func (p *proxy_stheno_ops_kvcompress_Ragged) Truncate(a0 int) error {
+	return p.Truncate_(p.Object, a0)
+}
+
+func (p *proxy_stheno_ops_kvcompress_Ragged) TruncateEach(a0 []int) error {
+	return p.TruncateEach_(p.Object, a0)
 }
