@@ -72,9 +72,11 @@ func (a attrs) given(b blocks) blocks {
 
 func ceilTo(n, unit int) int { return (n + unit - 1) / unit * unit }
 
-// gather copies rows rows of n elements, src[i·stride:], one after another into dst.
-func gather[T kernel.Float](dst, src []T, rows, stride, n int) {
+// gather copies rows rows of n elements, src[i·stride:], to dst[i·ld:], with zeros up to ld.
+func gather[T kernel.Float](dst []T, ld int, src []T, rows, stride, n int) {
 	for i := range rows {
-		copy(dst[i*n:][:n], src[i*stride:])
+		to := dst[i*ld:][:ld]
+		copy(to, src[i*stride:][:n])
+		clear(to[n:])
 	}
 }

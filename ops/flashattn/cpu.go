@@ -13,6 +13,7 @@ type forwardRun[T kernel.Float] struct {
 	blocks
 	units   []stacked
 	scratch [forwardSlots]int // elements in each slot for the largest unit, so that no slot grows on the way
+	fused   bool              // see online.go
 }
 
 // forward fills p.out and, unless nil, p.lse, p.rowMax and p.rowSum. Rows that belong to no segment get what a row without keys gets.
@@ -34,6 +35,7 @@ func (f *forwardRun[T]) plan() {
 		n += (seg.q1 - seg.q0 + step - 1) / step * f.k.Heads
 	}
 	f.scratch = f.forwardScratch(min(step, longest)*f.group, f.q.Dim, f.v.Dim, f.Dropout > 0)
+	f.fused = f.online()
 	f.units = make([]stacked, 0, n)
 	for _, seg := range f.segs {
 		for q1 := seg.q1; q1 > seg.q0; {
@@ -59,11 +61,13 @@ const (
 	forwardSlots
 )
 
-// forwardScratch is the number of elements in each slot for a unit of the given rows; those of slotEdges are int32.
+// forwardScratch is the number of elements in each slot for a unit of the given rows; those of slotEdges are int32. Rows and
+// columns of values are filled up to what kernel.Online wants.
 func (b blocks) forwardScratch(rows, d, dv int, dropout bool) (n [forwardSlots]int) {
+	rows, dv = ceilTo(rows, 6), ceilTo(dv, 16)
 	n = [forwardSlots]int{
 		slotQ: rows * d, slotO: rows * dv, slotStats: 3 * rows, slotEdges: 2 * rows,
-		slotK: b.keys * d, slotV: b.keys * dv, slotS: b.chunk * b.panel,
+		slotK: b.keys * d, slotV: b.keys * dv, slotS: max(b.chunk*b.panel, kernel.OnlineWork),
 	}
 	if dropout {
 		n[slotDropped] = b.chunk * b.panel
@@ -75,10 +79,11 @@ func (b blocks) forwardScratch(rows, d, dv int, dropout bool) (n [forwardSlots]i
 type forwardUnit[T kernel.Float] struct {
 	*forwardRun[T]
 	st                    stacked
-	q, o                  []T // rows × d and rows × dv
+	q, o                  []T // rows × d and rows × ld
+	ld                    int // dv, filled up to whole vectors
 	rowMax, rowSum, alpha []T // of each row
 	lo, hi                []int32
-	kt, v                 []T // packed keys, panels of (d × panel); packed values, keys × dv
+	kt, v                 []T // packed keys, panels of (d × panel); packed values, keys × ld
 	s, dropped            []T // a tile of scores, and of weights after dropout
 	vFinite               bool
 	direct                bool // see direct.go
@@ -87,14 +92,14 @@ type forwardUnit[T kernel.Float] struct {
 func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 	st := f.units[n]
 	rows, d, dv := st.rows(), f.q.Dim, f.v.Dim
-	u := forwardUnit[T]{forwardRun: f, st: st}
-	size := &f.scratch
-	u.q = parallel.Scratch[T](w, slotQ, size[slotQ])[:rows*d]
-	u.o = parallel.Scratch[T](w, slotO, size[slotO])[:rows*dv]
+	u := forwardUnit[T]{forwardRun: f, st: st, ld: ceilTo(dv, 16)}
+	size, all := &f.scratch, ceilTo(rows, 6)
+	u.q = parallel.Scratch[T](w, slotQ, size[slotQ])[:all*d]
+	u.o = parallel.Scratch[T](w, slotO, size[slotO])[:all*u.ld]
 	stats := parallel.Scratch[T](w, slotStats, size[slotStats])
-	u.rowMax, u.rowSum, u.alpha = stats[:rows], stats[rows:2*rows], stats[2*rows:3*rows]
+	u.rowMax, u.rowSum, u.alpha = stats[:all], stats[all:2*all], stats[2*all:3*all]
 	edges := parallel.Scratch[int32](w, slotEdges, size[slotEdges])
-	u.lo, u.hi = edges[:rows], edges[rows:2*rows]
+	u.lo, u.hi = edges[:all], edges[all:2*all]
 	u.kt = parallel.Scratch[T](w, slotK, size[slotK])
 	u.v = parallel.Scratch[T](w, slotV, size[slotV])
 	u.s = parallel.Scratch[T](w, slotS, size[slotS])
@@ -113,7 +118,8 @@ func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 	clear(u.rowSum)
 	fill(u.rowMax, T(math.Inf(-1)))
 	st.edges(f.sight, u.lo, u.hi)
-	first, last := st.span(u.lo, u.hi, f.panel)
+	first, last := st.span(u.lo[:rows], u.hi[:rows], f.panel)
+	u.fillUp(rows)
 	for j0 := first; j0 < last; j0 += f.keys {
 		u.pass(j0, min(j0+f.keys, last))
 	}
@@ -125,8 +131,13 @@ func (u *forwardUnit[T]) pass(j0, j1 int) {
 	if !u.direct {
 		u.pack(j0, j1)
 	}
-	for r0 := 0; r0 < len(u.rowMax); r0 += u.chunk {
-		r1 := min(r0+u.chunk, len(u.rowMax))
+	if u.fused && u.vFinite && !u.direct {
+		u.online(j0, j1)
+		return
+	}
+	rows := u.st.rows()
+	for r0 := 0; r0 < rows; r0 += u.chunk {
+		r1 := min(r0+u.chunk, rows)
 		for j := j0; j < j1; j += u.panel {
 			if t, ok := see(u.lo, u.hi, r0, r1, j, min(j+u.panel, j1)); ok {
 				u.tile(t, j0, j)
@@ -139,8 +150,8 @@ func (u *forwardUnit[T]) pass(j0, j1 int) {
 func (u *forwardUnit[T]) pack(j0, j1 int) {
 	b, h := u.st.seg.batch, u.st.kvHead
 	packKeys(u.kt, &u.k, b, h, j0, j1, u.panel, u.keyScale())
-	gather(u.v, u.problem.v.Data[u.problem.v.at(b, j0, h):], j1-j0, u.problem.v.SeqStride, u.problem.v.Dim)
-	u.vFinite = finite(u.v[:(j1-j0)*u.problem.v.Dim])
+	gather(u.v, u.ld, u.problem.v.Data[u.problem.v.at(b, j0, h):], j1-j0, u.problem.v.SeqStride, u.problem.v.Dim)
+	u.vFinite = finite(u.v[:(j1-j0)*u.ld])
 }
 
 // packKeys writes rows j0 ≤ j < j1 of one head of x, transposed and scaled, in panels: dst[n·panel·d + c·panel + j] holds
@@ -154,13 +165,13 @@ func packKeys[T kernel.Float](dst []T, x *Heads[T], b, h, j0, j1, panel int, sca
 // tile takes rows over a tile of one panel, which begins at key j; packed keys begin at j0.
 func (u *forwardUnit[T]) tile(t tile, j0, j int) {
 	rows, n, d, dv := t.rz-t.ra, t.jz-t.ja, u.problem.q.Dim, u.problem.v.Dim
-	v, ldv := u.v, dv
+	v, ldv := u.v, u.ld
 	if u.direct {
 		v, ldv = u.products(t)
 	} else {
 		kt := u.kt[(j-j0)*d+t.ja-j:]
 		kernel.Tile(rows, n, d, u.q[t.ra*d:], d, 1, kt, u.panel, u.s, u.panel, kernel.TileSet, nil)
-		v = u.v[(t.ja-j0)*dv:]
+		v = u.v[(t.ja-j0)*u.ld:]
 	}
 	u.scores(&u.st, t, u.s, u.panel, u.lo, u.hi, nil)
 	if !u.vFinite {
@@ -178,15 +189,15 @@ func (u *forwardUnit[T]) tile(t tile, j0, j int) {
 		u.accumulate(t, weights, v, ldv)
 		return
 	}
-	kernel.Tile(rows, dv, n, weights, u.panel, 1, v, ldv, u.o[t.ra*dv:], dv, kernel.TileScaleAdd, alpha)
+	kernel.Tile(rows, dv, n, weights, u.panel, 1, v, ldv, u.o[t.ra*u.ld:], u.ld, kernel.TileScaleAdd, alpha)
 }
 
 // finish divides by the sums, lets the sinks in and writes output and log-sum-exp.
 func (u *forwardUnit[T]) finish() {
 	dv, b := u.problem.v.Dim, u.st.seg.batch
-	for r := range u.rowMax {
+	for r := range u.st.rows() {
 		i, h := u.st.place(r)
-		out, o := u.out.row(b, i, h), u.o[r*dv:][:dv]
+		out, o := u.out.row(b, i, h), u.o[r*u.ld:][:dv]
 		m, sum := float64(u.rowMax[r]), float64(u.rowSum[r])
 		if sum == 0 { // no key seen
 			clear(out)

@@ -206,7 +206,7 @@ func (u *backwardUnit[T]) run(w *parallel.Worker) {
 func (u *backwardUnit[T]) pass(j0, j1 int) {
 	n, d, dv := j1-j0, u.problem.q.Dim, u.problem.v.Dim
 	b, h := u.st.seg.batch, u.st.kvHead
-	gather(u.k, u.problem.k.Data[u.problem.k.at(b, j0, h):], n, u.problem.k.SeqStride, d)
+	gather(u.k, d, u.problem.k.Data[u.problem.k.at(b, j0, h):], n, u.problem.k.SeqStride, d)
 	packKeys(u.kt, &u.problem.k, b, h, j0, j1, u.panel, u.keyScale())
 	packKeys(u.vt, &u.problem.v, b, h, j0, j1, u.panel, 1)
 	u.blockFinite = finite(u.k[:n*d])

@@ -29,7 +29,7 @@ func (u *forwardUnit[T]) products(t tile) (v []T, ldv int) {
 func (u *forwardUnit[T]) accumulate(t tile, weights, v []T, ldv int) {
 	dv, n := u.problem.v.Dim, t.jz-t.ja
 	for r := t.ra; r < t.rz; r++ {
-		o := u.o[r*dv:][:dv]
+		o := u.o[r*u.ld:][:dv]
 		if a := u.alpha[r-t.ra]; a != 1 {
 			kernel.Scale(o, o, a)
 		}

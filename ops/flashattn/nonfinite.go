@@ -30,7 +30,7 @@ func (u *forwardUnit[T]) careful(t tile, v []T, ldv int) {
 		if u.Dropout > 0 {
 			u.drop(&u.st, tile{ra: r, rz: r + 1, ja: t.ja, jz: t.jz}, weights, weights, n)
 		}
-		o := u.o[r*dv:][:dv]
+		o := u.o[r*u.ld:][:dv]
 		for c := range o {
 			o[c] *= u.alpha[0]
 		}
