@@ -105,9 +105,13 @@ type gemm[T Float] struct {
 
 // Bounds of blocks, measured.
 const (
-	gemmSteps = 384 // of k: a panel of B and six rows of A fill the first-level cache (AVX2)
+	gemmSteps = 384 // of k: a panel of B and six rows of A fill the first-level cache
 	gemmRows  = 126 // rows of A that leave room in the second-level cache
 	gemmCols  = 256 // columns of B in a worker's scratch
+	// gemmStepsWide and gemmRowsWide replace them on AVX-512. Four registers across, a tile reads B slowly enough for the
+	// second-level cache, and fewer visits to C are worth more.
+	gemmStepsWide = 768
+	gemmRowsWide  = 252
 	// gemmColsPacked replaces gemmCols where A is packed too, which is done again for each block of columns.
 	gemmColsPacked = 512
 	// gemmColsFew replaces gemmCols where few rows use a panel of B, so that it is still close when they do.
@@ -125,6 +129,10 @@ func (g *gemm[T]) plan(m, n, k, threads int) {
 	g.packsA = k > 0 && g.a.ColStride != 1 && (g.a.RowStride != 1 || g.a.ColStride > 2*tileRows)
 	g.packsB = k > 0 && (g.b.ColStride != 1 || m > 2*tileRows && (m > 6*tileRows || k*n > 1<<16))
 	g.rows, g.cols = ceilTo(m, tileRows), gemmCols
+	steps, together := gemmSteps, gemmRows
+	if g.width == 64 {
+		steps, together = gemmStepsWide, gemmRowsWide
+	}
 	switch {
 	case m <= gemmRows:
 		g.cols = gemmColsFew
@@ -146,8 +154,8 @@ func (g *gemm[T]) plan(m, n, k, threads int) {
 			}
 		}
 	}
-	g.steps = even(k, gemmSteps, 8)
-	g.together = even(g.rows, gemmRows, tileRows)
+	g.steps = even(k, steps, 8)
+	g.together = even(g.rows, together, tileRows)
 }
 
 // tasks is how many pieces of a given size cover n.
