@@ -6,6 +6,7 @@ import (
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
+	"stheno/internal/op"
 	"stheno/ops/kvcompress"
 )
 
@@ -21,10 +22,11 @@ type TrainingGraph struct {
 	// Step is the number of the next run, by which dropout draws. Run counts it up.
 	Step int
 
-	vm G.VM
-	t  toolkit
-	p  plan
-	m  *Model
+	vm      G.VM
+	t       toolkit
+	p       plan
+	m       *Model
+	results *op.Recycler
 }
 
 // TrainingGraph builds and compiles the graph of one training step over batch sequences of seq tokens.
@@ -43,11 +45,13 @@ func (m *Model) TrainingGraph(batch, seq int, nodes Nodes) (*TrainingGraph, erro
 	if out.vm, err = compile(g.g); err != nil {
 		return nil, err
 	}
+	out.results = op.NewRecycler(g.g)
 	return out, nil
 }
 
 // Run computes loss and gradients. tokens and targets are batch·seq ids, sequence after sequence; targets[i] is the token
-// that should follow tokens[i]. The gradients are those of this run alone: nothing accumulates from run to run.
+// that should follow tokens[i]. The gradients are those of this run alone: nothing accumulates from run to run. The values of
+// nodes, gradients and logits among them, are valid until the next Run, which uses their memory again.
 func (t *TrainingGraph) Run(tokens, targets []int) (loss float64, err error) {
 	if err := t.m.checkTokens("tokens", tokens, t.p.rows()); err != nil {
 		return 0, err
@@ -55,6 +59,7 @@ func (t *TrainingGraph) Run(tokens, targets []int) (loss float64, err error) {
 	if err := t.m.checkTokens("targets", targets, t.p.rows()); err != nil {
 		return 0, err
 	}
+	t.results.Release()
 	in := feed{tokens: tokens, targets: targets, step: t.Step}
 	t.Step++
 	if err := run(t.vm, t.t, in); err != nil {
@@ -101,10 +106,11 @@ type InferenceGraph struct {
 	Logits *G.Node
 	Caches []kvcompress.Cache // one a layer, nil without
 
-	vm G.VM
-	t  toolkit
-	p  plan
-	m  *Model
+	vm      G.VM
+	t       toolkit
+	p       plan
+	m       *Model
+	results *op.Recycler
 }
 
 // PrefillGraph builds and compiles a graph that computes the logits of every position of batch sequences of seq tokens,
@@ -132,12 +138,14 @@ func (m *Model) inference(p plan, nodes Nodes) (*InferenceGraph, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &InferenceGraph{Graph: g.g, Tokens: g.tokenIn, Logits: g.logits, Caches: p.caches, vm: vm, t: g.t, p: p, m: m}, nil
+	return &InferenceGraph{Graph: g.g, Tokens: g.tokenIn, Logits: g.logits, Caches: p.caches,
+		vm: vm, t: g.t, p: p, m: m,
+		results: op.NewRecycler(g.g, g.logits)}, nil
 }
 
 // Run computes the logits of batch·seq ids, sequence after sequence, of which the first stands at position pos (0 without
 // caches; with caches the number of tokens in them). The result is (batch·seq, vocab), or (batch, vocab) for a DecodeGraph,
-// and belongs to the caller.
+// and belongs to the caller; the values of other nodes are not to be read.
 func (g *InferenceGraph) Run(tokens []int, pos int) (*tensor.Dense, error) {
 	if err := g.m.checkTokens("tokens", tokens, g.p.rows()); err != nil {
 		return nil, err
@@ -145,6 +153,7 @@ func (g *InferenceGraph) Run(tokens []int, pos int) (*tensor.Dense, error) {
 	if pos < 0 || pos+g.p.seq > g.m.cfg.MaxSeq {
 		return nil, fmt.Errorf("stheno: got %d tokens at position %d, want both within MaxSeq = %d", g.p.seq, pos, g.m.cfg.MaxSeq)
 	}
+	defer g.results.Release()
 	if err := run(g.vm, g.t, feed{tokens: tokens, pos: pos}); err != nil {
 		return nil, err
 	}

@@ -156,7 +156,7 @@ func activationForward[T kernel.Float](o *activation, in G.Value) (G.Value, erro
 	if err != nil {
 		return nil, err
 	}
-	out, y := op.New[T](o.OutShape())
+	out, y := op.NewUnset[T](o.OutShape())
 	overElements(len(x), func(lo, hi int) { activate(o.act, y[lo:hi], x[lo:hi]) })
 	return out, nil
 }

@@ -95,7 +95,7 @@ func (o *dropout) Backward(in []G.Value, _, dOut G.Value, dIn []*tensor.Dense) e
 }
 
 func dropoutForward[T kernel.Float](o *dropout, in []G.Value) (G.Value, error) {
-	out, y := op.New[T](o.OutShape())
+	out, y := op.NewUnset[T](o.OutShape())
 	if err := dropoutApply(o, "x", y, in[0], in[1]); err != nil {
 		return nil, err
 	}

@@ -141,7 +141,7 @@ func embeddingForward[T kernel.Float](o *embedding, in []G.Value) (G.Value, erro
 	if err != nil {
 		return nil, err
 	}
-	out, y := op.New[T](o.OutShape())
+	out, y := op.NewUnset[T](o.OutShape())
 	per := max(1, elementBlock/o.dim)
 	parallel.Run((o.n+per-1)/per, func(_ *parallel.Worker, task int) {
 		for i := task * per; i < min((task+1)*per, o.n); i++ {

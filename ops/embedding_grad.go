@@ -72,6 +72,9 @@ func (d *embeddingGrad[T]) Do(in ...G.Value) (_ G.Value, err error) {
 	return tensor.New(tensor.WithShape(d.OutShape()...), tensor.WithBacking(mem)), nil
 }
 
+// FreshResult: no, its memory goes back to embeddingBuffers.
+func (d *embeddingGrad[T]) FreshResult() bool { return false }
+
 // DiffWRT: second derivatives are not supported.
 func (d *embeddingGrad[T]) DiffWRT(n int) []bool { return make([]bool, n) }
 

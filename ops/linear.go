@@ -179,7 +179,7 @@ func linearForward[T kernel.Float](o *linear, in []G.Value) (G.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, y := op.New[T](o.OutShape())
+	out, y := op.NewUnset[T](o.OutShape())
 	z := y
 	if o.keeps {
 		if z, err = elements[T](o.Name(), "kept", in[len(in)-1], len(y)); err != nil {

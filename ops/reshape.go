@@ -93,7 +93,7 @@ func (o *reshape) Backward(_ []G.Value, _, dOut G.Value, dIn []*tensor.Dense) er
 }
 
 func reshapeForward[T kernel.Float](o *reshape, in G.Value) (G.Value, error) {
-	out, y := op.New[T](o.OutShape())
+	out, y := op.NewUnset[T](o.OutShape())
 	if err := copyElements(o.Name(), "x", y, in); err != nil {
 		return nil, err
 	}

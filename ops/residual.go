@@ -73,7 +73,7 @@ func residualForward[T kernel.Float](o *residual, in []G.Value) (G.Value, error)
 	if err != nil {
 		return nil, err
 	}
-	out, z := op.New[T](o.OutShape())
+	out, z := op.NewUnset[T](o.OutShape())
 	overElements(n, func(lo, hi int) { kernel.Add(z[lo:hi], x[lo:hi], y[lo:hi]) })
 	return out, nil
 }

@@ -132,7 +132,7 @@ func rmsNormForward[T kernel.Float](o *rmsNorm, in []G.Value) (G.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, y := op.New[T](o.OutShape())
+	out, y := op.NewUnset[T](o.OutShape())
 	chunkRows(o.rows, o.dim).run(func(_, lo, hi int) {
 		for a := lo * o.dim; a < hi*o.dim; a += o.dim {
 			b := a + o.dim

@@ -126,7 +126,7 @@ func ropeForward[T kernel.Float](o *rope, in []G.Value) (G.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, y := op.New[T](o.OutShape())
+	out, y := op.NewUnset[T](o.OutShape())
 	ropeRotate(o, y, x, start, false)
 	return out, nil
 }

@@ -74,7 +74,7 @@ func swiGLUForward[T kernel.Float](o *swiGLU, in []G.Value) (G.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, y := op.New[T](o.OutShape())
+	out, y := op.NewUnset[T](o.OutShape())
 	overElements(len(y), func(lo, hi int) { kernel.SwiGLU(y[lo:hi], gate[lo:hi], up[lo:hi]) })
 	return out, nil
 }

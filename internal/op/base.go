@@ -69,6 +69,10 @@ func (b *Base) ReturnsPtr() bool { return true }
 // CallsExtern is false: no batched external calls.
 func (b *Base) CallsExtern() bool { return false }
 
+// FreshResult says that the result is memory from New or NewUnset that nothing else holds, so that a Recycler may have it. An op
+// that hands on an input's memory, or lends its own, says no.
+func (b *Base) FreshResult() bool { return true }
+
 // OverwritesInput is -1: inputs are never written.
 func (b *Base) OverwritesInput() int { return -1 }
 

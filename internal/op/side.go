@@ -57,6 +57,9 @@ func (o *afterOp) Do(in ...G.Value) (G.Value, error) {
 	return in[0], nil
 }
 
+// FreshResult: no, it is the side's.
+func (o *afterOp) FreshResult() bool { return false }
+
 func (o *afterOp) DiffWRT(n int) []bool { return make([]bool, n) }
 
 func (o *afterOp) SymDiff(G.Nodes, *G.Node, *G.Node) (G.Nodes, error) {

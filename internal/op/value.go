@@ -129,7 +129,16 @@ func Int(v G.Value) (int, error) {
 
 // New returns a zeroed tensor of rank 1 or more, and its memory.
 func New[T kernel.Float](shape tensor.Shape) (*tensor.Dense, []T) {
-	data := make([]T, shape.TotalSize())
+	data, zeroed := makeUnset[T](shape.TotalSize())
+	if !zeroed {
+		clear(data)
+	}
+	return tensor.New(tensor.WithShape(shape...), tensor.WithBacking(data)), data
+}
+
+// NewUnset is New for who writes every element: the memory holds anything.
+func NewUnset[T kernel.Float](shape tensor.Shape) (*tensor.Dense, []T) {
+	data, _ := makeUnset[T](shape.TotalSize())
 	return tensor.New(tensor.WithShape(shape...), tensor.WithBacking(data)), data
 }
 
