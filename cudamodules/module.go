@@ -1,0 +1,186 @@
+package cudamodules
+
+import (
+	"fmt"
+	"sync"
+	"unsafe"
+)
+
+// Module is a loaded file of kernels.
+type Module struct {
+	ctx    *Context
+	name   string
+	handle uintptr
+
+	mu    sync.Mutex
+	funcs map[string]*Function
+}
+
+// LoadPTX loads PTX text, which the driver compiles for the card. The name is for errors.
+func (c *Context) LoadPTX(name, ptx string) (*Module, error) {
+	m := &Module{ctx: c, name: name, funcs: map[string]*Function{}}
+	image := append([]byte(ptx), 0)
+	err := c.call("cuModuleLoadData", func(a *api) Result { return a.moduleLoadData(&m.handle, &image[0]) })
+	c.hold(heldModule, m.handle, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cudamodules: module %s: %w", name, err)
+	}
+	return m, nil
+}
+
+// Close unloads the module. Its functions may not be launched after it.
+func (m *Module) Close() error { return m.ctx.give(heldModule, m.handle) }
+
+// Function finds a kernel by its name in the source.
+func (m *Module) Function(name string) (*Function, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.funcs[name]; f != nil {
+		return f, nil
+	}
+	f := &Function{ctx: m.ctx, name: m.name + "." + name, dynamic: 48 << 10}
+	err := m.ctx.call("cuModuleGetFunction", func(a *api) Result { return a.moduleGetFunction(&f.handle, m.handle, name) })
+	if err != nil {
+		return nil, fmt.Errorf("cudamodules: kernel %s: %w", f.name, err)
+	}
+	m.funcs[name] = f
+	return f, nil
+}
+
+// Function is a kernel.
+type Function struct {
+	ctx    *Context
+	name   string
+	handle uintptr
+
+	mu      sync.Mutex
+	dynamic int // the most dynamic shared memory that the driver has been told of
+}
+
+// Name is module.kernel.
+func (f *Function) Name() string { return f.name }
+
+// Usage is what one thread or block of a kernel takes.
+type Usage struct {
+	Registers    int // a thread
+	LocalBytes   int // a thread: spilled registers and arrays
+	StaticShared int // bytes a block
+	MaxThreads   int // a block
+}
+
+// Usage asks the driver what its compiler made of the kernel.
+func (f *Function) Usage() (u Usage, err error) {
+	err = f.ctx.do(func(a *api) error {
+		for attribute, field := range map[funcAttribute]*int{
+			funcRegisters: &u.Registers, funcLocalBytes: &u.LocalBytes, funcStaticShared: &u.StaticShared, funcMaxThreads: &u.MaxThreads,
+		} {
+			var v int32
+			if err := f.ctx.device.driver.check("cuFuncGetAttribute", a.funcGetAttribute(&v, attribute, f.handle)); err != nil {
+				return fmt.Errorf("cudamodules: kernel %s: %w", f.name, err)
+			}
+			*field = int(v)
+		}
+		return nil
+	})
+	return u, err
+}
+
+// Geometry says how a kernel is started. Zero dimensions count as 1.
+type Geometry struct {
+	Grid   [3]int  // blocks
+	Block  [3]int  // threads a block
+	Shared int     // bytes of dynamic shared memory a block; above 48 KB the limit is raised first
+	Stream *Stream // nil is the default stream
+}
+
+// Launch starts a kernel with its parameters: Ptr, integers, floats, and arrays of bytes for structures passed by value. Their
+// types must have the sizes that the kernel declares. It does not wait for the kernel.
+func (f *Function) Launch(g Geometry, params ...any) error {
+	for i := range 3 {
+		g.Grid[i], g.Block[i] = max(g.Grid[i], 1), max(g.Block[i], 1)
+	}
+	p := packPool.Get().(*pack)
+	defer packPool.Put(p)
+	if err := p.set(params); err != nil {
+		return fmt.Errorf("cudamodules: kernel %s: %w", f.name, err)
+	}
+	err := f.ctx.do(func(a *api) error {
+		check := f.ctx.device.driver.check
+		f.mu.Lock()
+		raise := g.Shared > f.dynamic
+		f.mu.Unlock()
+		if raise {
+			if err := check("cuFuncSetAttribute", a.funcSetAttribute(f.handle, funcMaxDynamicShared, int32(g.Shared))); err != nil {
+				return fmt.Errorf("%d bytes of shared memory: %w", g.Shared, err)
+			}
+			f.mu.Lock()
+			f.dynamic = max(f.dynamic, g.Shared)
+			f.mu.Unlock()
+		}
+		return check("cuLaunchKernel", a.launchKernel(f.handle,
+			uint32(g.Grid[0]), uint32(g.Grid[1]), uint32(g.Grid[2]), uint32(g.Block[0]), uint32(g.Block[1]), uint32(g.Block[2]),
+			uint32(g.Shared), g.Stream.raw(), p.argv(), nil))
+	})
+	if err != nil {
+		return fmt.Errorf("cudamodules: kernel %s, grid %v, block %v: %w", f.name, g.Grid, g.Block, err)
+	}
+	return nil
+}
+
+// pack holds the values of parameters, each at an 8-byte boundary, and their addresses: what cuLaunchKernel reads.
+type pack struct {
+	values []uint64
+	at     []int
+	argvs  []unsafe.Pointer
+}
+
+var packPool = sync.Pool{New: func() any { return new(pack) }}
+
+func (p *pack) set(params []any) error {
+	p.values, p.at, p.argvs = p.values[:0], p.at[:0], p.argvs[:0]
+	for i, x := range params {
+		p.at = append(p.at, len(p.values))
+		switch x := x.(type) {
+		case Ptr:
+			p.values = append(p.values, uint64(x))
+		case int64:
+			p.values = append(p.values, uint64(x))
+		case uint64:
+			p.values = append(p.values, x)
+		case int32:
+			p.values = append(p.values, uint64(uint32(x)))
+		case uint32:
+			p.values = append(p.values, uint64(x))
+		case float64:
+			p.values = append(p.values, bits(x))
+		case float32:
+			p.values = append(p.values, uint64(bits(x)))
+		case []byte:
+			if len(x) == 0 {
+				return fmt.Errorf("parameter %d: got no bytes, want at least one", i)
+			}
+			words := make([]uint64, (len(x)+7)/8)
+			copy(unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), len(x)), x)
+			p.values = append(p.values, words...)
+		default:
+			return fmt.Errorf("parameter %d: got %T, want Ptr, an integer or float of 32 or 64 bits, or []byte", i, x)
+		}
+	}
+	for _, at := range p.at {
+		p.argvs = append(p.argvs, unsafe.Pointer(&p.values[at]))
+	}
+	return nil
+}
+
+func bits[T float32 | float64](x T) uint64 {
+	var v uint64
+	*(*T)(unsafe.Pointer(&v)) = x
+	return v
+}
+
+func (p *pack) argv() *unsafe.Pointer {
+	if len(p.argvs) == 0 {
+		return nil
+	}
+	return &p.argvs[0]
+}
