@@ -1,0 +1,230 @@
+// A CUDA driver on the host: the functions of libcuda.so.1 that cudamodules calls, over the emulator. Kernels run when they are
+// launched; everything else is done at once. It keeps count of what is held, and is stricter than a card:
+//
+//   - memory comes filled with NaN, between guards that are looked at when it is freed;
+//   - a module must be PTX that has an entry of the kernel's name, with as many parameters and of the same sizes as the source;
+//   - a launch that is over a limit, or asks for more shared memory than was asked for before, is refused.
+#include <sys/mman.h>
+
+#include <cctype>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "launch.h"
+
+typedef int CUresult;
+typedef uint64_t Address;
+
+namespace {
+enum : CUresult { ok = 0, invalid_value = 1, invalid_context = 201, invalid_image = 200, not_found = 500, launch_failed = 719, illegal_address = 700, invalid_handle = 400 };
+constexpr size_t guard = 256;
+constexpr int shared_default = 48 << 10, shared_most = 227 << 10;
+
+struct Function {
+  const cuemu::Kernel *kernel;
+  int dynamic = shared_default;
+};
+struct Module {
+  std::string ptx;
+  std::map<std::string, Function *> functions;
+};
+struct Block {
+  unsigned char *base;
+  size_t size;
+};
+
+std::recursive_mutex lock;
+std::map<Address, Block> memory;
+std::map<void *, int> handles;  // modules 1, streams 2, events 3
+int contexts, depth, launches;
+std::string problem;
+
+#define LOCKED std::lock_guard<std::recursive_mutex> locked(lock)
+
+// entry_params finds ".entry name(" and counts the parameters and their bytes.
+bool entry_params(const std::string &ptx, const std::string &name, std::vector<size_t> &sizes) {
+  size_t at = ptx.find(".entry " + name + "(");
+  if (at == std::string::npos) return false;
+  size_t end = ptx.find(')', at);
+  for (size_t p = ptx.find(".param", at); p != std::string::npos && p < end; p = ptx.find(".param", p + 1)) {
+    size_t bits = 0, i = ptx.find_first_of("bufs", p + 7);
+    // Forms: .param .u64 n, .param .u64 .ptr .align 1 n, .param .align 8 .b8 n[16]
+    size_t dot = ptx.find('.', p + 6);
+    std::string word = ptx.substr(dot, 6);
+    if (word == ".align") dot = ptx.find('.', dot + 1);
+    i = dot + 2;
+    while (isdigit(ptx[i])) bits = bits * 10 + (ptx[i++] - '0');
+    size_t count = 1, stop = ptx.find_first_of(",)", p);
+    size_t bracket = ptx.find('[', p);
+    if (bracket < stop) count = strtoul(ptx.c_str() + bracket + 1, nullptr, 10);
+    sizes.push_back(bits / 8 * count);
+  }
+  return true;
+}
+
+// inside says whether [p, p+n) lies in one allocation.
+bool inside(Address p, size_t n) {
+  auto it = memory.upper_bound(p);
+  if (it == memory.begin()) return false;
+  --it;
+  return p >= it->first && p + n <= it->first + it->second.size;
+}
+
+CUresult take(Address *p, size_t n) {
+  LOCKED;
+  if (!depth) return invalid_context;
+  if (n == 0) return invalid_value;
+  if (n > (size_t)4 << 30) return 2;
+  size_t room = (n + 255) / 256 * 256;
+  unsigned char *base = (unsigned char *)aligned_alloc(256, room + 2 * guard);
+  if (!base) return 2;
+  memset(base, 0xff, room + 2 * guard);
+  *p = (Address)(base + guard);
+  memory[*p] = {base, n};
+  return ok;
+}
+}  // namespace
+
+extern "C" {
+CUresult cuInit(unsigned) { return ok; }
+CUresult cuDriverGetVersion(int *v) { *v = 12000; return ok; }
+CUresult cuGetErrorName(CUresult, const char **s) { *s = nullptr; return invalid_value; }
+CUresult cuGetErrorString(CUresult r, const char **s) {
+  LOCKED;
+  static std::string last;
+  last = problem;
+  *s = r == launch_failed || r == invalid_image || r == illegal_address ? last.c_str() : "of the emulated driver";
+  return ok;
+}
+CUresult cuDeviceGetCount(int *n) { *n = 1; return ok; }
+CUresult cuDeviceGet(int *d, int i) { *d = i; return i == 0 ? ok : 101; }
+CUresult cuDeviceGetName(char *s, int n, int) { snprintf(s, n, "emulated device"); return ok; }
+CUresult cuDeviceTotalMem_v2(size_t *n, int) { *n = (size_t)8 << 30; return ok; }
+CUresult cuDeviceGetAttribute(int *v, int a, int) {
+  switch (a) {
+    case 1: case 2: case 3: *v = 1024; return ok;
+    case 4: *v = 64; return ok;
+    case 5: *v = 2147483647; return ok;
+    case 6: case 7: *v = 65535; return ok;
+    case 10: *v = 32; return ok;
+    case 16: *v = 4; return ok;
+    case 38: *v = 1 << 20; return ok;
+    case 75: *v = 8; return ok;
+    case 76: *v = 0; return ok;
+    case 83: *v = 1; return ok;
+    case 97: *v = shared_most; return ok;
+  }
+  return invalid_value;
+}
+CUresult cuDevicePrimaryCtxRetain(void **c, int) { LOCKED; contexts++; *c = &contexts; return ok; }
+CUresult cuDevicePrimaryCtxRelease_v2(int) { LOCKED; return contexts-- > 0 ? ok : invalid_context; }
+CUresult cuCtxPushCurrent_v2(void *c) { LOCKED; if (c != &contexts) return invalid_context; depth++; return ok; }
+CUresult cuCtxPopCurrent_v2(void **c) { LOCKED; if (!depth) return invalid_context; depth--; *c = &contexts; return ok; }
+CUresult cuCtxSynchronize() { LOCKED; return problem.empty() ? ok : launch_failed; }
+CUresult cuMemGetInfo_v2(size_t *f, size_t *t) { *f = *t = (size_t)8 << 30; return ok; }
+CUresult cuMemAlloc_v2(Address *p, size_t n) { return take(p, n); }
+CUresult cuMemAllocManaged(Address *p, size_t n, unsigned) { return take(p, n); }
+CUresult cuMemFree_v2(Address p) {
+  LOCKED;
+  auto it = memory.find(p);
+  if (it == memory.end()) return invalid_value;
+  Block b = it->second;
+  memory.erase(it);
+  bool touched = false;
+  for (size_t i = 0; i < guard; i++) touched |= b.base[i] != 0xff;
+  size_t room = (b.size + 255) / 256 * 256;
+  for (size_t i = guard + b.size; i < room + 2 * guard; i++) touched |= b.base[i] != 0xff;
+  free(b.base);
+  if (!touched) return ok;
+  problem = "a kernel wrote outside of its memory";
+  return illegal_address;
+}
+CUresult cuMemcpyHtoD_v2(Address d, const void *s, size_t n) { LOCKED; if (!inside(d, n)) return invalid_value; memmove((void *)d, s, n); return ok; }
+CUresult cuMemcpyDtoH_v2(void *d, Address s, size_t n) { LOCKED; if (!inside(s, n)) return invalid_value; memmove(d, (void *)s, n); return problem.empty() ? ok : launch_failed; }
+CUresult cuMemcpyDtoDAsync_v2(Address d, Address s, size_t n, void *) { LOCKED; if (!inside(d, n) || !inside(s, n)) return invalid_value; memmove((void *)d, (void *)s, n); return ok; }
+CUresult cuMemsetD8Async(Address d, unsigned char v, size_t n, void *) { LOCKED; if (!inside(d, n)) return invalid_value; memset((void *)d, v, n); return ok; }
+CUresult cuModuleLoadData(void **m, const char *image) {
+  LOCKED;
+  if (!depth) return invalid_context;
+  if (!strstr(image, ".version") || !strstr(image, ".target")) {
+    problem = "not PTX";
+    return invalid_image;
+  }
+  *m = new Module{image, {}};
+  handles[*m] = 1;
+  return ok;
+}
+CUresult cuModuleUnload(void *m) {
+  LOCKED;
+  if (handles[m] != 1) return invalid_handle;
+  handles.erase(m);
+  for (auto &f : ((Module *)m)->functions) delete f.second;
+  delete (Module *)m;
+  return ok;
+}
+CUresult cuModuleGetFunction(void **f, void *m, const char *name) {
+  LOCKED;
+  if (handles[m] != 1) return invalid_handle;
+  Module *mod = (Module *)m;
+  std::vector<size_t> sizes;
+  const cuemu::Kernel *k = cuemu::find(name);
+  if (!entry_params(mod->ptx, name, sizes) || !k) return not_found;
+  bool same = (int)sizes.size() == k->params;
+  for (size_t i = 0; same && i < sizes.size(); i++) same = sizes[i] == k->sizes[i];
+  if (!same) {
+    problem = std::string("the parameters of ") + name + " in PTX are not those of the source";
+    return invalid_image;
+  }
+  Function *&fn = mod->functions[name];
+  if (!fn) fn = new Function{k};
+  *f = fn;
+  return ok;
+}
+CUresult cuFuncGetAttribute(int *v, int a, void *f) {
+  *v = a == 0 ? ((Function *)f)->kernel->threads : 0;
+  return ok;
+}
+CUresult cuFuncSetAttribute(void *f, int a, int v) {
+  if (a != 8 || v > shared_most) return invalid_value;
+  ((Function *)f)->dynamic = v;
+  return ok;
+}
+CUresult cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *,
+                        void **params, void **) {
+  LOCKED;
+  if (!depth) return invalid_context;
+  Function *fn = (Function *)f;
+  unsigned threads = bx * by * bz;
+  if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || !threads || threads > 1024 || (int)threads > fn->kernel->threads) return invalid_value;
+  if ((int)shared > fn->dynamic) return invalid_value;
+  launches++;
+  const char *wrong = cuemu::launch(*fn->kernel, {gx, gy, gz}, {bx, by, bz}, shared, params);
+  if (!wrong) return ok;
+  problem = std::string(fn->kernel->name) + ": " + wrong;
+  return launch_failed;
+}
+CUresult cuStreamCreate(void **s, unsigned) { LOCKED; *s = malloc(1); handles[*s] = 2; return ok; }
+CUresult cuStreamDestroy_v2(void *s) { LOCKED; if (handles[s] != 2) return invalid_handle; handles.erase(s); free(s); return ok; }
+CUresult cuStreamQuery(void *) { return ok; }
+CUresult cuStreamSynchronize(void *) { return ok; }
+CUresult cuStreamWaitEvent(void *, void *, unsigned) { return ok; }
+CUresult cuEventCreate(void **e, unsigned) { LOCKED; *e = malloc(1); handles[*e] = 3; return ok; }
+CUresult cuEventDestroy_v2(void *e) { LOCKED; if (handles[e] != 3) return invalid_handle; handles.erase(e); free(e); return ok; }
+CUresult cuEventRecord(void *, void *) { return ok; }
+CUresult cuEventSynchronize(void *) { return ok; }
+CUresult cuEventElapsedTime(float *ms, void *, void *) { *ms = 0; return ok; }
+
+// For tests.
+void emulator_schedule(unsigned seed) { LOCKED; cuemu::set_schedule(seed); }
+int emulator_held() {
+  LOCKED;
+  int n = contexts + depth + (int)memory.size();
+  for (auto &h : handles) n += h.second != 0;
+  return n;
+}
+int emulator_launches() { LOCKED; return launches; }
+}

@@ -1,0 +1,196 @@
+//go:build linux && (amd64 || arm64)
+
+package emulator
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+
+	"stheno/cudamodules"
+)
+
+// Session is the emulated card with all kernels, in use by a test.
+type Session struct {
+	*cudamodules.Context
+	path    string
+	modules map[string]*cudamodules.Module
+}
+
+// Open builds the library, makes it the process's CUDA driver and opens a context on it. The test is skipped where there is no C++
+// compiler; at its end, whatever it holds is an error.
+func Open(t testing.TB, cfg Config) *Session {
+	t.Helper()
+	path, err := Build(cfg)
+	if errors.Is(err, ErrNoCompiler) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := os.Getenv(cudamodules.LibraryVar)
+	os.Setenv(cudamodules.LibraryVar, path)
+	driver, err := cudamodules.Open()
+	os.Setenv(cudamodules.LibraryVar, before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	device, err := driver.Device(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, err := device.Context()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Session{ctx, path, map[string]*cudamodules.Module{}}
+	t.Cleanup(func() {
+		if err := ctx.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// Kernel loads one.
+func (s *Session) Kernel(module, name string) (*cudamodules.Function, error) {
+	m := s.modules[module]
+	if m == nil {
+		var err error
+		if m, err = s.Load(module); err != nil {
+			return nil, err
+		}
+		s.modules[module] = m
+	}
+	return m.Function(name)
+}
+
+// In is memory that a kernel reads, Out memory that it writes, InOut both: slices of numbers, as parameters of Run.
+type (
+	In    struct{ Data any }
+	Out   struct{ Data any }
+	InOut struct{ Data any }
+)
+
+// Run launches a kernel once, with In, Out and InOut in the place of pointers, and copies the results back.
+func (s *Session) Run(module, kernel string, g cudamodules.Geometry, params ...any) (err error) {
+	f, err := s.Kernel(module, kernel)
+	if err != nil {
+		return err
+	}
+	args := make([]any, len(params))
+	after := func() error { return nil }
+	var free []cudamodules.Ptr
+	defer func() {
+		for _, p := range free {
+			err = errors.Join(err, s.Free(p))
+		}
+	}()
+	for i, p := range params {
+		args[i] = p
+		var data any
+		var in, out bool
+		switch p := p.(type) {
+		case In:
+			data, in = p.Data, true
+		case Out:
+			data, out = p.Data, true
+		case InOut:
+			data, in, out = p.Data, true, true
+		case nil:
+			args[i] = cudamodules.Ptr(0)
+			continue
+		default:
+			continue
+		}
+		ptr, back, err := s.place(data, in)
+		if err != nil {
+			return err
+		}
+		free = append(free, ptr)
+		args[i] = ptr
+		if before := after; out {
+			after = func() error { return errors.Join(before(), back(ptr)) }
+		}
+	}
+	if err := f.Launch(g, args...); err != nil {
+		return err
+	}
+	return after()
+}
+
+func (s *Session) place(data any, in bool) (cudamodules.Ptr, func(cudamodules.Ptr) error, error) {
+	switch d := data.(type) {
+	case []float32:
+		return placeOf(s, d, in)
+	case []float64:
+		return placeOf(s, d, in)
+	case []int64:
+		return placeOf(s, d, in)
+	case []int8:
+		return placeOf(s, d, in)
+	case []uint8:
+		return placeOf(s, d, in)
+	case []uint16:
+		return placeOf(s, d, in)
+	}
+	return 0, nil, fmt.Errorf("emulator: got %T, want a slice of numbers", data)
+}
+
+func placeOf[T cudamodules.Number](s *Session, d []T, in bool) (cudamodules.Ptr, func(cudamodules.Ptr) error, error) {
+	var zero T
+	p, err := s.Alloc(int64(len(d)) * int64(unsafe.Sizeof(zero)))
+	if err != nil {
+		return 0, nil, err
+	}
+	if in {
+		err = cudamodules.Upload(s.Context, p, d)
+	}
+	return p, func(p cudamodules.Ptr) error { return cudamodules.Download(s.Context, d, p) }, err
+}
+
+var controls struct {
+	sync.Mutex
+	byPath map[string]*control
+}
+
+type control struct {
+	Schedule func(seed uint32)
+	Held     func() int32
+	Launches func() int32
+}
+
+func controlOf(path string) *control {
+	controls.Lock()
+	defer controls.Unlock()
+	if c := controls.byPath[path]; c != nil {
+		return c
+	}
+	h, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
+	if err != nil {
+		panic(err) // Open has opened it
+	}
+	c := new(control)
+	purego.RegisterLibFunc(&c.Schedule, h, "emulator_schedule")
+	purego.RegisterLibFunc(&c.Held, h, "emulator_held")
+	purego.RegisterLibFunc(&c.Launches, h, "emulator_launches")
+	if controls.byPath == nil {
+		controls.byPath = map[string]*control{}
+	}
+	controls.byPath[path] = c
+	return c
+}
+
+// Schedule chooses the order in which threads run from now on: 0 is in order, 1 backwards, others are by chance.
+func (s *Session) Schedule(seed int) { controlOf(s.path).Schedule(uint32(seed)) }
+
+// Held is how many contexts, pieces of memory, modules, streams and events the library holds.
+func (s *Session) Held() int { return int(controlOf(s.path).Held()) }
+
+// Launches is how many kernels have been launched.
+func (s *Session) Launches() int { return int(controlOf(s.path).Launches()) }
