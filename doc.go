@@ -8,7 +8,9 @@
 // A graph is made of this module's nodes ([Fused]: packages ops, ops/flashattn and ops/kvcompress) or, to compare, of
 // nothing but Gorgonia's own ([Plain]). Both read the same weights and agree within rounding.
 //
-// [Model.Quantize] returns a model with its linear layers stored as FP16, BF16, INT8 or INT4, for everything but training.
+// [Model.Quantize] returns a model with its linear layers stored as FP16, BF16, INT8 or INT4, for everything but training;
+// [Model.Plan] finds the precision of each layer within a budget. Sessions keep keys and values in fewer bits on request, and
+// [Report] measures what all of that costs and gains.
 //
 // # The decoder
 //
