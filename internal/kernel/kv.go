@@ -17,6 +17,10 @@ type KVCodes struct {
 	Codes            []uint8
 	Scales           []uint16
 	Mins             []uint16 // nil, for 8 bits only: −128·scale
+
+	// Ahead and AheadRows are how many bytes after Codes and Scales lie those that will be wanted soon: AddProduct prefetches
+	// them. What is there changes nothing but time.
+	Ahead, AheadRows int
 }
 
 // KVCodeLen is the number of bytes of Codes.
@@ -130,8 +134,9 @@ func (m *KVCodes) DequantizeRows(dst []float32, ld, cols, r0, r1 int) {
 	}
 }
 
-// AddVecMulHalf computes y[n] += Σ_r x[r]·w[r·ld + n] for the len(x) rows of w, numbers in FP16. len(y) is a multiple of 16.
-func AddVecMulHalf(y, x []float32, w []uint16, ld int) {
+// AddVecMulHalf computes y[n] += Σ_r x[r]·w[r·ld + n] for the len(x) rows of w, numbers in FP16. len(y) is a multiple of
+// 16. What lies ahead bytes after w will be wanted soon and is prefetched.
+func AddVecMulHalf(y, x []float32, w []uint16, ld, ahead int) {
 	if len(x) == 0 || len(y) == 0 {
 		return
 	}
@@ -139,7 +144,7 @@ func AddVecMulHalf(y, x []float32, w []uint16, ld int) {
 		panic(fmt.Sprintf("kernel: AddVecMulHalf: got %d columns with stride %d, want a multiple of 16", len(y), ld))
 	}
 	checkLen("w", len(w), (len(x)-1)*ld+len(y))
-	if kvHalvesSIMD(y, x, w, ld) {
+	if kvHalvesSIMD(y, x, w, ld, ahead) {
 		return
 	}
 	for r, a := range x {

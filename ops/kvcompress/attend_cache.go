@@ -19,6 +19,13 @@ const splitTokens = 1024
 // tileTokens is how many coded tokens one softmax step takes.
 const tileTokens = 256
 
+// tilePages is the same in pages.
+func (l *layout) tilePages() int { return max(1, tileTokens/l.group) }
+
+// aheadRows is how far the scales of the next tile's page are from a page's, in bytes. As to codes, the values of a page follow its
+// keys, and are wanted next; while they are read, the keys of the next tile are fetched.
+func (l *layout) aheadRows() int { return 2 * l.tilePages() * (l.halvesK + l.halvesV) }
+
 // Attend attends the queries of the seq newest tokens of each sequence over everything cached.
 //
 // Queries see the cache as it is now: with many queries at once, those of older tokens see groups coded that a token-by-token
@@ -118,7 +125,7 @@ func (a *attention) pass(w *parallel.Worker, b, kvHead, split int, part []float3
 	if rows == 0 {
 		return
 	}
-	t.ld = max(l.group, tileTokens/l.group*l.group, (l.sinks+15)&^15, (l.recent+15)&^15)
+	t.ld = max(l.tilePages()*l.group, (l.sinks+15)&^15, (l.recent+15)&^15)
 	t.scores = parallel.Scratch[float32](w, slotScores, rows*t.ld)
 	t.fold = parallel.Scratch[float32](w, slotFold, max(l.padK, l.group))
 	small := parallel.Scratch[float32](w, slotSums, rows)
@@ -134,7 +141,7 @@ func (a *attention) pass(w *parallel.Worker, b, kvHead, split int, part []float3
 	}
 	oldest := a.from(s.n - a.counts[b])
 	for i := max(first, s.first); i < last; {
-		end := min(i+max(1, tileTokens/l.group), last)
+		end := min(i+l.tilePages(), last)
 		if l.sinks+end*l.group > oldest {
 			t.pages(i, end)
 		}
@@ -211,9 +218,10 @@ func (t *tile) pages(first, end int) {
 			y, q := t.scores[r*t.ld+at:][:l.group], t.rotated[r*l.padK:][:l.padK]
 			clear(y)
 			if l.bits == 16 {
-				kernel.AddVecMulHalf(y, q[:l.dk], p.keys16(l, t.kvHead), l.group)
+				kernel.AddVecMulHalf(y, q[:l.dk], p.keys16(l, t.kvHead), l.group, 2*l.halvesK)
 			} else {
 				m := p.keys(l, t.kvHead)
+				m.Ahead, m.AheadRows = l.codesK, l.aheadRows()
 				m.AddProduct(y, q, t.fold)
 			}
 		}
@@ -227,9 +235,10 @@ func (t *tile) pages(first, end int) {
 		for r := range t.rows {
 			y, x := t.acc[r*l.padV:][:l.padV], t.scores[r*t.ld+at:][:l.group]
 			if l.bits == 16 {
-				kernel.AddVecMulHalf(y, x, p.values16(l, t.kvHead), l.padV)
+				kernel.AddVecMulHalf(y, x, p.values16(l, t.kvHead), l.padV, 2*(l.tilePages()*(l.halvesK+l.halvesV)-l.halvesK))
 			} else {
 				m := p.values(l, t.kvHead)
+				m.Ahead, m.AheadRows = l.tilePages()*(l.codesK+l.codesV)-l.codesK, l.aheadRows()
 				m.AddProduct(y, x, t.fold)
 			}
 		}

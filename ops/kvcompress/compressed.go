@@ -10,7 +10,8 @@ import (
 
 // Compressed is a Cache that keeps the newest tokens as they are and codes those before in 16, 8 or 4 bits.
 //
-// Memory for the recent tokens is there from the start; pages of GroupSize coded tokens come as they are needed.
+// Memory for the recent tokens is there from the start; pages of GroupSize coded tokens come as they are needed, about a
+// MiB at a time and no more than the capacity can fill.
 type Compressed struct {
 	layout
 	shape  Shape
@@ -51,7 +52,7 @@ func (c *Compressed) Len() int {
 // LenOf is the number of tokens of sequence b.
 func (c *Compressed) LenOf(b int) int { return c.seqs[b].n }
 
-// Bytes is the memory of keys and values: recent tokens, used or not, sinks, and pages with their scales. Pages that a Fork
+// Bytes is the memory of keys and values, used or not: of recent tokens, of sinks, and of pages with their scales. Pages that a Fork
 // shares count in both caches.
 func (c *Compressed) Bytes() (n int64) {
 	for b := range c.seqs {
@@ -173,7 +174,7 @@ func (c *Compressed) evict(s *stream) {
 		return
 	}
 	for s.first < len(s.pages) && c.sinks+(s.first+1)*c.group <= min(s.coded, s.n-c.cfg.Window) {
-		s.pages[s.first] = nil
+		s.free(s.first)
 		s.first++
 	}
 }

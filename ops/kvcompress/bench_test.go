@@ -1,0 +1,60 @@
+package kvcompress_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"stheno/internal/optest"
+	"stheno/internal/parallel"
+	"stheno/ops/flashattn"
+	"stheno/ops/kvcompress"
+)
+
+var benchSchemes = []struct {
+	name string
+	cfg  kvcompress.Config
+}{
+	{"f32", kvcompress.Config{}},
+	{"f16", kvcompress.Config{Ratio: 2}},
+	{"int8", kvcompress.Config{Ratio: 4}},
+	{"int4", kvcompress.Config{Ratio: 8}},
+}
+
+// BenchmarkDecode attends one query of each head over a full cache. Cold, as a model with other layers in between finds it, takes turns
+// with as many caches as exceed the second-level cache many times; hot uses one.
+func BenchmarkDecode(b *testing.B) {
+	const heads, d = 12, 64
+	for _, s := range benchSchemes {
+		for _, kv := range []int{1024, 4096} {
+			for _, cold := range []bool{true, false} {
+				for _, threads := range []int{1, 2} {
+					name := fmt.Sprintf("scheme=%s/kv=%d/heads=%d/d=%d/cold=%t/threads=%d", s.name, kv, heads, d, cold, threads)
+					b.Run(name, func(b *testing.B) {
+						old, err := parallel.SetThreads(threads)
+						require.NoError(b, err)
+						defer parallel.SetThreads(old)
+						caches := make([]kvcompress.Cache, 1)
+						if cold {
+							caches = make([]kvcompress.Cache, 12*4096/kv)
+						}
+						k, v := optest.Normal[float32](1, kv*heads*d, 1), optest.Normal[float32](2, kv*heads*d, 1)
+						q, out := optest.Normal[float32](3, heads*d, 1), make([]float32, heads*d)
+						for i := range caches {
+							caches[i], err = kvcompress.New(kvcompress.Shape{Batch: 1, KVHeads: heads, HeadDim: d, Capacity: kv}, s.cfg)
+							require.NoError(b, err)
+							require.NoError(b, caches[i].Append(k, v, kv))
+						}
+						i := 0
+						for b.Loop() {
+							require.NoError(b, caches[i%len(caches)].Attend(out, q, 1, heads, flashattn.Config{}, nil))
+							i++
+						}
+						b.ReportMetric(float64(caches[0].Bytes())*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
+					})
+				}
+			}
+		}
+	}
+}
