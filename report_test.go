@@ -172,7 +172,8 @@ func TestReport(t *testing.T) {
 	require.Equal(t, *r, back)
 	require.Equal(t, 2+len(r.Rows), strings.Count(r.Markdown(), "\n| ")+strings.Count(r.Markdown(), "\n|-")+1)
 	require.Equal(t, 1+len(r.Rows), strings.Count(r.HTML(), "<tr>"))
-	require.Contains(t, r.String(), "14 int8-dynamic, 1 f32")
+	require.Contains(t, r.Markdown(), "| 14 int8-dynamic, 1 f32 |")
+	require.Equal(t, 2+len(r.Rows), strings.Count(r.String(), "\n"))
 	r.Rows[1].Name = "a|<b>"
 	require.Contains(t, r.Markdown(), `a\|<b>`)
 	require.Contains(t, r.HTML(), "a|&lt;b&gt;")

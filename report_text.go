@@ -101,10 +101,13 @@ func (r *ReportResult) HTML() string {
 	return b.String()
 }
 
-// String is the report as lines of text.
+// String is the report as lines of text, without the layers' precisions.
 func (r *ReportResult) String() string {
-	rows := append([][]string{reportHeads}, r.cells()...)
-	width := make([]int, len(reportHeads))
+	rows := [][]string{{"", "prefill", "generate", "weights", "cache", "peak", "bits/token", "loss", "KL", "top-1", "longest", "batch"}}
+	for _, c := range r.cells() {
+		rows = append(rows, append(c[:1:1], c[2:]...))
+	}
+	width := make([]int, len(rows[0]))
 	for _, row := range rows {
 		for i, c := range row {
 			width[i] = max(width[i], len([]rune(c)))
@@ -114,7 +117,7 @@ func (r *ReportResult) String() string {
 	for _, row := range rows {
 		for i, c := range row {
 			pad := strings.Repeat(" ", width[i]-len([]rune(c)))
-			if i < 2 {
+			if i == 0 {
 				b.WriteString(c + pad + "  ")
 			} else {
 				b.WriteString(pad + c + "  ")

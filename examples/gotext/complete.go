@@ -12,9 +12,9 @@ import (
 // complete prints what the model makes of the prompts.
 func (j *job) complete(ctx context.Context) error {
 	for i, prompt := range j.opt.prompts {
-		ids, _, err := j.model.Generate(ctx, tokens([]byte(prompt)), stheno.GenerateConfig{
+		ids, _, err := j.quantized.Generate(ctx, tokens([]byte(prompt)), stheno.GenerateConfig{
 			MaxTokens:   min(j.opt.tokens, j.model.Config().MaxSeq-len(prompt)),
-			Temperature: j.opt.temperature, TopP: 0.95, Seed: j.opt.seed + uint64(i),
+			Temperature: j.opt.temperature, TopP: 0.95, Seed: j.opt.seed + uint64(i), KV: j.opt.kv,
 		})
 		if err != nil {
 			return err

@@ -17,8 +17,9 @@ type job struct {
 	opt      options
 	out, log io.Writer // results; progress
 
-	text  corpus
-	model *stheno.Model
+	text      corpus
+	model     *stheno.Model
+	quantized *stheno.Model // model with -weights, or model itself
 	losses
 	gzip, heldOut float64 // bits per byte of the held-out text; heldOut is 0 until it is known
 }
@@ -57,7 +58,14 @@ func (j *job) run(ctx context.Context) error {
 	if !j.opt.compare {
 		return nil
 	}
-	return j.compare(ctx)
+	if j.model.Quantized() {
+		fmt.Fprintln(j.out, "The loaded weights are quantized: there is nothing to compare them with.")
+		return nil
+	}
+	if err := j.compare(ctx); err != nil {
+		return err
+	}
+	return j.precisions(ctx)
 }
 
 // prepare reads the text and makes or loads the model.
@@ -68,6 +76,9 @@ func (j *job) prepare(ctx context.Context) (err error) {
 		}
 		if err = j.fits(j.model.Config()); err != nil {
 			return fmt.Errorf("%s: %w", j.opt.load, err)
+		}
+		if j.model.Quantized() && (j.opt.train || j.opt.weights != stheno.F32) {
+			return fmt.Errorf("%s: got a quantized model with -steps, -minutes or -weights, want one in full precision", j.opt.load)
 		}
 	}
 	if j.opt.train {
@@ -130,6 +141,9 @@ func (j *job) show(ctx context.Context) (err error) {
 		return err
 	}
 	fmt.Fprintf(j.out, "held out    %.3f bits per byte; gzip -9 on the same bytes: %.3f\n", j.heldOut, j.gzip)
+	if err := j.quantize(ctx); err != nil {
+		return err
+	}
 	if len(j.bits) > 1 {
 		if err := j.picture("loss.png", j.plotLoss); err != nil {
 			return err

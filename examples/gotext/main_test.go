@@ -156,6 +156,43 @@ func TestComparesWithoutPlainNodes(t *testing.T) {
 	require.Contains(t, stdout, "generate")
 }
 
+// TestPrecisions: a quantized run completes with what was asked for, saves it, and shows a row for every precision.
+func TestPrecisions(t *testing.T) {
+	data, dir := writeText(t), t.TempDir()
+	path := filepath.Join(dir, "q.safetensors")
+	code, stdout, stderr := start(t, t.Context(), with("-data", data, "-steps", "3", "-out", "", "-weights", "int8", "-kv", "int4",
+		"-kv-recent", "16", "-save-quantized", path)...)
+	require.Zero(t, code, stderr)
+	for _, want := range []string{"quantized   weights int8: ", "weights f16 ", "weights int4-dynamic ", "cache int8 ", "all: ", "as asked for", "bits/token"} {
+		require.Contains(t, stdout, want)
+	}
+	m, err := stheno.Load(path)
+	require.NoError(t, err)
+	require.True(t, m.Quantized())
+
+	code, stdout, stderr = start(t, t.Context(), "-data", data, "-load", path, "-tokens", "8", "-prompt", "func ", "-out", "")
+	require.Zero(t, code, stderr)
+	require.Contains(t, stdout, "The loaded weights are quantized")
+
+	code, stdout, stderr = start(t, t.Context(), with("-data", data, "-steps", "3", "-out", "", "-compare=false", "-weights", "auto")...)
+	require.Zero(t, code, stderr)
+	require.Contains(t, stdout, "planned     ")
+	require.Contains(t, stdout, "quantized   weights auto: ")
+
+	for want, args := range map[string][]string{
+		`-weights: stheno: precision: got "int5"`: with("-weights", "int5"),
+		"-kv: stheno: KVConfig":                   with("-kv", "bf16"),
+		"-kv-recent: got 0":                       with("-kv", "int8", "-kv-recent", "0"),
+		"without -weights":                        with("-save-quantized", path),
+		"got a quantized model with -steps":       {"-data", data, "-load", path, "-steps", "2"},
+	} {
+		code, _, stderr := start(t, t.Context(), args...)
+		require.NotZero(t, code)
+		require.Contains(t, stderr, want)
+		require.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
+	}
+}
+
 // cancelOn is a writer that cancels a context when it sees a word.
 type cancelOn struct {
 	mu     sync.Mutex

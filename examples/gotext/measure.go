@@ -18,6 +18,7 @@ import (
 	"stheno"
 	"stheno/internal/procmem"
 	"stheno/ops"
+	"stheno/ops/kvcompress"
 )
 
 // measureEnv is set in the processes that measure: each does one thing with one set of nodes, so that its memory is that
@@ -26,13 +27,14 @@ const measureEnv = "GOTEXT_MEASURE"
 
 // request is what a process is to measure.
 type request struct {
-	What    string // "training" or "inference"
+	What    string // "training", "inference" or "precision"
 	Nodes   stheno.Nodes
 	Model   string // a checkpoint
 	Text    string // a file of bytes
 	Batch   int
 	Seq     int
 	Threads int
+	KV      kvcompress.Config // of a precision
 }
 
 // measurement is what came out. The inference fields are 0 for training, and the other way round.
@@ -42,6 +44,8 @@ type measurement struct {
 	Generate float64       // tokens per second
 	Peak     int64         // bytes
 	HeldOut  float64       // bits per byte
+
+	stheno.Measured // of a precision
 }
 
 // measure asks a process of this program's own for a measurement.
@@ -103,8 +107,12 @@ func (r request) run() (measurement, error) {
 	if err != nil {
 		return measurement{}, err
 	}
-	if r.What == "training" {
+	switch r.What {
+	case "training":
 		return r.training(m, tokens(text))
+	case "precision":
+		out, err := m.Measure(context.Background(), tokens(text), r.Seq, r.KV)
+		return measurement{Measured: out}, err
 	}
 	return r.inference(m, tokens(text))
 }

@@ -12,6 +12,7 @@ import (
 	"runtime"
 
 	"stheno"
+	"stheno/ops/kvcompress"
 )
 
 // vocab is the number of tokens: one for each value of a byte.
@@ -48,8 +49,12 @@ type options struct {
 	tokens      int
 	temperature float64
 
-	save, load, out string
-	compare         bool
+	weights  stheno.Precision
+	kv       kvcompress.Config
+	kvRecent int
+
+	save, saveQuantized, load, out string
+	compare                        bool
 
 	ownSeq bool // -seq was not given with -load: it is the loaded model's
 	train  bool // false when weights were loaded and no training was asked for
@@ -82,6 +87,19 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	f.Float64Var(&o.temperature, "temperature", 0.6, "of completions; 0 takes the likeliest byte each time")
 	f.StringVar(&o.save, "save", "", "write the weights to `FILE.safetensors`")
 	f.StringVar(&o.load, "load", "", "begin with the weights of `FILE.safetensors`; trains on only if -steps or -minutes is given")
+	f.Func("weights", "run the model with weights in `PRECISION`: f32, f16, bf16, int8, int8-dynamic, int4, int4-dynamic, or auto, which finds one for each layer (default f32)", func(s string) (err error) {
+		o.weights, err = stheno.ParsePrecision(s)
+		return err
+	})
+	kv := stheno.F32
+	f.Func("kv", "keep keys and values of tokens that are not recent in `PRECISION`: f32, f16, int8 or int4 (default f32)", func(s string) (err error) {
+		if kv, err = stheno.ParsePrecision(s); err == nil {
+			_, err = stheno.KVConfig(kv, 0)
+		}
+		return err
+	})
+	f.IntVar(&o.kvRecent, "kv-recent", 32, "with -kv: how many of the newest tokens are kept as they are")
+	f.StringVar(&o.saveQuantized, "save-quantized", "", "with -weights: write the quantized weights to `FILE.safetensors`")
 	f.StringVar(&o.out, "out", "gotext-out", "write pictures to `DIR`; an empty name means none")
 	f.BoolVar(&o.compare, "compare", true, "compare with plain Gorgonia nodes")
 
@@ -91,6 +109,13 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 			f.SetOutput(out)
 			f.PrintDefaults()
 		}
+		return o, err
+	}
+	if o.kvRecent < 1 || o.kvRecent > 1<<20 {
+		return o, fmt.Errorf("-kv-recent: got %d, want 1 to %d", o.kvRecent, 1<<20)
+	}
+	var err error
+	if o.kv, err = stheno.KVConfig(kv, o.kvRecent); err != nil {
 		return o, err
 	}
 	given := map[string]bool{}
@@ -172,8 +197,16 @@ func (o options) check(given map[string]bool) error {
 			return err
 		}
 	}
-	if o.save != "" {
-		return checkWritable(o.save)
+	if o.saveQuantized != "" && o.weights == stheno.F32 {
+		return fmt.Errorf("-save-quantized: got %s without -weights, want a precision other than f32", o.saveQuantized)
+	}
+	for _, f := range []struct{ name, path string }{{"-save", o.save}, {"-save-quantized", o.saveQuantized}} {
+		if f.path == "" {
+			continue
+		}
+		if err := checkWritable(f.name, f.path); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -197,11 +230,11 @@ func (o options) config() stheno.Config {
 }
 
 // checkWritable finds out before the training whether its result can be saved.
-func checkWritable(path string) error {
+func checkWritable(flag, path string) error {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("-save: got %s, a directory or a device, want a file", path)
+		return fmt.Errorf("%s: got %s, a directory or a device, want a file", flag, path)
 	}
-	return tryWriting("-save", filepath.Dir(path))
+	return tryWriting(flag, filepath.Dir(path))
 }
 
 // checkOut finds out before the training whether pictures can be drawn into dir, without making it.
