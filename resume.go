@@ -12,7 +12,6 @@ import (
 	"gorgonia.org/tensor"
 
 	"stheno/internal/kernel"
-	"stheno/internal/tensorfile"
 )
 
 // progress is what a training checkpoint knows besides weights and optimizer: how far it is, and what must not change for
@@ -74,7 +73,7 @@ func (t *trainer) save() error {
 
 // resume takes weights, optimizer and progress from the checkpoint, all or nothing.
 func (t *trainer) resume() error {
-	err := tensorfile.With(t.cfg.Checkpoint, t.read)
+	err := withFile(t.cfg.Checkpoint, t.read)
 	if err != nil {
 		return fmt.Errorf("stheno: resuming from %s: %w", t.cfg.Checkpoint, err)
 	}
@@ -93,7 +92,7 @@ func (t *trainer) read(r io.ReaderAt, size int64) error {
 	if cfg != t.m.cfg {
 		return fmt.Errorf("got a model of %+v, want %+v", cfg, t.m.cfg)
 	}
-	text, ok := file.Meta[metaTraining]
+	text, ok := file.meta[metaTraining]
 	if !ok {
 		return fmt.Errorf("not a training checkpoint: got no %q in the metadata", metaTraining)
 	}
@@ -118,9 +117,9 @@ func (t *trainer) read(r io.ReaderAt, size int64) error {
 		return err
 	}
 	state := map[string]*tensor.Dense{}
-	for name := range file.Tensors {
+	for name := range file.tensors {
 		if key, ok := strings.CutPrefix(name, optimizerPrefix); ok {
-			if state[key], err = file.Read(name); err != nil {
+			if state[key], err = file.read(name); err != nil {
 				return err
 			}
 		}

@@ -16,7 +16,6 @@ import (
 
 	"stheno/internal/kernel"
 	"stheno/internal/optest"
-	"stheno/internal/tensorfile"
 	"stheno/ops"
 )
 
@@ -213,13 +212,13 @@ func TestResumeRefusesAnIncompleteOptimizer(t *testing.T) {
 
 	var meta map[string]string
 	state := map[string]*tensor.Dense{}
-	require.NoError(t, tensorfile.With(tc.Checkpoint, func(r io.ReaderAt, size int64) error {
+	require.NoError(t, withFile(tc.Checkpoint, func(r io.ReaderAt, size int64) error {
 		file, err := openTensors(r, size)
 		require.NoError(t, err)
-		meta = map[string]string{metaTraining: file.Meta[metaTraining]}
-		for name := range file.Tensors {
+		meta = map[string]string{metaTraining: file.meta[metaTraining]}
+		for name := range file.tensors {
 			if key, ok := strings.CutPrefix(name, optimizerPrefix); ok {
-				state[key], err = file.Read(name)
+				state[key], err = file.read(name)
 				require.NoError(t, err)
 			}
 		}

@@ -35,6 +35,11 @@ func Open() (*Driver, error) {
 	if path == "" {
 		path = libraryName
 	}
+	return OpenLibrary(path)
+}
+
+// OpenLibrary is Open for a library by name.
+func OpenLibrary(path string) (*Driver, error) {
 	opened.Lock()
 	defer opened.Unlock()
 	if d := opened.byPath[path]; d != nil {

@@ -96,13 +96,25 @@ type Geometry struct {
 // Launch starts a kernel with its parameters: Ptr, integers, floats, and arrays of bytes for structures passed by value. Their
 // types must have the sizes that the kernel declares. It does not wait for the kernel.
 func (f *Function) Launch(g Geometry, params ...any) error {
-	for i := range 3 {
-		g.Grid[i], g.Block[i] = max(g.Grid[i], 1), max(g.Block[i], 1)
-	}
 	p := packPool.Get().(*pack)
 	defer packPool.Put(p)
 	if err := p.set(params); err != nil {
 		return fmt.Errorf("cudamodules: kernel %s: %w", f.name, err)
+	}
+	return f.launch(g, p.argv())
+}
+
+// LaunchPointers is Launch with the addresses of the parameters' values, each as large as the kernel declares it.
+func (f *Function) LaunchPointers(g Geometry, params []unsafe.Pointer) error {
+	if len(params) == 0 {
+		return f.launch(g, nil)
+	}
+	return f.launch(g, &params[0])
+}
+
+func (f *Function) launch(g Geometry, argv *unsafe.Pointer) error {
+	for i := range 3 {
+		g.Grid[i], g.Block[i] = max(g.Grid[i], 1), max(g.Block[i], 1)
 	}
 	err := f.ctx.do(func(a *api) error {
 		check := f.ctx.device.driver.check
@@ -119,7 +131,7 @@ func (f *Function) Launch(g Geometry, params ...any) error {
 		}
 		return check("cuLaunchKernel", a.launchKernel(f.handle,
 			uint32(g.Grid[0]), uint32(g.Grid[1]), uint32(g.Grid[2]), uint32(g.Block[0]), uint32(g.Block[1]), uint32(g.Block[2]),
-			uint32(g.Shared), g.Stream.raw(), p.argv(), nil))
+			uint32(g.Shared), g.Stream.raw(), argv, nil))
 	})
 	if err != nil {
 		return fmt.Errorf("cudamodules: kernel %s, grid %v, block %v: %w", f.name, g.Grid, g.Block, err)

@@ -90,3 +90,14 @@ func TestModules(t *testing.T) {
 		require.NotEmpty(t, names, module)
 	}
 }
+
+// The build for CUDA has the requirements of the others, and the replacement of gorgonia.org/cu.
+func TestModuleFileOfTheBuildForCUDA(t *testing.T) {
+	for name, more := range map[string]string{"mod": "\nreplace gorgonia.org/cu => ./cudamodules/cu\n", "sum": ""} {
+		plain, err := os.ReadFile("../go." + name)
+		require.NoError(t, err)
+		got, err := os.ReadFile("../go.cuda." + name)
+		require.NoError(t, err)
+		require.Equal(t, string(plain)+more, string(got), "go.cuda.%s: stale, run scripts/regen.sh", name)
+	}
+}

@@ -87,7 +87,7 @@ func newActivation(fn string, x *G.Node, a Activation) (*G.Node, error) {
 	if err := checkElementwise(fn, arg); err != nil {
 		return nil, err
 	}
-	return G.ApplyOp(&activation{op.NewBase(fn, a, x.Shape(), x.Dtype(), x), x.Dtype(), a}, x)
+	return op.Apply(&activation{op.NewBase(fn, a, x.Shape(), x.Dtype(), x), x.Dtype(), a}, x)
 }
 
 // checkElementwise checks the arguments of an op that works element by element on inputs of one shape.

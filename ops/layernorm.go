@@ -44,7 +44,7 @@ func LayerNorm(x, gamma, beta *G.Node, cfg LayerNormConfig) (*G.Node, error) {
 		scaled: attrs.Gamma, shifted: attrs.Beta,
 	}
 	o.rows, o.dim = rowsOf(x.Shape())
-	return G.ApplyOp(o, in...)
+	return op.Apply(o, in...)
 }
 
 // layerNorm has the inputs x, then gamma if scaled, then beta if shifted.

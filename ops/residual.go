@@ -15,7 +15,7 @@ func Add(x, y *G.Node) (*G.Node, error) {
 	if err := checkElementwise(fn, op.Arg{Name: "x", Node: x}, op.Arg{Name: "y", Node: y}); err != nil {
 		return nil, err
 	}
-	return G.ApplyOp(&residual{op.NewBase(fn, nil, x.Shape(), x.Dtype(), x, y), x.Dtype()}, x, y)
+	return op.Apply(&residual{op.NewBase(fn, nil, x.Shape(), x.Dtype(), x, y), x.Dtype()}, x, y)
 }
 
 // residual has the inputs x and y.

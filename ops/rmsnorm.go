@@ -37,7 +37,7 @@ func RMSNorm(x, gamma *G.Node, cfg RMSNormConfig) (*G.Node, error) {
 	in := nodesOf(args)
 	o := &rmsNorm{Base: op.NewBase(fn, cfg, x.Shape(), x.Dtype(), in...), dtype: x.Dtype(), eps: cfg.Eps}
 	o.rows, o.dim = rowsOf(x.Shape())
-	return G.ApplyOp(o, in...)
+	return op.Apply(o, in...)
 }
 
 // checkNorm checks the arguments of a normalisation, x and the vectors that scale or shift its rows, and replaces an eps

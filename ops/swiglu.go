@@ -20,7 +20,7 @@ func SwiGLU(gate, up *G.Node) (*G.Node, error) {
 	if err := checkElementwise(fn, op.Arg{Name: "gate", Node: gate}, op.Arg{Name: "up", Node: up}); err != nil {
 		return nil, err
 	}
-	return G.ApplyOp(&swiGLU{op.NewBase(fn, nil, gate.Shape(), gate.Dtype(), gate, up), gate.Dtype()}, gate, up)
+	return op.Apply(&swiGLU{op.NewBase(fn, nil, gate.Shape(), gate.Dtype(), gate, up), gate.Dtype()}, gate, up)
 }
 
 // swiGLU has the inputs gate and up.

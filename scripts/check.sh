@@ -9,6 +9,7 @@
 # no C compiler for the race detector) is left out, with the reason. It takes less than 25 minutes on two cores.
 #
 #   STHENO_CHECK_FUZZ       time for each fuzz target (default 8s)
+#   STHENO_CHECK_CUDA       long: kernels in many more schedules of threads, and every barrier taken away once (default short)
 #   STHENO_CHECK_EMULATE    seconds for the tests on the emulated AVX-512 machine (default 420)
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -37,8 +38,9 @@ skip() { echo "$*" >"$work/skipped"; exit 77; }
 
 go_files() { find . -name '*.go' -not -path './.git/*'; }
 
-# modules lists the folders of this module and the modules nested in it.
-modules() { find . -name go.mod -not -path './.git/*' -printf '%h\n' | sort; }
+# modules lists the folders of this module and the modules nested in it that can be built by themselves. The replacement of
+# gorgonia.org/cu cannot: the stage cuda builds it.
+modules() { find . -name go.mod -not -path './.git/*' -not -path './cudamodules/cu/*' -printf '%h\n' | sort; }
 
 check_format() {
   local bad
@@ -139,6 +141,21 @@ check_avx512() {
     skip "no end within ${STHENO_CHECK_EMULATE:-420} s; $(grep -c '^--- PASS' "$work/avx512") tests passed, none failed"
   fi
   (( code == 0 )) || { tail -n 60 "$work/avx512"; return 1; }
+}
+
+# The build for CUDA and its tests, with kernels on the emulated card. Neither a card nor a toolkit is needed, but Gorgonia's own
+# files for that build use cgo.
+check_cuda() {
+  [[ $(uname -s) = Linux ]] || skip "the emulated card wants Linux"
+  [[ $(go env CGO_ENABLED) = 1 ]] && command -v "$(go env CC)" >/dev/null || skip "Gorgonia's files for CUDA want a C compiler"
+  command -v "${CXX:-g++}" >/dev/null || skip "the emulated card wants a C++ compiler (Debian package g++)"
+  local tags=(-tags cuda -modfile=go.cuda.mod) short=(-short)
+  [[ ${STHENO_CHECK_CUDA:-short} != long ]] || short=()
+  command -v "${CLANG:-clang++-19}" >/dev/null || echo "no clang 19: PTX is compared by the hash of its sources only"
+  go build "${tags[@]}" ./... &&
+    go vet "${tags[@]}" ./cudamodules/... ./internal/op ./ops gorgonia.org/cu gorgonia.org/cu/blas gorgonia.org/cu/dnn &&
+    STHENO_CHECK_CUDA=${STHENO_CHECK_CUDA:-short} go test "${short[@]}" ./cudamodules/... &&
+    go test "${tags[@]}" -run 'OnTheCard|GiveTheCardBack' ./internal/op ./ops
 }
 
 # The examples from end to end, at sizes that take seconds.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -69,7 +70,11 @@ func near[T number](t *testing.T, got []T, want []float64, tol, scale float64, w
 func every(t *testing.T, s *emulator.Session, f func() any) {
 	t.Helper()
 	var first any
-	for seed := range 4 {
+	schedules := 3
+	if os.Getenv("STHENO_CHECK_CUDA") == "long" {
+		schedules = 40
+	}
+	for seed := range schedules {
 		s.Schedule(seed)
 		got := fmt.Sprint(f())
 		if first == nil {

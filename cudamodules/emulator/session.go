@@ -15,28 +15,33 @@ import (
 	"stheno/cudamodules"
 )
 
-// Session is the emulated card with all kernels, in use by a test.
+// Session is the emulated card, or a real one, in use by a test.
 type Session struct {
 	*cudamodules.Context
 	path    string
 	modules map[string]*cudamodules.Module
 }
 
-// Open builds the library, makes it the process's CUDA driver and opens a context on it. The test is skipped where there is no C++
-// compiler; at its end, whatever it holds is an error.
+// Open builds the library and opens a context on it. The test is skipped where there is no C++ compiler.
+//
+// If the environment variable STHENO_LIBCUDA is set and cfg is zero, the driver of that name is opened instead: with libcuda.so.1
+// the tests of kernels run on a real card.
 func Open(t testing.TB, cfg Config) *Session {
 	t.Helper()
-	path, err := Build(cfg)
-	if errors.Is(err, ErrNoCompiler) {
-		t.Skip(err)
+	var path string
+	var driver *cudamodules.Driver
+	var err error
+	real := os.Getenv(cudamodules.LibraryVar) != "" && cfg.Modules == nil && cfg.Defines == nil && cfg.Source == ""
+	if real {
+		driver, err = cudamodules.Open()
+	} else {
+		if path, err = Build(cfg); err == nil {
+			driver, err = cudamodules.OpenLibrary(path)
+		}
+		if errors.Is(err, ErrNoCompiler) {
+			t.Skip(err)
+		}
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := os.Getenv(cudamodules.LibraryVar)
-	os.Setenv(cudamodules.LibraryVar, path)
-	driver, err := cudamodules.Open()
-	os.Setenv(cudamodules.LibraryVar, before)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,11 +191,19 @@ func controlOf(path string) *control {
 	return c
 }
 
-// Schedule chooses the order in which threads run from now on: 0 is in order, 1 backwards, others are by chance.
-func (s *Session) Schedule(seed int) { controlOf(s.path).Schedule(uint32(seed)) }
+// Emulated says that this is not a real card.
+func (s *Session) Emulated() bool { return s.path != "" }
 
-// Held is how many contexts, pieces of memory, modules, streams and events the library holds.
+// Schedule chooses the order in which threads run from now on: 0 is in order, 1 has the last warps run ahead, others are by chance. A
+// real card has its own.
+func (s *Session) Schedule(seed int) {
+	if s.Emulated() {
+		controlOf(s.path).Schedule(uint32(seed))
+	}
+}
+
+// Held is, for the emulated card, how many contexts, pieces of memory, modules, streams and events the library holds.
 func (s *Session) Held() int { return int(controlOf(s.path).Held()) }
 
-// Launches is how many kernels have been launched.
+// Launches is how many kernels have been launched on the emulated card.
 func (s *Session) Launches() int { return int(controlOf(s.path).Launches()) }

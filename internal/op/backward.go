@@ -33,7 +33,7 @@ func SymDiff(o Backwarder, inputs G.Nodes, output, grad *G.Node) (G.Nodes, error
 		case first < 0:
 			first = i
 		default:
-			side, err := Side(inputs[i], inputs[i].Shape(), inputs[i].Dtype())
+			side, err := sideFor(o, inputs[i], inputs[i].Shape(), inputs[i].Dtype())
 			if err != nil {
 				return nil, err
 			}
@@ -48,7 +48,7 @@ func SymDiff(o Backwarder, inputs G.Nodes, output, grad *G.Node) (G.Nodes, error
 		Base: NewBase(o.String()+".Backward", o.Hashcode(), inputs[first].Shape(), inputs[first].Dtype(), args...),
 		of:   o, first: first, n: len(inputs),
 	}
-	head, err := G.ApplyOp(g, args...)
+	head, err := Apply(gradOpFor(g), args...)
 	if err != nil {
 		return nil, err
 	}

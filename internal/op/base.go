@@ -51,6 +51,13 @@ func (b *Base) Name() string { return b.name }
 // OutShape is the shape of the op's result.
 func (b *Base) OutShape() tensor.Shape { return b.shape }
 
+func (b *Base) outDtype() tensor.Dtype {
+	if t, ok := b.out.(G.TensorType); ok {
+		return t.Of.(tensor.Dtype)
+	}
+	return b.out.(tensor.Dtype)
+}
+
 // Arity is the number of inputs.
 func (b *Base) Arity() int { return len(b.in) }
 

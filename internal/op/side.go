@@ -17,9 +17,14 @@ var sideCount atomic.Uint64
 // Side returns a node whose value is a new zeroed tensor on every run. like is any node of the graph. The node must be
 // an input of exactly one op that fills it; others read it through After.
 func Side(like *G.Node, shape tensor.Shape, dtype tensor.Dtype) (*G.Node, error) {
+	return sideFor(nil, like, shape, dtype)
+}
+
+// sideFor is Side for memory that belongs where op of, or its gradient, runs.
+func sideFor(of any, like *G.Node, shape tensor.Shape, dtype tensor.Dtype) (*G.Node, error) {
 	// The serial number keeps Gorgonia from merging two sides of one shape into one memory.
 	o := &sideOp{NewBase("op.Side", sideCount.Add(1), shape, dtype, like)}
-	return G.ApplyOp(o, like)
+	return G.ApplyOp(sideOpFor(o, of), like)
 }
 
 type sideOp struct{ Base }
@@ -27,11 +32,7 @@ type sideOp struct{ Base }
 var _ G.SDOp = (*sideOp)(nil)
 
 func (o *sideOp) Do(...G.Value) (G.Value, error) {
-	dt := o.out
-	if t, ok := dt.(G.TensorType); ok {
-		dt = t.Of
-	}
-	return newOf(dt.(tensor.Dtype), o.shape), nil
+	return newOf(o.outDtype(), o.shape), nil
 }
 
 func (o *sideOp) DiffWRT(n int) []bool { return make([]bool, n) }
@@ -42,7 +43,8 @@ func (o *sideOp) SymDiff(G.Nodes, *G.Node, *G.Node) (G.Nodes, error) {
 
 // After returns the side's value once filled has run, filled being the op's node that takes side as an input.
 func After(side, filled *G.Node) (*G.Node, error) {
-	return G.ApplyOp(&afterOp{NewBase("op.After", nil, side.Shape(), side.Dtype(), side, filled)}, side, filled)
+	o := &afterOp{NewBase("op.After", nil, side.Shape(), side.Dtype(), side, filled)}
+	return G.ApplyOp(afterOpFor(o, filled), side, filled)
 }
 
 type afterOp struct{ Base }

@@ -1,0 +1,147 @@
+//go:build cuda
+
+package ops
+
+import (
+	"stheno/internal/op"
+
+	G "gorgonia.org/gorgonia"
+)
+
+// The nodes that run on a card under the build tag cuda. CallsExtern makes the machine set memory aside for the result; the checks
+// of Do are made when the graph is built, and a value on the card has its node's shape.
+
+var (
+	_ G.CUDADoer        = (*rmsNorm)(nil)
+	_ G.CUDADoer        = (*layerNorm)(nil)
+	_ G.CUDADoer        = (*activation)(nil)
+	_ G.CUDADoer        = (*swiGLU)(nil)
+	_ G.CUDADoer        = (*residual)(nil)
+	_ op.CUDABackwarder = (*rmsNorm)(nil)
+	_ op.CUDABackwarder = (*layerNorm)(nil)
+	_ op.CUDABackwarder = (*activation)(nil)
+	_ op.CUDABackwarder = (*swiGLU)(nil)
+	_ op.CUDABackwarder = (*residual)(nil)
+)
+
+// rowGrid gives each row a block, and rows beyond the limit of a grid their turn after.
+func rowGrid(rows int) (grid, block [3]int) { return [3]int{min(rows, 65535)}, [3]int{256} }
+
+// given is value i of in, or nil for a null pointer.
+func given(in []G.Value, i int, there bool) any {
+	if !there {
+		return nil
+	}
+	return in[i]
+}
+
+func (o *rmsNorm) CallsExtern() bool { return true }
+
+// CUDADo is Do on a card.
+func (o *rmsNorm) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
+	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error {
+		grid, block := rowGrid(o.rows)
+		return c.Launch("norm.rmsnorm"+op.Suffix(in[0]), grid, block, 0, prealloc, in[0], given(in, 1, len(in) > 1), o.rows, o.dim, o.eps)
+	})
+}
+
+// CUDABackward is Backward on a card.
+func (o *rmsNorm) CUDABackward(c *op.Card, in []G.Value, _, dOut G.Value, dIn []G.Value) error {
+	return normGradOnCard(c, in[0], dOut, given(in, 1, len(in) > 1), dIn[0], given(dIn, 1, len(in) > 1), nil, o.rows, o.dim, o.eps, false)
+}
+
+func (o *layerNorm) CallsExtern() bool { return true }
+
+// CUDADo is Do on a card.
+func (o *layerNorm) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
+	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error {
+		grid, block := rowGrid(o.rows)
+		return c.Launch("norm.layernorm"+op.Suffix(in[0]), grid, block, 0, prealloc, in[0],
+			given(in, 1, o.scaled), given(in, len(in)-1, o.shifted), o.rows, o.dim, o.eps)
+	})
+}
+
+// CUDABackward is Backward on a card.
+func (o *layerNorm) CUDABackward(c *op.Card, in []G.Value, _, dOut G.Value, dIn []G.Value) error {
+	return normGradOnCard(c, in[0], dOut, given(in, 1, o.scaled), dIn[0],
+		given(dIn, 1, o.scaled), given(dIn, len(dIn)-1, o.shifted), o.rows, o.dim, o.eps, true)
+}
+
+func normGradOnCard(c *op.Card, x, dOut G.Value, gamma any, dx G.Value, dgamma, dbeta any, rows, dim int, eps float64, centred bool) error {
+	suffix, flag := op.Suffix(x), 0
+	if centred {
+		flag = 1
+	}
+	// The mean and 1/√(variance + eps) of each row.
+	return c.Scratch(2*rows*int(x.Dtype().Size()), func(stats op.DevicePtr) error {
+		grid, block := rowGrid(rows)
+		if err := c.Launch("norm.norm_grad"+suffix, grid, block, 0, dx, stats, x, dOut, gamma, rows, dim, eps, flag); err != nil {
+			return err
+		}
+		if dgamma == nil && dbeta == nil {
+			return nil
+		}
+		return c.Launch("norm.norm_grad_gamma"+suffix, [3]int{(dim + 31) / 32}, block, 0, dgamma, dbeta, stats, x, dOut, rows, dim)
+	})
+}
+
+// kernelOf is the kernel of an activation, without its dtype.
+func kernelOf(a Activation) string {
+	switch a {
+	case ActReLU:
+		return "act.relu"
+	case ActGELU:
+		return "act.gelu"
+	case ActGELUTanh:
+		return "act.gelu_tanh"
+	default:
+		return "act.silu"
+	}
+}
+
+func (o *activation) CallsExtern() bool { return true }
+
+// CUDADo is Do on a card.
+func (o *activation) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
+	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error {
+		return c.Elementwise(kernelOf(o.act)+op.Suffix(in[0]), o.OutShape().TotalSize(), prealloc, in[0])
+	})
+}
+
+// CUDABackward is Backward on a card.
+func (o *activation) CUDABackward(c *op.Card, in []G.Value, _, dOut G.Value, dIn []G.Value) error {
+	return c.Elementwise(kernelOf(o.act)+"_grad"+op.Suffix(in[0]), o.OutShape().TotalSize(), dIn[0], in[0], dOut)
+}
+
+func (o *swiGLU) CallsExtern() bool { return true }
+
+// CUDADo is Do on a card.
+func (o *swiGLU) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
+	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error {
+		return c.Elementwise("act.swiglu"+op.Suffix(in[0]), o.OutShape().TotalSize(), prealloc, in[0], in[1])
+	})
+}
+
+// CUDABackward is Backward on a card.
+func (o *swiGLU) CUDABackward(c *op.Card, in []G.Value, _, dOut G.Value, dIn []G.Value) error {
+	return c.Elementwise("act.swiglu_grad"+op.Suffix(in[0]), o.OutShape().TotalSize(), dIn[0], dIn[1], in[0], in[1], dOut)
+}
+
+func (o *residual) CallsExtern() bool { return true }
+
+// CUDADo is Do on a card.
+func (o *residual) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
+	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error {
+		return c.Elementwise("act.add"+op.Suffix(in[0]), o.OutShape().TotalSize(), prealloc, in[0], in[1])
+	})
+}
+
+// CUDABackward is Backward on a card.
+func (o *residual) CUDABackward(c *op.Card, _ []G.Value, _, dOut G.Value, dIn []G.Value) error {
+	for _, d := range dIn {
+		if err := c.Copy(d, dOut, o.OutShape().TotalSize()*int(dOut.Dtype().Size())); err != nil {
+			return err
+		}
+	}
+	return nil
+}

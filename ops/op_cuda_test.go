@@ -1,0 +1,114 @@
+//go:build cuda
+
+package ops_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"stheno/internal/op"
+	"stheno/internal/optest"
+	"stheno/ops"
+)
+
+// onCard runs the case's graph, forward and backward, on Gorgonia's machine with the node and its gradient on the card, and compares
+// with Do and Backward. The two differ by roundings.
+func (c nodeCase) onCard(t *testing.T, dt tensor.Dtype) {
+	t.Run(fmt.Sprintf("%s/%v", c.name, dt), func(t *testing.T) {
+		optest.Card(t)
+		got := c.run(t, dt, c.build)
+		want := c.byHand(t, dt)
+		require.Len(t, got, len(want))
+		for i := range want {
+			tol := 2e-6
+			if dt == tensor.Float64 {
+				tol = 1e-13
+			}
+			optest.Close(t, fmt.Sprintf("value %d", i), got[i], want[i], tol*(1+absMax(want[i])))
+		}
+		c.checkViews(t)
+	})
+}
+
+// byHand calls the op's CPU methods: the value, then the gradients of Σ weights·y, as run gives them.
+func (c nodeCase) byHand(t *testing.T, dt tensor.Dtype) [][]float64 {
+	g := G.NewGraph()
+	var in []*G.Node
+	var values []G.Value
+	for _, i := range c.inputs {
+		n := i.Node(g, dt)
+		in, values = append(in, n), append(values, n.Value())
+	}
+	y, err := c.build(in)
+	require.NoError(t, err)
+	_, onCard := y.Op().(G.CUDADoer)
+	require.True(t, onCard, "%v is not on the card", y.Op())
+	out, err := y.Op().Do(values...)
+	require.NoError(t, err)
+	weights := optest.Input{Name: "weights", Shape: y.Shape(), Data: optest.Normal[float64](99, y.Shape().TotalSize(), 1)}
+	dIn := make([]*tensor.Dense, len(values))
+	for i, want := range y.Op().(G.SDOp).DiffWRT(len(values)) {
+		if want {
+			dIn[i] = op.NewLike(values[i])
+		}
+	}
+	require.NoError(t, y.Op().(op.Backwarder).Backward(values, out, weights.Node(g, dt).Value(), dIn))
+	results := [][]float64{optest.Values(t, out)}
+	for i, d := range dIn {
+		if d != nil && !c.inputs[i].Const {
+			results = append(results, optest.Values(t, d))
+		}
+	}
+	return results
+}
+
+func TestNodesOnTheCard(t *testing.T) {
+	var cases []nodeCase
+	for _, shape := range [][]int{{2, 1}, {5, 8}, {2, 3, 59}, {70, 129}} {
+		cases = append(cases, rmsNormCase(true, 0, shape...), rmsNormCase(false, 0.1, shape...))
+	}
+	for _, a := range []ops.Activation{ops.ActReLU, ops.ActGELU, ops.ActGELUTanh, ops.ActSiLU} {
+		cases = append(cases, activationCase(a, 3, 97), activationCase(a, 1, 1))
+	}
+	for _, shape := range [][]int{{3, 97}, {2, 1}, {2, 3, 11}} {
+		cases = append(cases, swiGLUCase(shape...), addCase(shape...),
+			layerNormCase(true, true, 0, shape...), layerNormCase(true, false, 0.1, shape...), layerNormCase(false, true, 0, shape...),
+			layerNormCase(false, false, 0, shape...))
+	}
+	for _, c := range cases {
+		c.onCard(t, tensor.Float32)
+		c.onCard(t, tensor.Float64)
+	}
+}
+
+// More operations than the sixty that gorgonia.org/cu's queue takes.
+func TestLongChainsOnTheCard(t *testing.T) {
+	optest.Card(t)
+	g := G.NewGraph()
+	x := optest.Seeded("x", 1, 3, 8).Node(g, tensor.Float32)
+	y := x
+	for range 100 {
+		var err error
+		y, err = ops.RMSNorm(y, nil, ops.RMSNormConfig{})
+		require.NoError(t, err)
+		y, err = ops.Add(y, x)
+		require.NoError(t, err)
+	}
+	var got G.Value
+	G.Read(y, &got)
+	vm := G.NewTapeMachine(g)
+	defer vm.Close()
+	var first []float64
+	for range 3 {
+		require.NoError(t, vm.RunAll())
+		if first == nil {
+			first = optest.Values(t, got)
+		}
+		require.Equal(t, first, optest.Values(t, got))
+		vm.Reset()
+	}
+}
