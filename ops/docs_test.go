@@ -13,7 +13,7 @@ func TestAddingAnOpQuotesTheSource(t *testing.T) {
 	doc, err := os.ReadFile("../docs/adding-an-op.md")
 	require.NoError(t, err)
 	var source string
-	for _, name := range []string{"rmsnorm.go", "rmsnorm_test.go", "rows.go"} {
+	for _, name := range []string{"rmsnorm.go", "rmsnorm_test.go", "rows.go", "op_cuda.go", "op_cuda_test.go"} {
 		text, err := os.ReadFile(name)
 		require.NoError(t, err)
 		source += string(text)
