@@ -4,12 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/nlpodyssey/safetensors"
 	"gorgonia.org/tensor"
+
+	"stheno/internal/tensorfile"
 )
 
 // Keys of a checkpoint's metadata, and the prefix of tensors that are not weights.
@@ -48,7 +49,7 @@ func (m *Model) save(path string, extra map[string]*tensor.Dense, meta map[strin
 	for k, v := range meta {
 		all[k] = v
 	}
-	if err := writeTensors(path, tensors, all); err != nil {
+	if err := tensorfile.Write(path, tensors, nil, all); err != nil {
 		return fmt.Errorf("stheno: saving %s: %w", path, err)
 	}
 	return nil
@@ -58,7 +59,7 @@ func (m *Model) save(path string, extra map[string]*tensor.Dense, meta map[strin
 // file, of another program or inconsistent is an error.
 func Load(path string) (*Model, error) {
 	var m *Model
-	err := withFile(path, func(r io.ReaderAt, size int64) (err error) {
+	err := tensorfile.With(path, func(r io.ReaderAt, size int64) (err error) {
 		m, err = readModel(r, size)
 		return err
 	})
@@ -68,20 +69,12 @@ func Load(path string) (*Model, error) {
 	return m, nil
 }
 
-func withFile(path string, read func(r io.ReaderAt, size int64) error) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("got a folder or a device, want a file")
-	}
-	return read(f, info.Size())
+// tensorReader reads a checkpoint.
+type tensorReader struct{ *tensorfile.Reader }
+
+func openTensors(r io.ReaderAt, size int64) (*tensorReader, error) {
+	file, err := tensorfile.Open(r, size)
+	return &tensorReader{file}, err
 }
 
 func readModel(r io.ReaderAt, size int64) (*Model, error) {
@@ -103,7 +96,7 @@ func readModel(r io.ReaderAt, size int64) (*Model, error) {
 // config reads the Config of a checkpoint.
 func (t *tensorReader) config() (Config, error) {
 	var cfg Config
-	text, ok := t.meta[metaConfig]
+	text, ok := t.Meta[metaConfig]
 	if !ok {
 		return cfg, fmt.Errorf("not a checkpoint of this module: got no %q in the metadata", metaConfig)
 	}
@@ -130,7 +123,7 @@ func (t *tensorReader) model(cfg Config, dtype safetensors.DType, packed map[str
 		}
 	}
 	var have float64
-	for name, info := range t.tensors {
+	for name, info := range t.Tensors {
 		if !known[name] && !strings.HasPrefix(name, optimizerPrefix) {
 			have += float64(info.DataOffsets[1]-info.DataOffsets[0]) / float64(dtype.Size())
 		}
@@ -143,7 +136,7 @@ func (t *tensorReader) model(cfg Config, dtype safetensors.DType, packed map[str
 			continue
 		}
 		known[s.name] = true
-		info, ok := t.tensors[s.name]
+		info, ok := t.Tensors[s.name]
 		switch {
 		case !ok:
 			return nil, fmt.Errorf("got no tensor %q", s.name)
@@ -153,7 +146,7 @@ func (t *tensorReader) model(cfg Config, dtype safetensors.DType, packed map[str
 			return nil, fmt.Errorf("tensor %q: got shape %v, want %v", s.name, info.Shape, s.shape)
 		}
 	}
-	for name := range t.tensors {
+	for name := range t.Tensors {
 		if !known[name] && !strings.HasPrefix(name, optimizerPrefix) {
 			return nil, fmt.Errorf("got a tensor %q, which the model of its metadata does not have", name)
 		}
@@ -166,7 +159,7 @@ func (t *tensorReader) model(cfg Config, dtype safetensors.DType, packed map[str
 		if packed[s.name] != nil {
 			return nil, nil
 		}
-		return t.read(s.name)
+		return t.Read(s.name)
 	})
 	if err != nil {
 		return nil, err

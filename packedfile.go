@@ -85,7 +85,7 @@ func (m *Model) savePacked(tensors map[string]*tensor.Dense) (string, error) {
 
 // packed reads the quantized layers, by their parameter; none of a file in full precision.
 func (t *tensorReader) packed(cfg Config) (map[string]*packedLayer, error) {
-	text, ok := t.meta[metaQuantized]
+	text, ok := t.Meta[metaQuantized]
 	if !ok {
 		return nil, nil
 	}
@@ -96,7 +96,7 @@ func (t *tensorReader) packed(cfg Config) (map[string]*packedLayer, error) {
 		return nil, fmt.Errorf("metadata %q: %w", metaQuantized, err)
 	}
 	var have float64
-	for _, info := range t.tensors {
+	for _, info := range t.Tensors {
 		have += float64(info.DataOffsets[1] - info.DataOffsets[0])
 	}
 	if want := cfg.params(); want > 2*have { // before layers are listed: a weight takes half a byte at least
@@ -140,7 +140,7 @@ func (t *tensorReader) packedLayer(l layer, x packedMeta) (*packedLayer, error) 
 	how.Transposed = l.transposed
 	p := &quantize.Packed{Config: how, In: l.in, Out: l.out}
 	for _, part := range packedParts(p) {
-		if *part.value, err = t.read(l.weight + part.suffix); err != nil {
+		if *part.value, err = t.Read(l.weight + part.suffix); err != nil {
 			return nil, err
 		}
 	}

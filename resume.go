@@ -12,6 +12,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"stheno/internal/kernel"
+	"stheno/internal/tensorfile"
 )
 
 // progress is what a training checkpoint knows besides weights and optimizer: how far it is, and what must not change for
@@ -73,7 +74,7 @@ func (t *trainer) save() error {
 
 // resume takes weights, optimizer and progress from the checkpoint, all or nothing.
 func (t *trainer) resume() error {
-	err := withFile(t.cfg.Checkpoint, t.read)
+	err := tensorfile.With(t.cfg.Checkpoint, t.read)
 	if err != nil {
 		return fmt.Errorf("stheno: resuming from %s: %w", t.cfg.Checkpoint, err)
 	}
@@ -92,7 +93,7 @@ func (t *trainer) read(r io.ReaderAt, size int64) error {
 	if cfg != t.m.cfg {
 		return fmt.Errorf("got a model of %+v, want %+v", cfg, t.m.cfg)
 	}
-	text, ok := file.meta[metaTraining]
+	text, ok := file.Meta[metaTraining]
 	if !ok {
 		return fmt.Errorf("not a training checkpoint: got no %q in the metadata", metaTraining)
 	}
@@ -117,9 +118,9 @@ func (t *trainer) read(r io.ReaderAt, size int64) error {
 		return err
 	}
 	state := map[string]*tensor.Dense{}
-	for name := range file.tensors {
+	for name := range file.Tensors {
 		if key, ok := strings.CutPrefix(name, optimizerPrefix); ok {
-			if state[key], err = file.read(name); err != nil {
+			if state[key], err = file.Read(name); err != nil {
 				return err
 			}
 		}

@@ -16,6 +16,7 @@ import (
 
 	"stheno/internal/kernel"
 	"stheno/internal/optest"
+	"stheno/internal/tensorfile"
 	"stheno/ops"
 )
 
@@ -212,13 +213,13 @@ func TestResumeRefusesAnIncompleteOptimizer(t *testing.T) {
 
 	var meta map[string]string
 	state := map[string]*tensor.Dense{}
-	require.NoError(t, withFile(tc.Checkpoint, func(r io.ReaderAt, size int64) error {
+	require.NoError(t, tensorfile.With(tc.Checkpoint, func(r io.ReaderAt, size int64) error {
 		file, err := openTensors(r, size)
 		require.NoError(t, err)
-		meta = map[string]string{metaTraining: file.meta[metaTraining]}
-		for name := range file.tensors {
+		meta = map[string]string{metaTraining: file.Meta[metaTraining]}
+		for name := range file.Tensors {
 			if key, ok := strings.CutPrefix(name, optimizerPrefix); ok {
-				state[key], err = file.read(name)
+				state[key], err = file.Read(name)
 				require.NoError(t, err)
 			}
 		}
