@@ -59,24 +59,31 @@ func (v view) Shape() []uint64 {
 func (v view) DataLen() uint64 { return uint64(v.d.Size()) * v.dtype.Size() }
 
 // Data encodes one tensor at a time: the library writes them one after the other.
-func (v view) Data() []byte {
-	out := make([]byte, 0, v.DataLen())
-	switch d := v.d.Data().(type) {
+func (v view) Data() []byte { return Bytes(v.d) }
+
+// Bytes are the numbers of a contiguous tensor as they stand in a file. Those of uint8 are the tensor's own memory.
+func Bytes(d *tensor.Dense) []byte {
+	var out []byte
+	switch d := d.Data().(type) {
 	case []float32:
+		out = make([]byte, 0, 4*len(d))
 		for _, x := range d {
 			out = binary.LittleEndian.AppendUint32(out, math.Float32bits(x))
 		}
 	case []float64:
+		out = make([]byte, 0, 8*len(d))
 		for _, x := range d {
 			out = binary.LittleEndian.AppendUint64(out, math.Float64bits(x))
 		}
 	case []int64:
+		out = make([]byte, 0, 8*len(d))
 		for _, x := range d {
 			out = binary.LittleEndian.AppendUint64(out, uint64(x))
 		}
 	case []uint8:
-		out = append(out, d...)
+		return d
 	case []uint16:
+		out = make([]byte, 0, 2*len(d))
 		for _, x := range d {
 			out = binary.LittleEndian.AppendUint16(out, x)
 		}
