@@ -6,15 +6,19 @@ import (
 	G "gorgonia.org/gorgonia"
 
 	"stheno/ops/kvcompress"
+	"stheno/ops/quantize"
 )
 
 // plan says which graph of a model to build.
 type plan struct {
 	batch, seq int
-	train      bool               // targets, dropout and a loss
-	caches     []kvcompress.Cache // one a layer: attention reaches back into them
-	past       *plainCache        // with Plain nodes and a seq of 1: the same as inputs of the graph
-	last       bool               // logits of the last position only
+	train      bool                 // targets, dropout and a loss
+	fake       map[string]Precision // layers that round their weights, and inputs, to what codes can stand for
+	clip       bool                 // with fake: scales as Clipped chooses them
+	recorder   *quantize.Recorder   // taps the inputs of all layers
+	caches     []kvcompress.Cache   // one a layer: attention reaches back into them
+	past       *plainCache          // with Plain nodes and a seq of 1: the same as inputs of the graph
+	last       bool                 // logits of the last position only
 }
 
 func (p plan) rows() int { return p.batch * p.seq }
@@ -67,6 +71,9 @@ func (m *Model) graph(p plan, nodes Nodes) (*graph, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := w.fake(m.cfg, p); err != nil {
+		return nil, err
+	}
 	out := &graph{g: g, params: w.params, plan: p, cfg: m.cfg}
 	switch nodes {
 	case Fused:
@@ -95,6 +102,8 @@ func (m *Model) checkPlan(p plan, nodes Nodes) error {
 		return fmt.Errorf("stheno: got nodes %d, want Fused or Plain", nodes)
 	case m.Quantized() && nodes == Plain:
 		return fmt.Errorf("stheno: got Plain nodes for a quantized model, want Fused: Gorgonia has no nodes for packed weights")
+	case nodes == Plain && len(p.fake) > 0:
+		return fmt.Errorf("stheno: got Plain nodes with layers to quantize, want Fused")
 	case m.Quantized() && p.train:
 		return fmt.Errorf("stheno: got a quantized model to train, want one in full precision")
 	case p.batch < 1:

@@ -100,6 +100,17 @@ func (t *fused) linear(x *G.Node, w matrix, b *G.Node) *G.Node {
 
 func (t *fused) project(x *G.Node, w matrix, b *G.Node, act ops.Activation, transposed bool) *G.Node {
 	return t.do(func() (*G.Node, error) {
+		if t.p.recorder != nil {
+			if err := t.p.recorder.Tap(w.layer(transposed), x); err != nil {
+				return nil, err
+			}
+		}
+		if w.packed == nil && w.input == quantize.InputINT8 {
+			var err error
+			if x, err = quantize.FakeQuantize(x, quantize.FakeQuantizeConfig{Rows: true}); err != nil {
+				return nil, err
+			}
+		}
 		if w.packed != nil {
 			return quantize.MatMul(x, w.packed, quantize.MatMulConfig{Input: w.input, Bias: b, Activation: act, NoGrad: true})
 		}

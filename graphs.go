@@ -31,7 +31,22 @@ type TrainingGraph struct {
 
 // TrainingGraph builds and compiles the graph of one training step over batch sequences of seq tokens.
 func (m *Model) TrainingGraph(batch, seq int, nodes Nodes) (*TrainingGraph, error) {
-	g, err := m.graph(plan{batch: batch, seq: seq, train: true}, nodes)
+	return m.training(plan{batch: batch, seq: seq, train: true}, nodes)
+}
+
+// QuantizedTrainingGraph is TrainingGraph with the layers that cfg names rounded, in the forward pass, to what their codes will
+// stand for once Quantize has stored them as cfg says; the logits are those of that model, within rounding. The gradients take
+// rounding for the identity (quantize.FakeQuantize).
+func (m *Model) QuantizedTrainingGraph(batch, seq int, cfg QuantizeConfig) (*TrainingGraph, error) {
+	p := plan{batch: batch, seq: seq, train: true}
+	if err := p.fakes(m, cfg); err != nil {
+		return nil, err
+	}
+	return m.training(p, Fused)
+}
+
+func (m *Model) training(p plan, nodes Nodes) (*TrainingGraph, error) {
+	g, err := m.graph(p, nodes)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"stheno/ops/kvcompress"
+	"stheno/ops/quantize"
 )
 
 // Budget is what a plan has to keep to. A limit of 0 is none; the zero Budget means a MaxKL of DefaultMaxKL.
@@ -32,6 +33,8 @@ type PlanConfig struct {
 	Seq int
 	// Candidates are the precisions that a layer may take besides F32. Nil means F16, INT8 and INT4.
 	Candidates []Precision
+	// Rounding is how codes of INT8 and INT4 are chosen, as in QuantizeConfig, with Text for calibration.
+	Rounding quantize.Method
 	// Keep leaves layers in full precision, as in QuantizeConfig. Nil means the output projection; an empty slice means none.
 	Keep []string
 	// OnLayer is called as the sensitivities of each layer are known. An error ends the plan and is returned.
@@ -67,13 +70,13 @@ type PlanResult struct {
 // Model is the model as planned.
 func (p *PlanResult) Model() *Model { return p.model }
 
-// Config is the plan for Quantize.
-func (p *PlanResult) Config() QuantizeConfig {
+// Precisions is the plan as QuantizeConfig.Layers takes it.
+func (p *PlanResult) Precisions() map[string]Precision {
 	layers := map[string]Precision{}
 	for _, l := range p.Layers {
 		layers[l.Name] = l.Taken.Precision
 	}
-	return QuantizeConfig{Layers: layers}
+	return layers
 }
 
 // Plan finds the precision of each layer within a budget.
@@ -95,7 +98,15 @@ func (m *Model) Plan(ctx context.Context, cfg PlanConfig) (*PlanResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	layers, err := m.sensitivities(ctx, y, cfg)
+	calibration := cfg.Text
+	if cfg.Rounding == quantize.Nearest {
+		calibration = nil
+	}
+	r, err := m.newRounder(cfg.Rounding, calibration)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", fn, err)
+	}
+	layers, err := m.sensitivities(ctx, y, r, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", fn, err)
 	}
@@ -105,7 +116,7 @@ func (m *Model) Plan(ctx context.Context, cfg PlanConfig) (*PlanResult, error) {
 		if err := p.take(m.Bytes(), limit); err != nil {
 			return nil, fmt.Errorf("%s: %w", fn, err)
 		}
-		if p.model, err = m.Quantize(p.Config()); err != nil {
+		if p.model, err = m.quantize(p.Precisions(), r); err != nil {
 			return nil, err
 		}
 		p.MeasuredBytes = p.model.Bytes()
@@ -155,7 +166,7 @@ func (c *PlanConfig) normal(m *Model) error {
 }
 
 // sensitivities measures every layer in every candidate.
-func (m *Model) sensitivities(ctx context.Context, y *yardstick, cfg PlanConfig) ([]PlannedLayer, error) {
+func (m *Model) sensitivities(ctx context.Context, y *yardstick, r *rounder, cfg PlanConfig) ([]PlannedLayer, error) {
 	var out []PlannedLayer
 	for _, l := range m.Layers() {
 		p := PlannedLayer{Name: l.Name, Choices: []Choice{{Precision: F32, Bytes: l.Bytes}}}
@@ -163,7 +174,7 @@ func (m *Model) sensitivities(ctx context.Context, y *yardstick, cfg PlanConfig)
 			if matchesAny(cfg.Keep, l.Name) {
 				continue
 			}
-			q, err := m.Quantize(QuantizeConfig{Layers: map[string]Precision{l.Name: c}})
+			q, err := m.quantize(map[string]Precision{l.Name: c}, r)
 			if err != nil && c == F16 { // beyond its range: this layer has one choice less
 				continue
 			}

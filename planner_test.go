@@ -35,7 +35,7 @@ func TestPlanKeepsToItsBudget(t *testing.T) {
 			again, err := m.Plan(t.Context(), cfg)
 			require.NoError(t, err)
 			require.Equal(t, p.Layers, again.Layers, "the same plan each time")
-			f, err := y.measure(t.Context(), quantized(t, m, p.Config()), kvcompress.Config{})
+			f, err := y.measure(t.Context(), quantized(t, m, QuantizeConfig{Layers: p.Precisions()}), kvcompress.Config{})
 			require.NoError(t, err)
 			require.Equal(t, p.Measured, f)
 		}

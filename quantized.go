@@ -5,6 +5,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
@@ -26,6 +27,14 @@ type QuantizeConfig struct {
 
 	// Layers gives single layers, by name, a precision of their own, whatever Weights, Output and Keep say of them.
 	Layers map[string]Precision
+
+	// Rounding is how the codes of INT8 and INT4 weights are chosen: Nearest, Clipped (by the squared error of the weights), or
+	// GPTQ (by that of the outputs on Calibration).
+	Rounding quantize.Method
+
+	// Calibration is a text like those that the model will read; a few thousand tokens are enough. GPTQ needs it, and Clipped then
+	// weights its errors by it. Not for training.
+	Calibration []int
 }
 
 // packedLayer is a quantized weight of a model.
@@ -43,14 +52,11 @@ func (m *Model) Quantize(cfg QuantizeConfig) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.quantize(choice, func(l layer, w *tensor.Dense, p Precision) (*quantize.Packed, error) {
-		how, _, err := p.packing()
-		if err != nil {
-			return nil, err
-		}
-		how.Transposed = l.transposed
-		return quantize.Quantize(w, how)
-	})
+	r, err := m.newRounder(cfg.Rounding, cfg.Calibration)
+	if err != nil {
+		return nil, err
+	}
+	return m.quantize(choice, r)
 }
 
 // choose returns the precision of each layer, by name.
@@ -88,7 +94,7 @@ func (m *Model) choose(cfg QuantizeConfig) (map[string]Precision, error) {
 }
 
 // quantize packs the layers that choice gives another precision than F32.
-func (m *Model) quantize(choice map[string]Precision, pack func(layer, *tensor.Dense, Precision) (*quantize.Packed, error)) (*Model, error) {
+func (m *Model) quantize(choice map[string]Precision, r *rounder) (*Model, error) {
 	if len(m.packed) > 0 {
 		return nil, fmt.Errorf("stheno: Quantize: got a quantized model, want one in full precision")
 	}
@@ -105,7 +111,7 @@ func (m *Model) quantize(choice map[string]Precision, pack func(layer, *tensor.D
 		if err != nil {
 			return nil, err
 		}
-		d, err := pack(l, w, p)
+		d, err := r.pack(l, w, p)
 		if err != nil {
 			return nil, fmt.Errorf("stheno: Quantize: %s: %w", l.name, err)
 		}
@@ -135,18 +141,27 @@ func (m *Model) Packed(name string) (*quantize.Packed, error) {
 	return nil, nil
 }
 
-// matrix is a weight in a graph: a node of floats, or a quantized matrix and the precision of what it is multiplied with.
+// matrix is a weight in a graph: a node of floats, or a quantized matrix, and the precision of what it is multiplied with.
 type matrix struct {
+	name   string // of the parameter
 	full   *G.Node
 	packed *quantize.Weights
 	input  quantize.Input
 }
 
+// layer is the name of the layer whose weights they are.
+func (w matrix) layer(head bool) string {
+	if head {
+		return outputLayer
+	}
+	return strings.TrimSuffix(w.name, ".weight")
+}
+
 // weights are a model's weights in one graph.
 type weights struct {
 	full   map[string]*G.Node
-	packed map[string]matrix
-	params G.Nodes // those in full precision, in the order of Model.Parameters
+	packed map[string]matrix // quantized, or rounded as if they were
+	params G.Nodes           // those in full precision, in the order of Model.Parameters
 }
 
 // vector returns the weight called name, nil if the model has none such.
@@ -157,7 +172,7 @@ func (w *weights) matrix(name string) matrix {
 	if p, ok := w.packed[name]; ok {
 		return p
 	}
-	return matrix{full: w.full[name]}
+	return matrix{name: name, full: w.full[name]}
 }
 
 // bindPacked adds the quantized weights to g. Like the others they get a tensor header of their own.
@@ -182,7 +197,7 @@ func (m *Model) bindPacked(g *G.ExprGraph) (map[string]matrix, error) {
 		if err != nil {
 			return nil, err
 		}
-		out[l.weight] = matrix{packed: nodes, input: input}
+		out[l.weight] = matrix{name: l.weight, packed: nodes, input: input}
 	}
 	return out, nil
 }

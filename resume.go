@@ -27,6 +27,7 @@ type progress struct {
 	Data       string `json:"data"`      // number and hash of the tokens
 	Optimizer  string `json:"optimizer"` // AdamW's settings and how many parameters decay
 	Kernel     string `json:"kernel"`    // the instruction set, which decides the last bits
+	Quantize   string `json:"quantize"`  // the layers that are rounded
 }
 
 func (t *trainer) progress() progress {
@@ -39,7 +40,7 @@ func (t *trainer) progress() progress {
 	return progress{
 		Steps: t.done, Batch: t.cfg.Batch, Seq: t.cfg.Seq, Accumulate: t.cfg.Accumulate, Seed: t.cfg.Seed,
 		Nodes: t.cfg.Nodes.String(), Data: fmt.Sprintf("%d tokens, FNV-1a %016x", len(t.data), h.Sum64()),
-		Optimizer: t.settings(), Kernel: kernel.Active().String(),
+		Optimizer: t.settings(), Kernel: kernel.Active().String(), Quantize: t.graph.p.fakeSummary(),
 	}
 }
 

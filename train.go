@@ -28,6 +28,11 @@ type TrainConfig struct {
 	Seed  uint64
 	Nodes Nodes
 
+	// Quantize names layers that learn to live with their codes (quantization-aware training): see QuantizedTrainingGraph. The
+	// weights stay in full precision; Model.Quantize with the same configuration stores what was trained for. Only with Fused
+	// nodes.
+	Quantize QuantizeConfig
+
 	// OnStep is called after each step. An error ends the training and is returned.
 	OnStep func(Step) error
 
@@ -149,7 +154,11 @@ func newTrainer(m *Model, data []int, cfg TrainConfig) (*trainer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stheno: TrainConfig.Optimizer: %w", err)
 	}
-	g, err := m.TrainingGraph(cfg.Batch, cfg.Seq, cfg.Nodes)
+	p := plan{batch: cfg.Batch, seq: cfg.Seq, train: true}
+	if err := p.fakes(m, cfg.Quantize); err != nil {
+		return nil, fmt.Errorf("stheno: TrainConfig.Quantize: %w", err)
+	}
+	g, err := m.training(p, cfg.Nodes)
 	if err != nil {
 		return nil, err
 	}

@@ -174,6 +174,10 @@ func TestResumeRefusesAnotherTraining(t *testing.T) {
 			t.Cleanup(restore)
 			return m
 		},
+		"Quantize:none": func(c *TrainConfig, _ *[]int, m *Model, _ *testing.T) *Model {
+			c.Quantize.Weights = INT8
+			return m
+		},
 		"Nodes:stheno": func(c *TrainConfig, _ *[]int, m *Model, t *testing.T) *Model { c.Nodes = Plain; return m },
 		"got a model of": func(_ *TrainConfig, _ *[]int, m *Model, t *testing.T) *Model {
 			other := cfg

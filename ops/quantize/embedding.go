@@ -88,7 +88,7 @@ func (o *embedding) Do(in ...G.Value) (_ G.Value, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: w: %w", o.Name(), err)
 	}
-	out, y := op.New[float32](o.OutShape())
+	out, y := op.NewUnset[float32](o.OutShape())
 	per := max(1, embeddingBlock/o.in)
 	parallel.Run((o.n+per-1)/per, func(_ *parallel.Worker, task int) {
 		for i := task * per; i < min((task+1)*per, o.n); i++ {
