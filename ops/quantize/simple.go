@@ -14,8 +14,9 @@ import (
 )
 
 // DynamicQuantizer is the simple way in: it quantizes the layers of a model one by one, by name, to INT8 or INT4, and leaves
-// those that were named as critical alone. With InputINT8 in MatMul, inputs are quantized while the model runs: nothing but
-// the weights is needed beforehand.
+// critical ones alone: the output projection and the final norm, by the names of DefaultFP32Layers, and those that AddFP32Layer
+// names. Report lists what became of each layer, and why. With InputINT8 in MatMul, inputs are quantized while the model runs:
+// nothing but the weights is needed beforehand.
 //
 // INT8 takes a scale for each output, INT4 one for each 32 weights; scales are those of the weights that QuantizeWeights is
 // given. Calibrate is optional: it records what a layer's weights are like, and QuantizeWeights then refuses others. The methods
@@ -26,6 +27,23 @@ type DynamicQuantizer struct {
 	mu     sync.Mutex
 	fp32   []string
 	layers map[string]Range
+	report map[string]LayerReport
+}
+
+// LayerReport is what became of a layer.
+type LayerReport struct {
+	Layer     string
+	Precision string // fp32, or that of Config: int4 per-group 32
+	Why       string
+	Weights   int // numbers
+	Bytes     int // that QuantizeWeights packed them into, or that they take in float32
+}
+
+// DefaultFP32Layers are the patterns of path.Match of the layers that a new DynamicQuantizer keeps in full precision: the
+// output projection and the final norm, as models call them. What they compute goes into the logits at once, with no layer
+// behind that could make good for it.
+func DefaultFP32Layers() []string {
+	return []string{"lm_head*", "*.lm_head*", "output", "output.*", "embed_out*", "ln_f*", "*.ln_f*", "norm_f*", "*.norm_f*", "final_norm*", "model.norm*"}
 }
 
 // Range is what Calibrate saw of a layer's weights.
@@ -34,9 +52,9 @@ type Range struct {
 	Shape    tensor.Shape
 }
 
-// NewDynamicQuantizer returns a quantizer to the given number of bits: 8 or 4.
+// NewDynamicQuantizer returns a quantizer to the given number of bits, 8 or 4, that leaves DefaultFP32Layers alone.
 func NewDynamicQuantizer(bits int) (*DynamicQuantizer, error) {
-	d := &DynamicQuantizer{layers: map[string]Range{}}
+	d := &DynamicQuantizer{fp32: DefaultFP32Layers(), layers: map[string]Range{}, report: map[string]LayerReport{}}
 	switch bits {
 	case 8:
 		d.cfg = Config{Scheme: INT8}
@@ -51,10 +69,11 @@ func NewDynamicQuantizer(bits int) (*DynamicQuantizer, error) {
 // Config is the format that layers are quantized to.
 func (d *DynamicQuantizer) Config() Config { return d.cfg }
 
-// AddFP32Layer keeps layers in full precision. name may be a pattern of path.Match, such as "*.norm".
+// AddFP32Layer keeps layers in full precision, besides those that are already. name may be a pattern of path.Match, such as
+// "*.norm".
 func (d *DynamicQuantizer) AddFP32Layer(name string) error {
-	if _, err := path.Match(name, ""); err != nil || name == "" {
-		return fmt.Errorf("quantize.AddFP32Layer: got %q, want a name or a pattern of path.Match", name)
+	if err := checkPattern("quantize.AddFP32Layer", name); err != nil {
+		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -64,14 +83,74 @@ func (d *DynamicQuantizer) AddFP32Layer(name string) error {
 	return nil
 }
 
+// SetFP32Layers keeps in full precision what these names and patterns of path.Match say and nothing else, DefaultFP32Layers
+// included; with none, all layers are quantized.
+func (d *DynamicQuantizer) SetFP32Layers(names ...string) error {
+	for _, name := range names {
+		if err := checkPattern("quantize.SetFP32Layers", name); err != nil {
+			return err
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fp32 = slices.Clone(names)
+	return nil
+}
+
+func checkPattern(fn, name string) error {
+	if _, err := path.Match(name, ""); err != nil || name == "" {
+		return fmt.Errorf("%s: got %q, want a name or a pattern of path.Match", fn, name)
+	}
+	return nil
+}
+
 // IsFP32 reports whether a layer stays in full precision.
 func (d *DynamicQuantizer) IsFP32(layer string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.ContainsFunc(d.fp32, func(pattern string) bool {
+	_, ok := d.pattern(layer)
+	return ok
+}
+
+// pattern is the first that keeps a layer in full precision. d is locked.
+func (d *DynamicQuantizer) pattern(layer string) (string, bool) {
+	i := slices.IndexFunc(d.fp32, func(pattern string) bool {
 		ok, _ := path.Match(pattern, layer)
 		return ok || pattern == layer
 	})
+	if i < 0 {
+		return "", false
+	}
+	return d.fp32[i], true
+}
+
+// Report says of each layer that QuantizeWeights was given in what precision it is and why, in the order of their names.
+func (d *DynamicQuantizer) Report() []LayerReport {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []LayerReport
+	for _, name := range slices.Sorted(maps.Keys(d.report)) {
+		out = append(out, d.report[name])
+	}
+	return out
+}
+
+// note adds a layer to the report.
+func (d *DynamicQuantizer) note(layer string, weights *tensor.Dense, p *Packed) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := LayerReport{Layer: layer, Precision: "fp32"}
+	if weights != nil {
+		r.Weights = weights.Shape().TotalSize()
+		r.Bytes = 4 * r.Weights
+	}
+	if p != nil {
+		r.Precision, r.Bytes, r.Why = p.Config.String(), p.Bytes(), "kept by no name"
+	}
+	if pattern, ok := d.pattern(layer); ok {
+		r.Why = fmt.Sprintf("kept by %q", pattern)
+	}
+	d.report[layer] = r
 }
 
 // Calibrate records the range of a layer's weights, together with what earlier calls recorded for the layer, and checks that
@@ -167,6 +246,7 @@ func describe(w *tensor.Dense) string {
 func (d *DynamicQuantizer) QuantizeWeights(layer string, weights *tensor.Dense) (*Packed, error) {
 	const fn = "quantize.QuantizeWeights"
 	if d.IsFP32(layer) {
+		d.note(layer, weights, nil)
 		return nil, nil
 	}
 	if want, ok := d.Calibrated(layer); ok {
@@ -185,6 +265,7 @@ func (d *DynamicQuantizer) QuantizeWeights(layer string, weights *tensor.Dense) 
 	if err != nil {
 		return nil, fmt.Errorf("%s: layer %q: %w", fn, layer, err)
 	}
+	d.note(layer, weights, p)
 	return p, nil
 }
 

@@ -54,6 +54,34 @@ func TestDynamicQuantizer(t *testing.T) {
 	}
 }
 
+// The output projection and the final norm stay in full precision unless one says otherwise, and the report says so.
+func TestCriticalLayers(t *testing.T) {
+	d := newQuantizer(t, 4)
+	for _, name := range []string{"lm_head", "lm_head.weight", "output", "output.weight", "ln_f", "ln_f.weight", "transformer.ln_f.bias", "model.norm.weight", "norm_f"} {
+		require.True(t, d.IsFP32(name), name)
+	}
+	for _, name := range []string{"h.0.mlp.c_fc.weight", "h.0.ln_1", "model.layers.0.mlp.down_proj", "attn.output_proj", "wte.weight"} {
+		require.False(t, d.IsFP32(name), name)
+	}
+	require.NoError(t, d.AddFP32Layer("h.0.*"))
+	w := dense(optest.Normal[float32](1, 64*16, 1), 64, 16)
+	for _, name := range []string{"lm_head", "h.1.mlp", "h.0.mlp"} {
+		_, err := d.QuantizeWeights(name, w)
+		require.NoError(t, err)
+	}
+	require.Equal(t, []quantize.LayerReport{
+		{Layer: "h.0.mlp", Precision: "fp32", Why: `kept by "h.0.*"`, Weights: 1024, Bytes: 4096},
+		{Layer: "h.1.mlp", Precision: "int4 per-group 32", Why: "kept by no name", Weights: 1024, Bytes: 512 + 4*2*16},
+		{Layer: "lm_head", Precision: "fp32", Why: `kept by "lm_head*"`, Weights: 1024, Bytes: 4096},
+	}, d.Report())
+	require.NoError(t, d.SetFP32Layers("h.1.mlp"))
+	require.False(t, d.IsFP32("lm_head"))
+	require.True(t, d.IsFP32("h.1.mlp"))
+	require.NoError(t, d.SetFP32Layers())
+	require.False(t, d.IsFP32("h.1.mlp"))
+	require.ErrorContains(t, d.SetFP32Layers("a", "["), `quantize.SetFP32Layers: got "["`)
+}
+
 func TestDynamicQuantizerErrors(t *testing.T) {
 	for _, bits := range []int{0, 2, 16} {
 		_, err := quantize.NewDynamicQuantizer(bits)
@@ -85,22 +113,16 @@ func ExampleDynamicQuantizer() {
 		fmt.Println(err)
 		return
 	}
-	if err := q.AddFP32Layer("output"); err != nil {
-		fmt.Println(err)
-		return
-	}
 	for _, name := range []string{"mlp", "output"} {
-		p, err := q.QuantizeWeights(name, layers[name])
-		switch {
-		case err != nil:
+		if _, err := q.QuantizeWeights(name, layers[name]); err != nil {
 			fmt.Println(err)
-		case p == nil:
-			fmt.Println(name, "stays in full precision")
-		default:
-			fmt.Println(name, p.Config)
+			return
 		}
 	}
+	for _, r := range q.Report() {
+		fmt.Printf("%s: %s, %s\n", r.Layer, r.Precision, r.Why)
+	}
 	// Output:
-	// mlp int8 per-channel
-	// output stays in full precision
+	// mlp: int8 per-channel, kept by no name
+	// output: fp32, kept by "output"
 }
