@@ -34,6 +34,19 @@ var probes = map[string]struct {
 			emulator.Out{dg}, emulator.Out{dg}, emulator.In{stats}, emulator.In{x}, emulator.In{dy}, r, d)
 		return []any{y, dx, dg}, err
 	}},
+	"matmul": {2, func(s *emulator.Session) (any, error) {
+		const m, n, k = 20, 70, 40
+		c := make([]float32, m*n)
+		err := s.Run("matmul", "gemm_f32", cudamodules.Geometry{Grid: [3]int{1, 2}, Block: [3]int{256}},
+			emulator.Out{c}, emulator.In{random[float32](1, m*k)}, emulator.In{random[float32](2, k*n)}, int64(m), int64(n), int64(k),
+			int64(k), int64(1), int64(n), int64(1), int64(n), int64(1), int64(0), int64(0), int64(0), 1.0, 0.0)
+		return c, err
+	}},
+	"attention": {2, func(s *emulator.Session) (any, error) {
+		c := attention{1, 64, 100, 1, 1, 8, 8, -1, -1, 0, false, false, false, false, 0}
+		out, lse, _, err := c.run(s, c.data())
+		return []any{out, lse}, err
+	}},
 }
 
 // A kernel without one of its barriers gives other results in some schedule, or fails: so each of them is needed, and the

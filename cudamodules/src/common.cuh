@@ -37,6 +37,7 @@ struct dim3 { unsigned x, y, z; };
 #define DYNAMIC_SHARED(type, name) extern __shared__ __attribute__((aligned(128))) unsigned char dynamic_shared[]; \
   type *name = reinterpret_cast<type *>(dynamic_shared)
 #define INLINE __device__ static inline __attribute__((always_inline))
+#define OUTLINE __device__ static __attribute__((noinline))
 #define RESTRICT __restrict__
 
 #if !defined(__NVCC__)

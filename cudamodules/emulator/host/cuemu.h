@@ -22,6 +22,7 @@ extern dim3 blockDim, gridDim;
 // One block runs at a time, so memory shared by a block is static memory; the section lets the emulator fill it with NaN.
 #define __shared__ static __attribute__((section("cuemu_shared"), aligned(16)))
 #define INLINE static inline
+#define OUTLINE static
 #define RESTRICT __restrict__
 
 namespace cuemu {
