@@ -46,7 +46,7 @@ func Linear(x, w, b *G.Node, cfg LinearConfig) (*G.Node, error) {
 	in := nodesOf(args)
 	o.keeps = cfg.Activation != ActNone && cfg.Activation != ActReLU && !cfg.NoGrad
 	if o.keeps {
-		kept, err := op.Side(x, shape, x.Dtype())
+		kept, err := op.SideFor(o, x, shape, x.Dtype())
 		if err != nil {
 			return nil, err
 		}
@@ -58,7 +58,7 @@ func Linear(x, w, b *G.Node, cfg LinearConfig) (*G.Node, error) {
 	}{cfg, o.biased}
 	o.Base = op.NewBase(fn, attrs, shape, x.Dtype(), in...)
 	o.dtype = x.Dtype()
-	return G.ApplyOp(o, in...)
+	return op.Apply(o, in...)
 }
 
 // linear has the inputs x and w, then b if biased, then a side for the pre-activation if it keeps that.

@@ -17,11 +17,13 @@ var (
 	_ G.CUDADoer        = (*activation)(nil)
 	_ G.CUDADoer        = (*swiGLU)(nil)
 	_ G.CUDADoer        = (*residual)(nil)
+	_ G.CUDADoer        = (*linear)(nil)
 	_ op.CUDABackwarder = (*rmsNorm)(nil)
 	_ op.CUDABackwarder = (*layerNorm)(nil)
 	_ op.CUDABackwarder = (*activation)(nil)
 	_ op.CUDABackwarder = (*swiGLU)(nil)
 	_ op.CUDABackwarder = (*residual)(nil)
+	_ op.CUDABackwarder = (*linear)(nil)
 )
 
 // rowGrid gives each row a block, and rows beyond the limit of a grid their turn after.
@@ -144,4 +146,79 @@ func (o *residual) CUDABackward(c *op.Card, _ []G.Value, _, dOut G.Value, dIn []
 		}
 	}
 	return nil
+}
+
+// cardMatrix is a matrix on the card, with the strides of its rows and columns.
+type cardMatrix struct {
+	data     any // a value or scratch
+	row, col int
+}
+
+func (m cardMatrix) t() cardMatrix { return cardMatrix{m.data, m.col, m.row} }
+
+// gemmOnCard is out = a·b, out (m × n) and a (m × k).
+func gemmOnCard(c *op.Card, suffix string, m, n, k int, out, a, b cardMatrix) error {
+	const tile = 64
+	return c.Launch("matmul.gemm"+suffix, [3]int{(m + tile - 1) / tile, (n + tile - 1) / tile}, [3]int{256}, 0,
+		out.data, a.data, b.data, m, n, k, a.row, a.col, b.row, b.col, out.row, out.col, 0, 0, 0, 1.0, 0.0)
+}
+
+// weightOnCard is W as an in × out matrix, however it is stored.
+func (o *linear) weightOnCard(w any) cardMatrix {
+	if o.cfg.TransposeWeight {
+		return cardMatrix{w, o.in, 1}.t()
+	}
+	return cardMatrix{w, o.out, 1}
+}
+
+func (o *linear) CallsExtern() bool { return true }
+
+// CUDADo is Do on a card: the product, then bias and activation.
+func (o *linear) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
+	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error {
+		z, suffix := prealloc, op.Suffix(in[0])
+		if o.keeps {
+			z = in[len(in)-1]
+		}
+		if err := gemmOnCard(c, suffix, o.rows, o.out, o.in, cardMatrix{z, o.out, 1}, cardMatrix{in[0], o.in, 1}, o.weightOnCard(in[1])); err != nil {
+			return err
+		}
+		if !o.biased && o.cfg.Activation == ActNone {
+			return nil
+		}
+		return c.Elementwise("act.bias_act"+suffix, o.rows*o.out, prealloc, z, given(in, 2, o.biased), o.out, int(o.cfg.Activation))
+	})
+}
+
+// CUDABackward is Backward on a card.
+func (o *linear) CUDABackward(c *op.Card, in []G.Value, out, dOut G.Value, dIn []G.Value) error {
+	if o.cfg.Activation == ActNone {
+		return o.productsOnCard(c, in, dOut, dIn)
+	}
+	z := out // of which ReLU's slope is a function, too
+	if o.keeps {
+		z = in[len(in)-1]
+	}
+	n := o.rows * o.out
+	return c.Scratch(n*int(dOut.Dtype().Size()), func(dz op.DevicePtr) error {
+		if err := c.Elementwise("act.bias_act_grad"+op.Suffix(in[0]), n, dz, z, dOut, int(o.cfg.Activation)); err != nil {
+			return err
+		}
+		return o.productsOnCard(c, in, dz, dIn)
+	})
+}
+
+// productsOnCard computes the gradients from dZ.
+func (o *linear) productsOnCard(c *op.Card, in []G.Value, dz any, dIn []G.Value) error {
+	suffix, dZ, x := op.Suffix(in[0]), cardMatrix{dz, o.out, 1}, cardMatrix{in[0], o.in, 1}
+	if err := gemmOnCard(c, suffix, o.rows, o.in, o.out, cardMatrix{dIn[0], o.in, 1}, dZ, o.weightOnCard(in[1]).t()); err != nil {
+		return err
+	}
+	if err := gemmOnCard(c, suffix, o.in, o.out, o.rows, o.weightOnCard(dIn[1]), x.t(), dZ); err != nil {
+		return err
+	}
+	if !o.biased {
+		return nil
+	}
+	return c.Launch("act.column_sum"+suffix, [3]int{(o.out + 31) / 32}, [3]int{256}, 0, dIn[2], dz, o.rows, o.out)
 }

@@ -34,6 +34,12 @@ var probes = map[string]struct {
 			emulator.Out{dg}, emulator.Out{dg}, emulator.In{stats}, emulator.In{x}, emulator.In{dy}, r, d)
 		return []any{y, dx, dg}, err
 	}},
+	"act": {1, func(s *emulator.Session) (any, error) {
+		sum := make([]float32, 40)
+		err := s.Run("act", "column_sum_f32", cudamodules.Geometry{Grid: [3]int{2}, Block: [3]int{256}},
+			emulator.Out{sum}, emulator.In{random[float32](1, 30*40)}, int64(30), int64(40))
+		return sum, err
+	}},
 	"matmul": {2, func(s *emulator.Session) (any, error) {
 		const m, n, k = 20, 70, 40
 		c := make([]float32, m*n)

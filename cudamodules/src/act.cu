@@ -1,38 +1,5 @@
-// Activations and their gradients, elementwise. The formulas are those of internal/kernel.
-#include "math.cuh"
-
-template <class T> INLINE T relu(T x) { return x < 0 ? (T)0 : x; }
-template <class T> INLINE T relu_slope(T x) { return x <= 0 ? (T)0 : (T)1; }
-// A product with 0 must stay 0 where x is −∞, so x is held above where the other factor is 0 in any case.
-template <class T> INLINE T at_least(T x, T edge) { return x < edge ? edge : x; }
-template <class T> INLINE T within(T x, T edge) { return x < -edge ? -edge : x > edge ? edge : x; }
-
-template <class T> INLINE T gelu(T x) {
-  x = at_least(x, (T)-40);
-  return x * (T)0.5 * erfc_of(-x * (T)0.70710678118654752440);
-}
-template <class T> INLINE T gelu_slope(T x) {
-  x = within(x, (T)40);
-  return (T)0.5 * erfc_of(-x * (T)0.70710678118654752440) + x * (T)0.39894228040143267794 * exponential((T)-0.5 * x * x);
-}
-template <class T> INLINE T gelu_tanh(T x) {
-  x = at_least(x, (T)-40);
-  return x * sigmoid_of((T)1.59576912160573071176 * fused((T)0.044715 * x * x, x, x));
-}
-template <class T> INLINE T gelu_tanh_slope(T x) {
-  x = within(x, (T)40);
-  T c, s = sigmoid_of((T)1.59576912160573071176 * fused((T)0.044715 * x * x, x, x), &c);
-  return s + x * s * c * (T)1.59576912160573071176 * fused((T)0.134145, x * x, (T)1);
-}
-template <class T> INLINE T silu(T x) {
-  x = at_least(x, (T)-750);
-  return x * sigmoid_of(x);
-}
-template <class T> INLINE T silu_slope(T x) {
-  x = within(x, (T)750);
-  T c, s = sigmoid_of(x, &c);
-  return s * (1 + x * c);
-}
+// Activations and their gradients, elementwise, and what a linear layer does around its products.
+#include "act.cuh"
 
 #define ACTIVATION(name, type, t)                                                                        \
   KERNEL(256, name##_##t, (type *RESTRICT y, const type *x, i64 n)) {                                    \
@@ -61,5 +28,34 @@ template <class T> INLINE T silu_slope(T x) {
     for (i64 i = grid_first(); i < n; i += grid_stride()) y[i] = a[i] + b[i];                            \
   }
 
+// bias_act: z += bias along rows of n numbers, y = act(z). bias may be null, and y may be z.
+// bias_act_grad: dz = dy·act'(z); dz may be dy.
+// column_sum: sum[j] = Σ_r x[r, j], in double; a block of 256 threads has 32 columns, and a warp every eighth row.
+#define AROUND(T, t)                                                                                                     \
+  KERNEL(256, bias_act_##t, (T *y, T *z, const T *bias, i64 n, i64 act, i64 count)) {                                    \
+    for (i64 i = grid_first(); i < count; i += grid_stride()) {                                                          \
+      T v = z[i] + (bias ? bias[i % n] : (T)0);                                                                          \
+      z[i] = v;                                                                                                          \
+      y[i] = activated(act, v);                                                                                          \
+    }                                                                                                                    \
+  }                                                                                                                      \
+  KERNEL(256, bias_act_grad_##t, (T *dz, const T *z, const T *dy, i64 act, i64 count)) {                                 \
+    for (i64 i = grid_first(); i < count; i += grid_stride()) dz[i] = slope_of(act, z[i]) * dy[i];                       \
+  }                                                                                                                      \
+  KERNEL(256, column_sum_##t, (T *RESTRICT sum, const T *x, i64 rows, i64 n)) {                                          \
+    __shared__ double part[8][32];                                                                                       \
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;                                                                \
+    i64 j = (i64)blockIdx.x * 32 + lane;                                                                                 \
+    double s = 0;                                                                                                        \
+    for (i64 r = warp; j < n && r < rows; r += 8) s += (double)x[r * n + j];                                             \
+    part[warp][lane] = s;                                                                                                \
+    BARRIER(0);                                                                                                          \
+    if (warp != 0 || j >= n) return;                                                                                     \
+    for (int w = 1; w < 8; w++) s += part[w][lane];                                                                      \
+    sum[j] = (T)s;                                                                                                       \
+  }
+
+AROUND(float, f32)
+AROUND(double, f64)
 ACTIVATIONS(float, f32)
 ACTIVATIONS(double, f64)

@@ -33,7 +33,7 @@ func SymDiff(o Backwarder, inputs G.Nodes, output, grad *G.Node) (G.Nodes, error
 		case first < 0:
 			first = i
 		default:
-			side, err := sideFor(o, inputs[i], inputs[i].Shape(), inputs[i].Dtype())
+			side, err := SideFor(o, inputs[i], inputs[i].Shape(), inputs[i].Dtype())
 			if err != nil {
 				return nil, err
 			}

@@ -17,11 +17,11 @@ var sideCount atomic.Uint64
 // Side returns a node whose value is a new zeroed tensor on every run. like is any node of the graph. The node must be
 // an input of exactly one op that fills it; others read it through After.
 func Side(like *G.Node, shape tensor.Shape, dtype tensor.Dtype) (*G.Node, error) {
-	return sideFor(nil, like, shape, dtype)
+	return SideFor(nil, like, shape, dtype)
 }
 
-// sideFor is Side for memory that belongs where op of, or its gradient, runs.
-func sideFor(of any, like *G.Node, shape tensor.Shape, dtype tensor.Dtype) (*G.Node, error) {
+// SideFor is Side for memory that op of fills: under the build tag cuda it lies where that op runs.
+func SideFor(of any, like *G.Node, shape tensor.Shape, dtype tensor.Dtype) (*G.Node, error) {
 	// The serial number keeps Gorgonia from merging two sides of one shape into one memory.
 	o := &sideOp{NewBase("op.Side", sideCount.Add(1), shape, dtype, like)}
 	return G.ApplyOp(sideOpFor(o, of), like)
