@@ -10,8 +10,9 @@ import "fmt"
 // so keys, which are quantized channel by channel, have channels as rows and tokens as columns, and values, quantized token by
 // token, have tokens as rows: both products of attention sum over rows, with columns as lanes.
 //
-// Rows and Cols are multiples of 16. Columns lie in panels of 16, a panel in steps of 64 bytes, a word of 32 bits for each of
-// the 16 columns: four rows of 8 bits, or eight rows of 4, the first lowest.
+// Rows and Cols are multiples of 16. A word of 32 bits holds four rows of 8 bits, or eight rows of 4, of a column, the first lowest.
+// Columns lie in blocks of 64, the last of which may have 48, 32 or 16; a block is the words of all its columns for the first rows,
+// then for the next, so that memory is read in order.
 type KVCodes struct {
 	Bits, Rows, Cols int // bits: 8 or 4
 	Codes            []uint8
@@ -40,12 +41,19 @@ func (m *KVCodes) check() {
 	}
 }
 
+// kvBlock is the number of columns of a block.
+const kvBlock = 64
+
 // at is the byte of element (r, n), and the bits it is shifted by.
 func (m *KVCodes) at(r, n int) (i int, shift uint) {
+	first := n &^ (kvBlock - 1)
+	width := min(kvBlock, m.Cols-first)
+	per := 32 / m.Bits
+	i = first*m.Rows*m.Bits/8 + r/per*4*width + 4*(n-first)
 	if m.Bits == 8 {
-		return n/16*(16*m.Rows) + r/4*64 + n%16*4 + r%4, 0
+		return i + r%4, 0
 	}
-	return n/16*(8*m.Rows) + r/8*64 + n%16*4 + r%8/2, uint(r&1) * 4
+	return i + r%8/2, uint(r&1) * 4
 }
 
 // Code returns code(r, n).
@@ -97,18 +105,20 @@ func (m *KVCodes) AddProduct(y, x, tmp []float32) {
 	}
 	per := 32 / m.Bits // rows of a word
 	mask := uint8(1<<m.Bits - 1)
-	for p := 0; p < m.Cols; p += 16 {
-		var sum [16]float32
+	for first := 0; first < m.Cols; first += kvBlock {
+		width := min(kvBlock, m.Cols-first)
+		var sum [kvBlock]float32
 		for r := 0; r < m.Rows; r += per {
-			step := m.Codes[p*m.Rows*m.Bits/8+r*2*m.Bits:][:64]
-			for n := range sum {
+			i, _ := m.at(r, first)
+			step := m.Codes[i:][:4*width]
+			for n := range width {
 				for i := range per {
 					sum[n] += tmp[r+i] * float32(step[4*n+i*m.Bits/8]>>(i*m.Bits%8)&mask)
 				}
 			}
 		}
-		for n, v := range sum {
-			y[p+n] += base + v
+		for n, v := range sum[:width] {
+			y[first+n] += base + v
 		}
 	}
 }

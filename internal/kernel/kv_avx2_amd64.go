@@ -5,14 +5,14 @@
 package kernel
 
 // kvCodes8AVX2 computes y[n] += Σ_r x[r]·(scales[r]·code(r, n) + mins[r]) for r < rows, n < 16·panels: codes of 8 bits in
-// panels of 16 columns, as KVCodes has them; scales and minima in FP16. rows is a multiple of 16. tmp takes rows numbers.
+// the order of KVCodes; scales and minima in FP16. rows is a multiple of 16. tmp takes rows numbers.
 // mins may be nil: −128·scales. Codes and scales that lie ahead and aheadRows bytes further on are prefetched.
 //
 //go:noescape
 func kvCodes8AVX2(y *float32, x *float32, tmp *float32, scales *uint16, mins *uint16, codes *uint8, rows int, panels int, ahead int, aheadRows int)
 
 // kvCodes4AVX2 computes y[n] += Σ_r x[r]·(scales[r]·code(r, n) + mins[r]) for r < rows, n < 16·panels: codes of 4 bits in
-// panels of 16 columns, as KVCodes has them; scales and minima in FP16. rows is a multiple of 16. tmp takes rows numbers.
+// the order of KVCodes; scales and minima in FP16. rows is a multiple of 16. tmp takes rows numbers.
 // mins may be nil: −128·scales. Codes and scales that lie ahead and aheadRows bytes further on are prefetched.
 //
 //go:noescape

@@ -5,8 +5,8 @@
 #include "textflag.h"
 
 // func kvCodes8AVX512(y *float32, x *float32, tmp *float32, scales *uint16, mins *uint16, codes *uint8, rows int, panels int, ahead int, aheadRows int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·kvCodes8AVX512(SB), NOSPLIT, $0-80
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·kvCodes8AVX512(SB), NOSPLIT, $8-80
 	MOVQ   y+0(FP), AX
 	MOVQ   tmp+16(FP), CX
 	MOVQ   codes+40(FP), DX
@@ -60,17 +60,31 @@ folded2:
 	VADDPS        X1, X0, X0
 	VBROADCASTSS  X0, Z0
 	MOVQ          ahead+64(FP), SI
-	MOVQ          BX, DI
-	SHLQ          $0x04, DI
 	VMOVUPS       kvPick08AVX512<>+0(SB), Z1
 	VMOVUPS       kvPick18AVX512<>+0(SB), Z2
 	VMOVUPS       kvPick28AVX512<>+0(SB), Z3
 	VMOVUPS       kvPick38AVX512<>+0(SB), Z4
 	MOVQ          panels+56(FP), R8
+	MOVQ          $+4, R11
+	MOVQ          BX, R10
+	SHRQ          $0x02, R10
 
 loop5:
-	CMPQ    R8, $0x04
+	CMPQ    R8, $0x01
 	JLT     done6
+	MOVQ    R8, R9
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	SUBQ    R9, R8
+	MOVQ    R9, DI
+	SHLQ    $0x06, DI
+	MOVQ    DI, R12
+	IMULQ   R10, R12
+	ADDQ    DX, R12
+
+loop7:
+	CMPQ    R9, $0x04
+	JLT     done8
 	VMOVUPS (AX), Z5
 	VADDPS  Z5, Z0, Z5
 	VMOVUPS 64(AX), Z6
@@ -79,23 +93,21 @@ loop5:
 	VADDPS  Z7, Z0, Z7
 	VMOVUPS 192(AX), Z8
 	VADDPS  Z8, Z0, Z8
-	LEAQ    (DX)(DI*2), R9
-	ADDQ    DI, R9
-	LEAQ    (DX)(SI*1), R12
-	LEAQ    (R9)(SI*1), R13
-	MOVQ    BX, R10
-	MOVQ    CX, R11
+	MOVQ    DX, R13
+	LEAQ    (DX)(SI*1), BP
+	MOVQ    BX, R14
+	MOVQ    CX, R15
 
-rows7:
-	VBROADCASTSS (R11), Z9
-	VBROADCASTSS 4(R11), Z10
-	VBROADCASTSS 8(R11), Z11
-	VBROADCASTSS 12(R11), Z12
-	PREFETCHT0   (R12)
-	PREFETCHT0   (R12)(DI*1)
-	PREFETCHT0   (R12)(DI*2)
-	PREFETCHT0   (R13)
-	VMOVUPS      (DX), Z13
+rows9:
+	VBROADCASTSS (R15), Z9
+	VBROADCASTSS 4(R15), Z10
+	VBROADCASTSS 8(R15), Z11
+	VBROADCASTSS 12(R15), Z12
+	PREFETCHT1   (BP)
+	PREFETCHT1   64(BP)
+	PREFETCHT1   128(BP)
+	PREFETCHT1   192(BP)
+	VMOVUPS      (R13), Z13
 	VPSHUFB      Z1, Z13, Z14
 	VCVTDQ2PS    Z14, Z14
 	VFMADD231PS  Z9, Z14, Z5
@@ -108,7 +120,7 @@ rows7:
 	VPSHUFB      Z4, Z13, Z13
 	VCVTDQ2PS    Z13, Z13
 	VFMADD231PS  Z12, Z13, Z5
-	VMOVUPS      (DX)(DI*1), Z13
+	VMOVUPS      64(R13), Z13
 	VPSHUFB      Z1, Z13, Z14
 	VCVTDQ2PS    Z14, Z14
 	VFMADD231PS  Z9, Z14, Z6
@@ -121,7 +133,7 @@ rows7:
 	VPSHUFB      Z4, Z13, Z13
 	VCVTDQ2PS    Z13, Z13
 	VFMADD231PS  Z12, Z13, Z6
-	VMOVUPS      (DX)(DI*2), Z13
+	VMOVUPS      128(R13), Z13
 	VPSHUFB      Z1, Z13, Z14
 	VCVTDQ2PS    Z14, Z14
 	VFMADD231PS  Z9, Z14, Z7
@@ -134,7 +146,7 @@ rows7:
 	VPSHUFB      Z4, Z13, Z13
 	VCVTDQ2PS    Z13, Z13
 	VFMADD231PS  Z12, Z13, Z7
-	VMOVUPS      (R9), Z13
+	VMOVUPS      192(R13), Z13
 	VPSHUFB      Z1, Z13, Z14
 	VCVTDQ2PS    Z14, Z14
 	VFMADD231PS  Z9, Z14, Z8
@@ -147,42 +159,38 @@ rows7:
 	VPSHUFB      Z4, Z13, Z9
 	VCVTDQ2PS    Z9, Z9
 	VFMADD231PS  Z12, Z9, Z8
-	ADDQ         $0x40, DX
-	ADDQ         $0x40, R9
-	ADDQ         $0x40, R12
-	ADDQ         $0x40, R13
-	ADDQ         $0x10, R11
-	SUBQ         $0x04, R10
-	JNZ          rows7
+	ADDQ         DI, R13
+	ADDQ         DI, BP
+	ADDQ         $0x10, R15
+	SUBQ         $0x04, R14
+	JNZ          rows9
 	VMOVUPS      Z5, (AX)
 	VMOVUPS      Z6, 64(AX)
 	VMOVUPS      Z7, 128(AX)
 	VMOVUPS      Z8, 192(AX)
 	ADDQ         $+256, AX
-	MOVQ         R9, DX
-	SUBQ         $0x04, R8
-	JMP          loop5
+	ADDQ         $+256, DX
+	SUBQ         $0x04, R9
+	JMP          loop7
 
-done6:
-loop8:
-	CMPQ    R8, $0x01
-	JLT     done9
+done8:
+loop10:
+	CMPQ    R9, $0x01
+	JLT     done11
 	VMOVUPS (AX), Z5
 	VADDPS  Z5, Z0, Z5
-	LEAQ    (DX)(DI*2), R9
-	ADDQ    DI, R9
-	LEAQ    (DX)(SI*1), R12
-	LEAQ    (R9)(SI*1), R13
-	MOVQ    BX, R10
-	MOVQ    CX, R11
+	MOVQ    DX, R13
+	LEAQ    (DX)(SI*1), BP
+	MOVQ    BX, R14
+	MOVQ    CX, R15
 
-rows10:
-	VBROADCASTSS (R11), Z6
-	VBROADCASTSS 4(R11), Z7
-	VBROADCASTSS 8(R11), Z8
-	VBROADCASTSS 12(R11), Z9
-	PREFETCHT0   (R12)
-	VMOVUPS      (DX), Z10
+rows12:
+	VBROADCASTSS (R15), Z6
+	VBROADCASTSS 4(R15), Z7
+	VBROADCASTSS 8(R15), Z8
+	VBROADCASTSS 12(R15), Z9
+	PREFETCHT1   (BP)
+	VMOVUPS      (R13), Z10
 	VPSHUFB      Z1, Z10, Z11
 	VCVTDQ2PS    Z11, Z11
 	VFMADD231PS  Z6, Z11, Z5
@@ -195,19 +203,22 @@ rows10:
 	VPSHUFB      Z4, Z10, Z6
 	VCVTDQ2PS    Z6, Z6
 	VFMADD231PS  Z9, Z6, Z5
-	ADDQ         $0x40, DX
-	ADDQ         $0x40, R9
-	ADDQ         $0x40, R12
-	ADDQ         $0x40, R13
-	ADDQ         $0x10, R11
-	SUBQ         $0x04, R10
-	JNZ          rows10
+	ADDQ         DI, R13
+	ADDQ         DI, BP
+	ADDQ         $0x10, R15
+	SUBQ         $0x04, R14
+	JNZ          rows12
 	VMOVUPS      Z5, (AX)
 	ADDQ         $+64, AX
-	SUBQ         $0x01, R8
-	JMP          loop8
+	ADDQ         $+64, DX
+	SUBQ         $0x01, R9
+	JMP          loop10
 
-done9:
+done11:
+	MOVQ R12, DX
+	JMP  loop5
+
+done6:
 	VZEROUPPER
 	RET
 
@@ -287,8 +298,8 @@ DATA kvPick38AVX512<>+60(SB)/4, $0x8080800f
 GLOBL kvPick38AVX512<>(SB), RODATA|NOPTR, $64
 
 // func kvCodes4AVX512(y *float32, x *float32, tmp *float32, scales *uint16, mins *uint16, codes *uint8, rows int, panels int, ahead int, aheadRows int)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
-TEXT ·kvCodes4AVX512(SB), NOSPLIT, $0-80
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·kvCodes4AVX512(SB), NOSPLIT, $8-80
 	MOVQ   y+0(FP), AX
 	MOVQ   tmp+16(FP), CX
 	MOVQ   codes+40(FP), DX
@@ -323,14 +334,28 @@ fold3:
 	VADDPS        X1, X0, X0
 	VBROADCASTSS  X0, Z0
 	MOVQ          ahead+64(FP), SI
-	MOVQ          BX, DI
-	SHLQ          $0x03, DI
 	VMOVUPS       kvTable4AVX512<>+0(SB), Z1
 	MOVQ          panels+56(FP), R8
+	MOVQ          $+4, R11
+	MOVQ          BX, R10
+	SHRQ          $0x03, R10
 
 loop4:
-	CMPQ    R8, $0x04
+	CMPQ    R8, $0x01
 	JLT     done5
+	MOVQ    R8, R9
+	CMPQ    R9, R11
+	CMOVQGT R11, R9
+	SUBQ    R9, R8
+	MOVQ    R9, DI
+	SHLQ    $0x06, DI
+	MOVQ    DI, R12
+	IMULQ   R10, R12
+	ADDQ    DX, R12
+
+loop6:
+	CMPQ    R9, $0x04
+	JLT     done7
 	VMOVUPS (AX), Z2
 	VADDPS  Z2, Z0, Z2
 	VMOVUPS 64(AX), Z3
@@ -339,27 +364,25 @@ loop4:
 	VADDPS  Z4, Z0, Z4
 	VMOVUPS 192(AX), Z5
 	VADDPS  Z5, Z0, Z5
-	LEAQ    (DX)(DI*2), R9
-	ADDQ    DI, R9
-	LEAQ    (DX)(SI*1), R12
-	LEAQ    (R9)(SI*1), R13
-	MOVQ    BX, R10
-	MOVQ    CX, R11
+	MOVQ    DX, R13
+	LEAQ    (DX)(SI*1), BP
+	MOVQ    BX, R14
+	MOVQ    CX, R15
 
-rows6:
-	VBROADCASTSS (R11), Z6
-	VBROADCASTSS 4(R11), Z7
-	VBROADCASTSS 8(R11), Z8
-	VBROADCASTSS 12(R11), Z9
-	VBROADCASTSS 16(R11), Z10
-	VBROADCASTSS 20(R11), Z11
-	VBROADCASTSS 24(R11), Z12
-	VBROADCASTSS 28(R11), Z13
-	PREFETCHT0   (R12)
-	PREFETCHT0   (R12)(DI*1)
-	PREFETCHT0   (R12)(DI*2)
-	PREFETCHT0   (R13)
-	VMOVUPS      (DX), Z14
+rows8:
+	VBROADCASTSS (R15), Z6
+	VBROADCASTSS 4(R15), Z7
+	VBROADCASTSS 8(R15), Z8
+	VBROADCASTSS 12(R15), Z9
+	VBROADCASTSS 16(R15), Z10
+	VBROADCASTSS 20(R15), Z11
+	VBROADCASTSS 24(R15), Z12
+	VBROADCASTSS 28(R15), Z13
+	PREFETCHT1   (BP)
+	PREFETCHT1   64(BP)
+	PREFETCHT1   128(BP)
+	PREFETCHT1   192(BP)
+	VMOVUPS      (R13), Z14
 	VPERMPS      Z1, Z14, Z15
 	VFMADD231PS  Z6, Z15, Z2
 	VPSRLD       $0x04, Z14, Z15
@@ -383,7 +406,7 @@ rows6:
 	VPSRLD       $0x1c, Z14, Z14
 	VPERMPS      Z1, Z14, Z14
 	VFMADD231PS  Z13, Z14, Z2
-	VMOVUPS      (DX)(DI*1), Z14
+	VMOVUPS      64(R13), Z14
 	VPERMPS      Z1, Z14, Z15
 	VFMADD231PS  Z6, Z15, Z3
 	VPSRLD       $0x04, Z14, Z15
@@ -407,7 +430,7 @@ rows6:
 	VPSRLD       $0x1c, Z14, Z14
 	VPERMPS      Z1, Z14, Z14
 	VFMADD231PS  Z13, Z14, Z3
-	VMOVUPS      (DX)(DI*2), Z14
+	VMOVUPS      128(R13), Z14
 	VPERMPS      Z1, Z14, Z15
 	VFMADD231PS  Z6, Z15, Z4
 	VPSRLD       $0x04, Z14, Z15
@@ -431,7 +454,7 @@ rows6:
 	VPSRLD       $0x1c, Z14, Z14
 	VPERMPS      Z1, Z14, Z14
 	VFMADD231PS  Z13, Z14, Z4
-	VMOVUPS      (R9), Z14
+	VMOVUPS      192(R13), Z14
 	VPERMPS      Z1, Z14, Z15
 	VFMADD231PS  Z6, Z15, Z5
 	VPSRLD       $0x04, Z14, Z6
@@ -455,46 +478,42 @@ rows6:
 	VPSRLD       $0x1c, Z14, Z6
 	VPERMPS      Z1, Z6, Z6
 	VFMADD231PS  Z13, Z6, Z5
-	ADDQ         $0x40, DX
-	ADDQ         $0x40, R9
-	ADDQ         $0x40, R12
-	ADDQ         $0x40, R13
-	ADDQ         $0x20, R11
-	SUBQ         $0x08, R10
-	JNZ          rows6
+	ADDQ         DI, R13
+	ADDQ         DI, BP
+	ADDQ         $0x20, R15
+	SUBQ         $0x08, R14
+	JNZ          rows8
 	VMOVUPS      Z2, (AX)
 	VMOVUPS      Z3, 64(AX)
 	VMOVUPS      Z4, 128(AX)
 	VMOVUPS      Z5, 192(AX)
 	ADDQ         $+256, AX
-	MOVQ         R9, DX
-	SUBQ         $0x04, R8
-	JMP          loop4
+	ADDQ         $+256, DX
+	SUBQ         $0x04, R9
+	JMP          loop6
 
-done5:
-loop7:
-	CMPQ    R8, $0x01
-	JLT     done8
+done7:
+loop9:
+	CMPQ    R9, $0x01
+	JLT     done10
 	VMOVUPS (AX), Z2
 	VADDPS  Z2, Z0, Z2
-	LEAQ    (DX)(DI*2), R9
-	ADDQ    DI, R9
-	LEAQ    (DX)(SI*1), R12
-	LEAQ    (R9)(SI*1), R13
-	MOVQ    BX, R10
-	MOVQ    CX, R11
+	MOVQ    DX, R13
+	LEAQ    (DX)(SI*1), BP
+	MOVQ    BX, R14
+	MOVQ    CX, R15
 
-rows9:
-	VBROADCASTSS (R11), Z3
-	VBROADCASTSS 4(R11), Z4
-	VBROADCASTSS 8(R11), Z5
-	VBROADCASTSS 12(R11), Z6
-	VBROADCASTSS 16(R11), Z7
-	VBROADCASTSS 20(R11), Z8
-	VBROADCASTSS 24(R11), Z9
-	VBROADCASTSS 28(R11), Z10
-	PREFETCHT0   (R12)
-	VMOVUPS      (DX), Z11
+rows11:
+	VBROADCASTSS (R15), Z3
+	VBROADCASTSS 4(R15), Z4
+	VBROADCASTSS 8(R15), Z5
+	VBROADCASTSS 12(R15), Z6
+	VBROADCASTSS 16(R15), Z7
+	VBROADCASTSS 20(R15), Z8
+	VBROADCASTSS 24(R15), Z9
+	VBROADCASTSS 28(R15), Z10
+	PREFETCHT1   (BP)
+	VMOVUPS      (R13), Z11
 	VPERMPS      Z1, Z11, Z12
 	VFMADD231PS  Z3, Z12, Z2
 	VPSRLD       $0x04, Z11, Z3
@@ -518,19 +537,22 @@ rows9:
 	VPSRLD       $0x1c, Z11, Z3
 	VPERMPS      Z1, Z3, Z3
 	VFMADD231PS  Z10, Z3, Z2
-	ADDQ         $0x40, DX
-	ADDQ         $0x40, R9
-	ADDQ         $0x40, R12
-	ADDQ         $0x40, R13
-	ADDQ         $0x20, R11
-	SUBQ         $0x08, R10
-	JNZ          rows9
+	ADDQ         DI, R13
+	ADDQ         DI, BP
+	ADDQ         $0x20, R15
+	SUBQ         $0x08, R14
+	JNZ          rows11
 	VMOVUPS      Z2, (AX)
 	ADDQ         $+64, AX
-	SUBQ         $0x01, R8
-	JMP          loop7
+	ADDQ         $+64, DX
+	SUBQ         $0x01, R9
+	JMP          loop9
 
-done8:
+done10:
+	MOVQ R12, DX
+	JMP  loop4
+
+done5:
 	VZEROUPPER
 	RET
 

@@ -28,7 +28,7 @@ func randomKVCodes(r *rand.Rand, bits, rows, cols int, minima bool) *KVCodes {
 var kvSizes = [][2]int{{16, 16}, {32, 16}, {16, 32}, {64, 64}, {48, 80}, {64, 96}, {80, 112}, {128, 64}, {256, 128}, {16, 0}}
 
 // Each product is compared with float64 on the same codes. The bar is twice the error of a loop in float32 that adds one product after
-// the other, with a floor of two units in the last place of Σ|x·value|, for columns where that loop happens to be exact.
+// the other, with a floor of a unit in the last place of Σ|x|·(scale·code + |min|), whose terms are what is added up.
 func TestKVProductsAgainstFloat64(t *testing.T) {
 	forEachISA(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, 2))
@@ -39,7 +39,7 @@ func TestKVProductsAgainstFloat64(t *testing.T) {
 				minima bool
 			}{{8, false}, {8, true}, {4, true}, {16, false}} {
 				name := fmt.Sprint(rows, "×", cols, " ", scheme)
-				value := func(row, n int) float64 { return 0 }
+				value, terms := func(row, n int) float64 { return 0 }, func(row, n int) float64 { return 0 }
 				x := make([]float32, rows)
 				for i := range x {
 					x[i] = float32(r.NormFloat64())
@@ -58,12 +58,17 @@ func TestKVProductsAgainstFloat64(t *testing.T) {
 						w[i] = Float16Bits(float32(r.NormFloat64()))
 					}
 					value = func(row, n int) float64 { return float64(Float16Value(w[row*ld+n])) }
+					terms = func(row, n int) float64 { return math.Abs(value(row, n)) }
 					AddVecMulHalf(y, x, w, ld, 1<<40)
 				} else {
 					m := randomKVCodes(r, scheme.bits, rows, cols, scheme.minima)
 					value = func(row, n int) float64 {
 						s, low := m.Row(row)
 						return float64(s)*float64(m.Code(row, n)) + float64(low)
+					}
+					terms = func(row, n int) float64 {
+						s, low := m.Row(row)
+						return float64(s)*float64(m.Code(row, n)) + math.Abs(float64(low))
 					}
 					m.Ahead, m.AheadRows = 1<<40, -1<<40 // prefetching what is not there does no harm
 					m.AddProduct(y, x, make([]float32, rows))
@@ -74,7 +79,7 @@ func TestKVProductsAgainstFloat64(t *testing.T) {
 					for i, a := range x {
 						want += float64(a) * value(i, n)
 						loop += a * float32(value(i, n))
-						abs += math.Abs(float64(a) * value(i, n))
+						abs += math.Abs(float64(a)) * terms(i, n)
 					}
 					e := math.Abs(float64(y[n]) - want)
 					if math.IsNaN(e) {

@@ -67,7 +67,7 @@ type slab struct {
 }
 
 // slabBytes is about how large the first slabs are, if that many pages are still to come; later ones are half as large as all before.
-const slabBytes = 1 << 20
+const slabBytes = 2 << 20
 
 // slabPages is the number of pages of the next slab of a sequence that has room for pages of them and may need most in all.
 func (l *layout) slabPages(pages, most int) int {

@@ -20,7 +20,7 @@ func codes(bits int) isa.Fn {
 		Name:   fmt.Sprintf("kvCodes%d", bits),
 		Params: "y, x, tmp *float32, scales, mins *uint16, codes *uint8, rows, panels, ahead, aheadRows int",
 		Doc: fmt.Sprintf("computes y[n] += Σ_r x[r]·(scales[r]·code(r, n) + mins[r]) for r < rows, n < 16·panels: codes of %d bits in\n"+
-			"panels of 16 columns, as KVCodes has them; scales and minima in FP16. rows is a multiple of 16. tmp takes rows numbers.\n"+
+			"the order of KVCodes; scales and minima in FP16. rows is a multiple of 16. tmp takes rows numbers.\n"+
 			"mins may be nil: −128·scales. Codes and scales that lie ahead and aheadRows bytes further on are prefetched.", bits),
 		Body: func(k *isa.K) { newCodes(k, bits).emit() },
 	}
@@ -32,7 +32,7 @@ type coder struct {
 	y, tmp    reg.GPVirtual
 	codes     reg.GPVirtual
 	ahead     reg.GPVirtual
-	width     reg.GPVirtual // bytes of a panel
+	stride    reg.GPVirtual // bytes of a step of a block
 	rows      reg.GPVirtual
 	base      isa.V // Σ x·min
 	pick      [4]operand.Mem
@@ -54,23 +54,40 @@ func (c *coder) emit() {
 	c.y, c.tmp, c.codes, c.rows = c.Arg("y"), c.Arg("tmp"), c.Arg("codes"), c.Arg("rows")
 	c.fold()
 	c.ahead = c.Arg("ahead")
-	c.width = c.GP64()
-	c.MOVQ(c.rows, c.width)
-	c.SHLQ(operand.Imm(map[int]uint64{8: 4, 4: 3}[c.bits]), c.width)
 	c.constants()
-	panels := c.Arg("panels")
-	c.while(panels, c.maxPanels, func() { c.columns(c.maxPanels) })
-	c.while(panels, 1, func() { c.columns(1) })
+	c.stride = c.GP64()
+	panels, wide, steps := c.Arg("panels"), c.GP64(), c.GP64()
+	four := c.GP64()
+	c.MOVQ(operand.I32(4), four)
+	c.MOVQ(c.rows, steps)
+	c.SHRQ(operand.Imm(map[int]uint64{8: 2, 4: 3}[c.bits]), steps)
+	c.while(panels, 1, 0, func() {
+		c.MOVQ(panels, wide)
+		c.CMPQ(wide, four)
+		c.CMOVQGT(four, wide)
+		c.SUBQ(wide, panels)
+		c.MOVQ(wide, c.stride)
+		c.SHLQ(operand.Imm(6), c.stride)
+		next := c.GP64()
+		c.MOVQ(c.stride, next)
+		c.IMULQ(steps, next)
+		c.ADDQ(c.codes, next)
+		c.while(wide, c.maxPanels, c.maxPanels, func() { c.columns(c.maxPanels) })
+		c.while(wide, 1, 1, func() { c.columns(1) })
+		c.MOVQ(next, c.codes)
+	})
 }
 
-// while repeats body as long as n is at least step, and counts n down.
-func (c *coder) while(n reg.Register, step int, body func()) {
+// while repeats body as long as n is at least least, and takes step off n.
+func (c *coder) while(n reg.Register, least, step int, body func()) {
 	loop, done := c.NewLabel("loop"), c.NewLabel("done")
 	c.Label(loop)
-	c.CMPQ(n, operand.Imm(uint64(step)))
+	c.CMPQ(n, operand.Imm(uint64(least)))
 	c.JLT(operand.LabelRef(done))
 	body()
-	c.SUBQ(operand.Imm(uint64(step)), n)
+	if step > 0 {
+		c.SUBQ(operand.Imm(uint64(step)), n)
+	}
 	c.JMP(operand.LabelRef(loop))
 	c.Label(done)
 }
@@ -156,23 +173,12 @@ func (c *coder) columns(n int) {
 	for i := range acc {
 		acc[i] = c.Add(c.base, c.Get(operand.Mem{Base: c.y, Disp: i * c.Arch.Bytes()}))
 	}
-	codes3 := c.GP64()
-	c.LEAQ(operand.Mem{Base: c.codes, Index: c.width, Scale: 2}, codes3)
-	c.ADDQ(c.width, codes3)
-	word := func(i int) operand.Mem {
-		m := operand.Mem{Base: c.codes, Disp: i % c.perPanel * c.Arch.Bytes()}
-		switch p := i / c.perPanel; p {
-		case 1, 2:
-			m.Index, m.Scale = c.width, uint8(p)
-		case 3:
-			m.Base = codes3
-		}
-		return m
-	}
+	at := c.GP64()
+	c.MOVQ(c.codes, at)
+	word := func(i int) operand.Mem { return operand.Mem{Base: at, Disp: i * c.Arch.Bytes()} }
 	left, x, again := c.GP64(), c.GP64(), c.NewLabel("rows")
-	soon, soon3 := c.GP64(), c.GP64()
+	soon := c.GP64()
 	c.LEAQ(operand.Mem{Base: c.codes, Index: c.ahead, Scale: 1}, soon)
-	c.LEAQ(operand.Mem{Base: codes3, Index: c.ahead, Scale: 1}, soon3)
 	c.MOVQ(c.rows, left)
 	c.MOVQ(c.tmp, x)
 	per := 32 / c.bits
@@ -185,13 +191,7 @@ func (c *coder) columns(n int) {
 		factors[i] = c.At(x, i)
 	}
 	for p := range n {
-		m := word(p * c.perPanel)
-		if m.Base == c.codes {
-			m.Base = soon
-		} else {
-			m.Base = soon3
-		}
-		c.PREFETCHT0(m)
+		c.PREFETCHT1(operand.Mem{Base: soon, Disp: 64 * p})
 	}
 	for i := range vectors {
 		if c.bits == 8 {
@@ -200,10 +200,8 @@ func (c *coder) columns(n int) {
 			c.nibbles(word(i), acc[i], factors, x)
 		}
 	}
-	c.ADDQ(operand.Imm(64), c.codes)
-	c.ADDQ(operand.Imm(64), codes3)
-	c.ADDQ(operand.Imm(64), soon)
-	c.ADDQ(operand.Imm(64), soon3)
+	c.ADDQ(c.stride, at)
+	c.ADDQ(c.stride, soon)
 	c.ADDQ(operand.Imm(uint64(4*per)), x)
 	c.SUBQ(operand.Imm(uint64(per)), left)
 	c.JNZ(operand.LabelRef(again))
@@ -211,13 +209,7 @@ func (c *coder) columns(n int) {
 		c.Put(operand.Mem{Base: c.y, Disp: i * c.Arch.Bytes()}, acc[i])
 	}
 	c.ADDQ(operand.I32(int32(64*n)), c.y)
-	// The first of the panels has been passed over.
-	switch n {
-	case 2:
-		c.ADDQ(c.width, c.codes)
-	case 4:
-		c.MOVQ(codes3, c.codes)
-	}
+	c.ADDQ(operand.I32(int32(64*n)), c.codes)
 }
 
 // addByte adds factor times byte i of each word to acc.

@@ -54,8 +54,8 @@ func halves() isa.Fn {
 				k.ADDQ(operand.I32(int32(64*n)), c.y)
 				k.ADDQ(operand.I32(int32(32*n)), w)
 			}
-			c.while(blocks, 4, func() { columns(4) })
-			c.while(blocks, 1, func() { columns(1) })
+			c.while(blocks, 4, 4, func() { columns(4) })
+			c.while(blocks, 1, 1, func() { columns(1) })
 		},
 	}
 }
