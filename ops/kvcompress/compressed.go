@@ -91,10 +91,7 @@ func (c *Compressed) checkAppend(k, v []float32, seq int, counts []int) error {
 	if err := c.shape.checkAppend(c.LenOf, k, v, seq, counts); err != nil {
 		return err
 	}
-	limit := float32(kernel.MaxFloat16)
-	if c.rotate > 0 {
-		limit /= float32(math.Sqrt(float64(c.rotate)))
-	}
+	limit := c.keyLimit()
 	for b := range c.seqs {
 		n := seq
 		if counts != nil {
@@ -108,6 +105,14 @@ func (c *Compressed) checkAppend(k, v []float32, seq int, counts []int) error {
 		}
 	}
 	return nil
+}
+
+// keyLimit is the largest magnitude of keys that FP16 holds after rotation.
+func (l *layout) keyLimit() float32 {
+	if l.rotate == 0 {
+		return kernel.MaxFloat16
+	}
+	return float32(kernel.MaxFloat16 / math.Sqrt(float64(l.rotate)))
 }
 
 // beyond finds a number that is a NaN or larger in magnitude than limit.

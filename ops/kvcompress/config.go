@@ -14,7 +14,7 @@ type Config struct {
 	SinkTokens int
 	// GroupSize is how many tokens share the scale of a channel of keys, a multiple of 16; 0 means 64.
 	GroupSize int
-	// Rotate spreads outliers of keys over all channels before they are coded.
+	// Rotate spreads what is large in a key over all its channels before it is coded.
 	Rotate Rotation
 	// Window, unless 0, drops compressed tokens that are neither sinks nor among the Window newest, group by group.
 	Window int
