@@ -16,6 +16,9 @@ const (
 	gemvBlock = 1 << 15 // elements: a part of the second-level cache
 	gemvSplit = 1 << 18 // multiply-adds below which one goroutine computes all
 	gemvTasks = 2       // tasks per thread: few, so that rows are read in long runs
+	// gemvParts is the number of sums of rows that a product with a matrix from memory is made of, each a run of whole rows. Like
+	// every order of summation it depends on the shape alone.
+	gemvParts = 4
 )
 
 // asVectors computes the product as one or a few vectors times a matrix and reports whether it did. One column is one row
@@ -48,6 +51,10 @@ type gemv[T Float] struct {
 // run cuts the columns of C into tasks.
 func (g *gemv[T]) run() {
 	m, n, k := g.c.Rows, g.c.Cols, g.b.Rows
+	if !g.dot && g.cold() && k >= 8*gemvParts {
+		g.runParts()
+		return
+	}
 	piece := n
 	if threads := parallel.Threads(); threads > 1 && m*n*k >= gemvSplit {
 		piece = max(64, ceilTo(tasks(n, gemvTasks*threads), 64))
@@ -61,6 +68,56 @@ func (g *gemv[T]) run() {
 		}
 		g.finish(j0, j1)
 	})
+}
+
+// cold reports whether B is too large for the caches.
+func (g *gemv[T]) cold() bool { return g.b.Rows*g.b.Cols > gemvCold }
+
+// runParts sums parts of the rows of B, which lie in memory one behind the other, then the parts.
+func (g *gemv[T]) runParts() {
+	m, n, k := g.c.Rows, g.c.Cols, g.b.Rows
+	rows := ceilTo(tasks(k, gemvParts), 8)
+	parts := tasks(k, rows)
+	piece := max(64, ceilTo(tasks(n, tasks(gemvTasks*parallel.Threads(), parts)), 64))
+	across := tasks(n, piece)
+	// A Run of one task lends the caller's scratch without taking the workers, which the Run inside it then has.
+	parallel.Run(1, func(w *parallel.Worker, _ int) {
+		sums := parallel.Scratch[T](w, slotA, parts*m*n)
+		parallel.Run(parts*across, func(_ *parallel.Worker, t int) {
+			part, j0 := t/across, t%across*piece
+			g.part(sums[part*m*n:(part+1)*m*n], part*rows, min((part+1)*rows, k), j0, min(j0+piece, n))
+		})
+		for i := range m {
+			for part := 1; part < parts; part++ {
+				Add(sums[i*n:(i+1)*n], sums[i*n:(i+1)*n], sums[(part*m+i)*n:(part*m+i+1)*n])
+			}
+			for j, s := range sums[i*n : (i+1)*n] {
+				if at := g.c.at(i, j); g.accumulate {
+					g.c.Data[at] += s
+				} else {
+					g.c.Data[at] = s
+				}
+			}
+		}
+	})
+	g.finish(0, n)
+}
+
+// part computes columns j0 to j1 of sums (m×n) over rows p0 to p1 of B.
+func (g *gemv[T]) part(sums []T, p0, p1, j0, j1 int) {
+	m, n := g.c.Rows, g.c.Cols
+	for i := range m {
+		clear(sums[i*n+j0 : i*n+j1])
+	}
+	rows := max(8, gemvBlock/(j1-j0)&^7)
+	if m == 1 {
+		rows = p1 - p0
+	}
+	for p := p0; p < p1; p += rows {
+		for i := range m {
+			axpy(j1-j0, min(rows, p1-p), g.a.Data[g.a.at(i, p):], g.a.ColStride, g.b.Data[g.b.at(p, j0):], g.b.RowStride, sums[i*n+j0:])
+		}
+	}
 }
 
 // axpys computes columns j0 to j1 as sums of rows of B.
