@@ -11,6 +11,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"stheno/internal/kernel"
+	"stheno/internal/memory"
 )
 
 // Parameter is a named weight of a model.
@@ -101,7 +102,7 @@ func (c Config) specs() []spec {
 
 // initial returns the parameter's initial values. Each parameter has a random stream of its own, named by seed and name.
 func initial[T kernel.Float](s spec, seed uint64) []T {
-	data := make([]T, int(s.size()))
+	data := memory.Make[T](int(s.size()))
 	if s.sigma == 0 {
 		for i := range data {
 			data[i] = T(s.fill)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/nlpodyssey/safetensors"
 	"gorgonia.org/tensor"
+
+	"stheno/internal/memory"
 )
 
 // With opens a file for read.
@@ -102,7 +104,7 @@ func (t *Reader) Read(name string) (*tensor.Dense, error) {
 	if !ok {
 		return nil, fmt.Errorf("got no tensor %q", name)
 	}
-	raw := make([]byte, info.DataOffsets[1]-info.DataOffsets[0])
+	raw := memory.Make[byte](int(info.DataOffsets[1] - info.DataOffsets[0]))
 	if _, err := t.r.ReadAt(raw, t.data+int64(info.DataOffsets[0])); err != nil && !(errors.Is(err, io.EOF) && len(raw) == 0) {
 		return nil, fmt.Errorf("tensor %q: %w", name, err)
 	}
@@ -113,19 +115,19 @@ func (t *Reader) Read(name string) (*tensor.Dense, error) {
 	var backing any
 	switch info.DType {
 	case safetensors.F32:
-		x := make([]float32, len(raw)/4)
+		x := memory.Make[float32](len(raw) / 4)
 		for i := range x {
 			x[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
 		}
 		backing = x
 	case safetensors.F64:
-		x := make([]float64, len(raw)/8)
+		x := memory.Make[float64](len(raw) / 8)
 		for i := range x {
 			x[i] = math.Float64frombits(binary.LittleEndian.Uint64(raw[8*i:]))
 		}
 		backing = x
 	case safetensors.I64:
-		x := make([]int64, len(raw)/8)
+		x := memory.Make[int64](len(raw) / 8)
 		for i := range x {
 			x[i] = int64(binary.LittleEndian.Uint64(raw[8*i:]))
 		}
@@ -133,7 +135,7 @@ func (t *Reader) Read(name string) (*tensor.Dense, error) {
 	case safetensors.U8:
 		backing = raw
 	case safetensors.U16, safetensors.F16, safetensors.BF16:
-		x := make([]uint16, len(raw)/2)
+		x := memory.Make[uint16](len(raw) / 2)
 		for i := range x {
 			x[i] = binary.LittleEndian.Uint16(raw[2*i:])
 		}

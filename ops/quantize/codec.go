@@ -7,6 +7,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"stheno/internal/kernel"
+	"stheno/internal/memory"
 	"stheno/internal/op"
 	"stheno/internal/parallel"
 )
@@ -142,10 +143,10 @@ func newPacked(cfg Config, in, out int) *Packed {
 	p := &Packed{Config: cfg, In: in, Out: out}
 	l := layoutOf(cfg, in, out)
 	if l.dtype == tensor.Uint16 {
-		p.Codes = tensor.New(tensor.WithShape(l.codes...), tensor.WithBacking(make([]uint16, l.codes.TotalSize())))
+		p.Codes = tensor.New(tensor.WithShape(l.codes...), tensor.WithBacking(memory.Make[uint16](l.codes.TotalSize())))
 		return p
 	}
-	codes := make([]uint8, l.codes.TotalSize())
+	codes := memory.Make[uint8](l.codes.TotalSize())
 	if !cfg.Asymmetric {
 		middle := cfg.Scheme.coding().Middle()
 		if cfg.Scheme == INT4 {
