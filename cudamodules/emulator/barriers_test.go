@@ -40,6 +40,35 @@ var probes = map[string]struct {
 			emulator.Out{sum}, emulator.In{random[float32](1, 30*40)}, int64(30), int64(40))
 		return sum, err
 	}},
+	"tokens": {6, func(s *emulator.Session) (any, error) {
+		const rows, vocab = 3, 300
+		z, targets := random[float32](1, rows*vocab), []int64{5, 200, 7}
+		losses, stats, total, d := make([]float64, rows), make([]float32, 2*rows), make([]float32, 1), make([]float32, rows*vocab)
+		one := cudamodules.Geometry{Block: [3]int{256}}
+		var r, v int64 = rows, vocab
+		var none int64
+		if err := s.Run("tokens", "cross_entropy_f32", one, emulator.Out{losses}, emulator.Out{stats}, emulator.In{z}, emulator.In{targets},
+			int64(8), r, v, none, none, 0.1, 0.0); err != nil {
+			return nil, err
+		}
+		// Two sums over more rows than a warp has lanes.
+		many, same := random[float64](2, 300), make([]int64, 300)
+		for i := range same {
+			same[i] = int64(i % 3)
+		}
+		if err := s.Run("tokens", "cross_entropy_total_f32", one, emulator.Out{total}, emulator.In{many}, emulator.In{same}, int64(8),
+			int64(300), int64(1), int64(2), int64(1)); err != nil {
+			return nil, err
+		}
+		z, stats = random[float32](3, 300*2), make([]float32, 600)
+		for i := range stats {
+			stats[i] = 1
+		}
+		d = make([]float32, 600)
+		err := s.Run("tokens", "cross_entropy_grad_f32", one, emulator.Out{d}, emulator.In{z}, emulator.In{stats}, emulator.In{[]float32{1}},
+			emulator.In{same}, int64(8), int64(300), int64(2), int64(1), int64(2), int64(1), 0.0, 0.0)
+		return []any{losses, stats, total, d}, err
+	}},
 	"matmul": {2, func(s *emulator.Session) (any, error) {
 		const m, n, k = 20, 70, 40
 		c := make([]float32, m*n)
