@@ -92,11 +92,11 @@ func CrossEntropy(logits, targets *G.Node, cfg CrossEntropyConfig) (*G.Node, err
 	if err := cfg.check(fn); err != nil {
 		return nil, err
 	}
-	stats, err := op.Side(logits, tensor.Shape{rows, 2}, logits.Dtype())
+	stats, err := op.SideFor((*crossEntropy)(nil), logits, tensor.Shape{rows, 2}, logits.Dtype())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", fn, err)
 	}
-	return G.ApplyOp(&crossEntropy{
+	return op.Apply(&crossEntropy{
 		Base: op.NewBase(fn, cfg, tensor.ScalarShape(), logits.Dtype(), logits, targets, stats),
 		cfg:  cfg, dtype: logits.Dtype(), rows: rows, vocab: vocab,
 	}, logits, targets, stats)

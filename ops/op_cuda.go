@@ -18,12 +18,16 @@ var (
 	_ G.CUDADoer        = (*swiGLU)(nil)
 	_ G.CUDADoer        = (*residual)(nil)
 	_ G.CUDADoer        = (*linear)(nil)
+	_ G.CUDADoer        = (*rope)(nil)
+	_ G.CUDADoer        = (*crossEntropy)(nil)
 	_ op.CUDABackwarder = (*rmsNorm)(nil)
 	_ op.CUDABackwarder = (*layerNorm)(nil)
 	_ op.CUDABackwarder = (*activation)(nil)
 	_ op.CUDABackwarder = (*swiGLU)(nil)
 	_ op.CUDABackwarder = (*residual)(nil)
 	_ op.CUDABackwarder = (*linear)(nil)
+	_ op.CUDABackwarder = (*rope)(nil)
+	_ op.CUDABackwarder = (*crossEntropy)(nil)
 )
 
 // rowGrid gives each row a block, and rows beyond the limit of a grid their turn after.
@@ -221,4 +225,68 @@ func (o *linear) productsOnCard(c *op.Card, in []G.Value, dz any, dIn []G.Value)
 		return nil
 	}
 	return c.Launch("act.column_sum"+suffix, [3]int{(o.out + 31) / 32}, [3]int{256}, 0, dIn[2], dz, o.rows, o.out)
+}
+
+// flag is a bool as a kernel takes it.
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (o *rope) CallsExtern() bool { return true }
+
+// CUDADo is Do on a card. A position out of range makes NaN of its rows there, where Do has an error.
+func (o *rope) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
+	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error { return o.rotateOnCard(c, prealloc, in[0], in[1], false) })
+}
+
+// CUDABackward is Backward on a card.
+func (o *rope) CUDABackward(c *op.Card, in []G.Value, _, dOut G.Value, dIn []G.Value) error {
+	return o.rotateOnCard(c, dIn[0], dOut, in[1], true)
+}
+
+func (o *rope) rotateOnCard(c *op.Card, y, x, pos G.Value, back bool) error {
+	theta, amplitude := o.cfg.frequencies()
+	starts := 1
+	if pos.Shape().Dims() == 1 {
+		starts = pos.Shape()[0]
+	}
+	return c.Scratch(8*len(theta), func(p op.DevicePtr) error {
+		if err := c.CopyIn(p, theta); err != nil {
+			return err
+		}
+		const threads, most = 256, 4096
+		n := o.batch * o.seq * (o.headDim - o.cfg.Dim/2)
+		return c.Launch("tokens.rope"+op.Suffix(x), [3]int{min((n+threads-1)/threads, most)}, [3]int{threads}, 0,
+			y, x, pos, p, int(pos.Dtype().Size()), starts, o.batch, o.seq, o.heads, o.headDim, o.cfg.Dim,
+			flag(o.cfg.Interleaved), flag(back), amplitude)
+	})
+}
+
+func (o *crossEntropy) CallsExtern() bool { return true }
+
+// CUDADo is Do on a card. A target out of range makes the loss NaN there, where Do has an error.
+func (o *crossEntropy) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
+	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error {
+		suffix, bytes := op.Suffix(in[0]), int(in[1].Dtype().Size())
+		grid, block := rowGrid(o.rows)
+		return c.Scratch(8*o.rows, func(losses op.DevicePtr) error {
+			if err := c.Launch("tokens.cross_entropy"+suffix, grid, block, 0, losses, in[2], in[0], in[1], bytes, o.rows, o.vocab,
+				flag(o.cfg.Ignore), o.cfg.IgnoreIndex, o.cfg.LabelSmoothing, o.cfg.ZLoss); err != nil {
+				return err
+			}
+			return c.Launch("tokens.cross_entropy_total"+suffix, [3]int{1}, block, 0, prealloc, losses, in[1], bytes, o.rows,
+				flag(o.cfg.Ignore), o.cfg.IgnoreIndex, flag(o.cfg.Reduction == ReduceMean))
+		})
+	})
+}
+
+// CUDABackward is Backward on a card.
+func (o *crossEntropy) CUDABackward(c *op.Card, in []G.Value, _, dOut G.Value, dIn []G.Value) error {
+	grid, block := rowGrid(o.rows)
+	return c.Launch("tokens.cross_entropy_grad"+op.Suffix(in[0]), grid, block, 0, dIn[0], in[0], in[2], dOut, in[1],
+		int(in[1].Dtype().Size()), o.rows, o.vocab, flag(o.cfg.Ignore), o.cfg.IgnoreIndex, flag(o.cfg.Reduction == ReduceMean),
+		o.cfg.LabelSmoothing, o.cfg.ZLoss)
 }

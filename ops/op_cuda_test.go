@@ -86,9 +86,53 @@ func TestNodesOnTheCard(t *testing.T) {
 		cases = append(cases, linearCase(ops.LinearConfig{Activation: a}, true, 7, 2, 5, 11),
 			linearCase(ops.LinearConfig{Activation: a, TransposeWeight: true}, false, 66, 70, 3))
 	}
+	for _, interleaved := range []bool{false, true} {
+		cfg := ops.RoPEConfig{Interleaved: interleaved}
+		cases = append(cases, ropeCase(cfg, []int{3}, 2, 5, 3, 8), ropeCase(cfg, []int{0, 70000}, 2, 3, 2, 6))
+		cfg.Dim = 4
+		cases = append(cases, ropeCase(cfg, []int{7}, 1, 4, 2, 11))
+	}
 	for _, c := range cases {
 		c.onCard(t, tensor.Float32)
 		c.onCard(t, tensor.Float64)
+	}
+}
+
+// The loss and its gradient on the card, against Do and Backward.
+func TestCrossEntropyOnTheCard(t *testing.T) {
+	optest.Card(t)
+	targets := optest.Input{Name: "targets", Shape: []int{2, 3}, Ints: []int{4, 0, 58, -1, 7, 7}}
+	logits := optest.Seeded("logits", 1, 2, 3, 59)
+	for _, cfg := range []ops.CrossEntropyConfig{
+		{Ignore: true, IgnoreIndex: -1},
+		{Ignore: true, IgnoreIndex: -1, LabelSmoothing: 0.1, ZLoss: 1e-2, Reduction: ops.ReduceSum},
+	} {
+		for _, dt := range []tensor.Dtype{tensor.Float32, tensor.Float64} {
+			g := G.NewGraph()
+			z, tg := logits.Node(g, dt), targets.Node(g, dt)
+			values := []G.Value{z.Value(), tg.Value(), tensor.New(tensor.Of(dt), tensor.WithShape(6, 2))}
+			loss, err := ops.CrossEntropy(z, tg, cfg)
+			require.NoError(t, err)
+			grads, err := G.Grad(loss, z)
+			require.NoError(t, err)
+			want, err := loss.Op().Do(values...)
+			require.NoError(t, err)
+			d := op.NewLike(z.Value())
+			var one G.Value = G.NewF32(1)
+			tol := 2e-6
+			if dt == tensor.Float64 {
+				one, tol = G.NewF64(1), 1e-13
+			}
+			require.NoError(t, loss.Op().(op.Backwarder).Backward(values, want, one, []*tensor.Dense{d, nil, nil}))
+			var gotLoss, gotGrad G.Value
+			G.Read(loss, &gotLoss)
+			G.Read(grads[0], &gotGrad)
+			vm := G.NewTapeMachine(g)
+			require.NoError(t, vm.RunAll())
+			optest.Close(t, "loss", optest.Values(t, gotLoss), optest.Values(t, want), 20*tol)
+			optest.Close(t, "gradient", optest.Values(t, gotGrad), optest.Values(t, d), tol)
+			require.NoError(t, vm.Close())
+		}
 	}
 }
 

@@ -70,7 +70,7 @@ func RoPE(x, pos *G.Node, cfg RoPEConfig) (*G.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return G.ApplyOp(&rope{
+	return op.Apply(&rope{
 		Base:  op.NewBase(fn, cfg, shape, x.Dtype(), x, pos),
 		cfg:   cfg,
 		dtype: x.Dtype(),

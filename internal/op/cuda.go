@@ -5,6 +5,7 @@ package op
 import (
 	"fmt"
 	"math"
+	"runtime"
 	"strings"
 	"unsafe"
 
@@ -102,6 +103,15 @@ func (c *Card) Copy(dst, src G.Value, n int) error {
 	e := &c.machine.Engines()[int(c.dev)]
 	e.Context().Memcpy(cu.DevicePtr(dst.Uintptr()), cu.DevicePtr(src.Uintptr()), int64(n))
 	return c.settle()
+}
+
+// CopyIn copies numbers to the card.
+func (c *Card) CopyIn(dst DevicePtr, numbers []float64) error {
+	e := &c.machine.Engines()[int(c.dev)]
+	e.Context().MemcpyHtoD(dst, unsafe.Pointer(&numbers[0]), int64(8*len(numbers)))
+	err := c.settle()
+	runtime.KeepAlive(numbers)
+	return err
 }
 
 // Scratch lends n bytes to f. They come from the machine's arena, which has room for half as much again as its values take, so
