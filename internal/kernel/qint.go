@@ -20,10 +20,25 @@ import (
 // A row with a NaN or an infinity gives a row of NaN. A largest magnitude below 2⁻¹⁰⁰ is taken for 2⁻¹⁰⁰. A (m×k) has a column
 // stride of 1, C (m×n) too. The result does not depend on the number of threads; without a bias and with one group it is the
 // same on every instruction set but for two roundings.
-func GemmDynamic[T Float](c, a Matrix[T], b *Quantized, ep Epilogue[T]) {
+func GemmDynamic[T Float](c, a Matrix[T], b *Quantized, ep Epilogue[T]) { gemmRounded(c, a, b, 0, ep) }
+
+// GemmStatic is GemmDynamic with one scale sx, given beforehand, for all rows of A:
+//
+//	q(i, p) = clamp(round(A(i, p)·(1/sx)), −127, 127)
+//
+// sx is rounded to T and lies between 2⁻¹⁰⁰ and 2¹⁰⁰.
+func GemmStatic[T Float](c, a Matrix[T], b *Quantized, sx float64, ep Epilogue[T]) {
+	if !(sx >= 0x1p-100 && sx <= 0x1p100) {
+		panic(fmt.Sprintf("kernel: GemmStatic: got a scale of %v, want 2^-100 to 2^100", sx))
+	}
+	gemmRounded(c, a, b, T(sx), ep)
+}
+
+// gemmRounded is GemmDynamic, or GemmStatic if there is a scale.
+func gemmRounded[T Float](c, a Matrix[T], b *Quantized, static T, ep Epilogue[T]) {
 	checkQuantized(c, a, b.K, b.N, b, ep)
 	if !b.Coding.Integer() {
-		panic(fmt.Sprintf("kernel: GemmDynamic: got coding %d, want Code8 or Code4", b.Coding))
+		panic(fmt.Sprintf("kernel: integer products: got coding %d, want Code8 or Code4", b.Coding))
 	}
 	m, n, k := c.Rows, c.Cols, b.K
 	if m == 0 || n == 0 {
@@ -31,7 +46,7 @@ func GemmDynamic[T Float](c, a Matrix[T], b *Quantized, ep Epilogue[T]) {
 	}
 	// A Run of one task lends the caller's scratch without taking the workers.
 	parallel.Run(1, func(w *parallel.Worker, _ int) {
-		g := &dynamicGemm[T]{c: c, a: a, b: b, ep: ep, simd: codesVectorized[T]()}
+		g := &dynamicGemm[T]{c: c, a: a, b: b, static: static, ep: ep, simd: codesVectorized[T]()}
 		g.short = g.simd && shortActivations(b.Coding)
 		g.lda = ceilTo(k, rowBlock)
 		if g.short {
@@ -45,7 +60,7 @@ func GemmDynamic[T Float](c, a Matrix[T], b *Quantized, ep Epilogue[T]) {
 		parallel.Run(tasks(m, rows), func(w *parallel.Worker, t int) {
 			blocks := parallel.Scratch[int32](w, 0, tasks(k, rowBlock))
 			for i := t * rows; i < min((t+1)*rows, m); i++ {
-				g.quantizeRow(i, blocks)
+				g.quantizeRow(w, i, blocks)
 			}
 		})
 		g.run(m, n, k)
@@ -61,9 +76,10 @@ const (
 
 // dynamicGemm is one product under way.
 type dynamicGemm[T Float] struct {
-	c, a Matrix[T]
-	b    *Quantized
-	ep   Epilogue[T]
+	c, a   Matrix[T]
+	b      *Quantized
+	static T // the scale of all rows, 0 for one of each
+	ep     Epilogue[T]
 
 	simd, short bool   // whether assembly does it, and wants activations of 16 bits
 	rounded     []int8 // q, row by row with stride lda, zeros up to it; pairs of bytes if short
@@ -74,7 +90,7 @@ type dynamicGemm[T Float] struct {
 }
 
 // quantizeRow fills row i of rounded, sums and scales. blocks is scratch for one sum a block.
-func (g *dynamicGemm[T]) quantizeRow(i int, blocks []int32) {
+func (g *dynamicGemm[T]) quantizeRow(w *parallel.Worker, i int, blocks []int32) {
 	k := g.b.K
 	x := tail(g.a.Data, g.a.at(i, 0))[:k]
 	largest, limit := float64(AbsMax(x)), math.MaxFloat64
@@ -83,6 +99,16 @@ func (g *dynamicGemm[T]) quantizeRow(i int, blocks []int32) {
 	}
 	inv := T(127 / max(largest, 0x1p-100))
 	g.scales[i] = T(max(largest, 0x1p-100) / 127)
+	if g.static > 0 {
+		g.scales[i], inv = g.static, 1/g.static
+		if end := 127 * g.static; T(largest) > end {
+			clamped := parallel.Scratch[T](w, 1, k)
+			for p, v := range x {
+				clamped[p] = min(max(v, -end), end)
+			}
+			x = clamped
+		}
+	}
 	if !(largest <= limit) {
 		g.scales[i], inv = T(math.NaN()), 0
 	}

@@ -47,6 +47,8 @@ func (o *matMul) DoDiff(_ G.ExecutionContext, in G.Nodes, out *G.Node) error {
 // Backward: with z = x·ŵ + bias and dz = dOut·act'(z),
 //
 //	dx = dz·ŵᵀ    dbias = Σ_rows dz
+//
+// where x is clamped to the range of InputScale, dx is 0.
 func (o *matMul) Backward(in []G.Value, out, dOut G.Value, dIn []*tensor.Dense) error {
 	if o.dtype == tensor.Float64 {
 		return backward[float64](o, in, out, dOut, dIn)
@@ -85,7 +87,16 @@ func backward[T kernel.Float](o *matMul, in []G.Value, out, dOut G.Value, dIn []
 		if o.biased {
 			sumRows(op.Memory[T](dIn[o.biasAt()]), dz)
 		}
-		kernel.GemmQuantizedT(kernel.RowMajor(op.Memory[T](dIn[0]), o.rows, o.in), kernel.RowMajor(dz, o.rows, o.out), a.w)
+		dx := op.Memory[T](dIn[0])
+		kernel.GemmQuantizedT(kernel.RowMajor(dx, o.rows, o.in), kernel.RowMajor(dz, o.rows, o.out), a.w)
+		if o.inputScale > 0 {
+			end := 127 * T(o.inputScale)
+			for i, x := range a.x {
+				if x >= end || x <= -end {
+					dx[i] = 0
+				}
+			}
+		}
 	})
 	return nil
 }

@@ -97,15 +97,11 @@ func roundDynamic[T kernel.Float](y, x []T) {
 	}
 }
 
-// roundStatic rounds numbers to codes of 8 bits with a given scale.
+// roundStatic rounds numbers to codes of 8 bits with a given scale, in the arithmetic of kernel.GemmStatic.
 func roundStatic[T kernel.Float](y, x []T, scale T) {
-	g := Config{Scheme: INT8}.symmetric(float64(scale))
+	inverse, end := 1/scale, 127*scale
 	for i, v := range x {
-		if v != v {
-			y[i] = v
-			continue
-		}
-		y[i] = scale * T(g.code(float64(v))-g.zero)
+		y[i] = scale * T(math.RoundToEven(float64(min(max(v, -end), end)*inverse)))
 	}
 }
 

@@ -18,7 +18,8 @@ type Input int
 const (
 	// InputFull multiplies x as it is.
 	InputFull Input = iota
-	// InputINT8 rounds each row of x to 8 bits with a scale of its own, max|x|/127, while the node runs. For INT8 and INT4.
+	// InputINT8 rounds x to 8 bits while the node runs: each row with a scale of its own, max|x|/127, or all with InputScale. For
+	// INT8 and INT4.
 	InputINT8
 )
 
@@ -38,6 +39,10 @@ type MatMulConfig struct {
 	// Input is the precision of x in the product.
 	Input Input
 
+	// InputScale is the scale with which InputINT8 rounds all of x, to round(x/scale) clamped to ±127, as Stats.Scale finds it or
+	// FakeQuantize learns it. 0 gives each row its own.
+	InputScale float64
+
 	// Bias, of shape (outputs) and the dtype of x, is added to every row. Nil adds nothing.
 	Bias *G.Node
 
@@ -56,6 +61,8 @@ type MatMulConfig struct {
 // is differentiable with respect to x and the bias unless NoGrad is set, exactly so for the weights ŵ that the codes stand for;
 // see the package for InputINT8.
 //
+// With an InputScale, dx is 0 where x is clamped, |x| ≥ 127·InputScale.
+//
 // With an activation other than ReLU the backward pass needs x·ŵ + bias, which the node keeps from the forward pass: as much
 // memory again as the result takes.
 func MatMul(x *G.Node, w *Weights, cfg MatMulConfig) (*G.Node, error) {
@@ -70,7 +77,7 @@ func MatMul(x *G.Node, w *Weights, cfg MatMulConfig) (*G.Node, error) {
 	if cfg.Bias != nil {
 		args = append(args, op.Arg{Name: "Bias", Node: cfg.Bias})
 	}
-	o := &matMul{input: cfg.Input, activation: cfg.Activation, noGrad: cfg.NoGrad, biased: cfg.Bias != nil, weights: w.Config, in: w.In, out: w.Out}
+	o := &matMul{input: cfg.Input, inputScale: cfg.InputScale, activation: cfg.Activation, noGrad: cfg.NoGrad, biased: cfg.Bias != nil, weights: w.Config, in: w.In, out: w.Out}
 	if err := o.check(fn, args); err != nil {
 		return nil, err
 	}
@@ -98,6 +105,7 @@ func MatMul(x *G.Node, w *Weights, cfg MatMulConfig) (*G.Node, error) {
 type matMul struct {
 	op.Base
 	input         Input
+	inputScale    float64
 	activation    ops.Activation
 	noGrad        bool
 	biased, keeps bool
@@ -115,9 +123,10 @@ func (o *matMul) attrs() any {
 		In, Out      int
 		Transposed   bool // Config prints without
 		Input        Input
+		InputScale   float64
 		Activation   ops.Activation
 		Bias, NoGrad bool
-	}{o.weights, o.in, o.out, o.weights.Transposed, o.input, o.activation, o.biased, o.noGrad}
+	}{o.weights, o.in, o.out, o.weights.Transposed, o.input, o.inputScale, o.activation, o.biased, o.noGrad}
 }
 
 func (o *matMul) check(fn string, args []op.Arg) error {
@@ -160,6 +169,10 @@ func (o *matMul) check(fn string, args []op.Arg) error {
 		return fmt.Errorf("%s: Input: got %d, want %d (%v) or %d (%v)", fn, int(o.input), int(InputFull), InputFull, int(InputINT8), InputINT8)
 	case o.input == InputINT8 && !o.weights.Scheme.HasScales():
 		return fmt.Errorf("%s: Input: got %v with weights in %v, want %v: integer products need integer weights", fn, o.input, o.weights.Scheme, InputFull)
+	case o.inputScale != 0 && o.input != InputINT8:
+		return fmt.Errorf("%s: InputScale: got %v with input %v, want %v", fn, o.inputScale, o.input, InputINT8)
+	case o.inputScale != 0 && !(o.inputScale >= 0x1p-100 && o.inputScale <= 0x1p100):
+		return fmt.Errorf("%s: InputScale: got %v, want 0, or 2^-100 to 2^100", fn, o.inputScale)
 	}
 	return nil
 }
@@ -244,9 +257,12 @@ func forward[T kernel.Float](o *matMul, in []G.Value) (G.Value, error) {
 		}
 	}
 	c, x := kernel.RowMajor(z, o.rows, o.out), kernel.RowMajor(a.x, o.rows, o.in)
-	if o.input == InputINT8 {
+	switch {
+	case o.inputScale > 0:
+		kernel.GemmStatic(c, x, a.w, o.inputScale, end)
+	case o.input == InputINT8:
 		kernel.GemmDynamic(c, x, a.w, end)
-	} else {
+	default:
 		kernel.GemmQuantized(c, x, a.w, end)
 	}
 	return out, nil
