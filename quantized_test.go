@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"gorgonia.org/tensor"
 
+	"stheno/internal/op"
 	"stheno/internal/optest"
 	"stheno/ops/quantize"
 )
@@ -72,6 +73,26 @@ func TestQuantizedLogits(t *testing.T) {
 				_, _, err = q.Generate(context.Background(), tokens[:3], GenerateConfig{MaxTokens: 3})
 				require.NoError(t, err)
 			})
+		}
+	}
+}
+
+// TestQuantizedLogitsOnUsedMemory: results that are made in memory with anything in it are written whole.
+func TestQuantizedLogitsOnUsedMemory(t *testing.T) {
+	defer op.Poison()()
+	const seq = 7
+	for name, cfg := range flavoursFor(Fused) {
+		for _, p := range packedPrecisions {
+			q := quantized(t, noisy(t, cfg, tensor.Float32), QuantizeConfig{Weights: p, Output: true})
+			g, err := q.PrefillGraph(1, seq, Fused)
+			require.NoError(t, err)
+			tokens := optest.Ints(5, seq, cfg.Vocab)
+			first, err := g.Run(tokens, 0)
+			require.NoError(t, err)
+			second, err := g.Run(tokens, 0)
+			require.NoError(t, err)
+			require.Equal(t, first.Data(), second.Data(), "%s, %v", name, p)
+			require.NoError(t, g.Close())
 		}
 	}
 }

@@ -239,7 +239,7 @@ func forward[T kernel.Float](o *matMul, in []G.Value) (G.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, y := op.New[T](o.OutShape())
+	out, y := op.NewUnset[T](o.OutShape())
 	z := y
 	if o.keeps {
 		z = a.kept
