@@ -23,6 +23,9 @@ func GemmQuantized[T Float](c, a Matrix[T], b *Quantized, ep Epilogue[T]) {
 	if c.Rows <= quantizedVectorRows && b.K > 0 && g.vectors() {
 		return
 	}
+	if g.matrices() {
+		return
+	}
 	g.run(c.Cols, b.K, g.widen)
 }
 

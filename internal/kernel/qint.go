@@ -48,12 +48,16 @@ func gemmRounded[T Float](c, a Matrix[T], b *Quantized, static T, ep Epilogue[T]
 	parallel.Run(1, func(w *parallel.Worker, _ int) {
 		g := &dynamicGemm[T]{c: c, a: a, b: b, static: static, ep: ep, simd: codesVectorized[T]()}
 		g.short = g.simd && shortActivations(b.Coding)
-		g.lda = ceilTo(k, rowBlock)
-		if g.short {
+		g.matrix = m >= matrixMinRows && k > 0 && matrixVectorized[T]()
+		g.lda, g.groups = ceilTo(k, rowBlock), b.Groups()
+		length := m
+		switch {
+		case g.matrix:
+			g.lda, length = matrixLine(k), ceilTo(m, matrixRowTile)
+		case g.short:
 			g.lda *= 2
 		}
-		g.groups = b.Groups()
-		g.rounded = parallel.Scratch[int8](w, 0, m*g.lda)
+		g.rounded = parallel.Scratch[int8](w, 0, length*g.lda)
 		g.sums = parallel.Scratch[int32](w, 1, m*g.groups)
 		g.scales = parallel.Scratch[T](w, 2, m)
 		rows := max(1, quantizeTask/max(1, k))
@@ -63,7 +67,9 @@ func gemmRounded[T Float](c, a Matrix[T], b *Quantized, static T, ep Epilogue[T]
 				g.quantizeRow(w, i, blocks)
 			}
 		})
-		g.run(m, n, k)
+		if !g.matrices() {
+			g.run(m, n, k)
+		}
 	})
 }
 
@@ -82,6 +88,7 @@ type dynamicGemm[T Float] struct {
 	ep     Epilogue[T]
 
 	simd, short bool   // whether assembly does it, and wants activations of 16 bits
+	matrix      bool   // whether it does it in tiles, which take bytes
 	rounded     []int8 // q, row by row with stride lda, zeros up to it; pairs of bytes if short
 	lda         int    // in bytes
 	groups      int

@@ -53,13 +53,20 @@ func dynamicReference[T Float](a Matrix[T], b *Quantized, bias []T) (want, sumAb
 	return want, sumAbs
 }
 
-// forEachIntegerISA also turns the instructions of AVX-512 for bytes off.
+// forEachIntegerISA also turns off the instructions of AVX-512 for tiles, and those for bytes.
 func forEachIntegerISA(t *testing.T, test func(t *testing.T)) {
 	forEachISA(t, func(t *testing.T) {
 		test(t)
-		if active == AVX512 && setVNNI(false) {
+		if active != AVX512 {
+			return
+		}
+		if setMatrices(false) {
+			defer setMatrices(true)
+			t.Run("without AMX", test)
+		}
+		if setVNNI(false) {
+			defer setVNNI(true)
 			t.Run("without VNNI", test)
-			setVNNI(true)
 		}
 	})
 }

@@ -8,3 +8,10 @@ func setVNNI(on bool) (changed bool) {
 	haveVNNI = on
 	return changed
 }
+
+// setMatrices says whether kernels may use tiles of matrices and reports whether that is a change.
+func setMatrices(on bool) (changed bool) {
+	changed = haveMatrices() && noMatrices == on
+	noMatrices = !on
+	return changed
+}

@@ -3,3 +3,4 @@
 package kernel
 
 func setVNNI(bool) bool { return false }
+func setMatrices(bool) bool { return false }

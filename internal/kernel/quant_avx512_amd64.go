@@ -129,6 +129,73 @@ func int4x4AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, pan
 //go:noescape
 func int4x1AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 
+// splitRowAVX512 cuts numbers into three of BF16 that add up to them: of block b of 32 numbers, piece l goes to dst[96b+32l:]. Of what is not
+// finite the first piece is the number, the others are 0. blocks ≥ 0.
+//
+//go:noescape
+func splitRowAVX512(dst *uint16, x *float32, blocks int)
+
+// splitFloat16AVX512 cuts numbers of FP16 into two of BF16 that add up to them: of tile t of 32 rows of 16 columns, codes[512t+16p+j], piece l goes to
+// dst[1024t+512l+p/2·32+2j+p%2]. Of what is not finite the first piece is the number, the second 0. tiles ≥ 0.
+//
+//go:noescape
+func splitFloat16AVX512(dst *uint16, codes *uint16, tiles int)
+
+// pairCodes8AVX512 computes dst[p/2·32+2j+p%2] = code(p, j) − z[j] in BF16, exactly, for j < 16, p < 4·steps. steps ≥ 0.
+//
+//go:noescape
+func pairCodes8AVX512(dst *uint16, codes *uint8, steps int, z *uint8)
+
+// pairCodes4AVX512 computes dst[p/2·32+2j+p%2] = code(p, j) − z[j] in BF16, exactly, for j < 16, p < 8·steps. steps ≥ 0.
+//
+//go:noescape
+func pairCodes4AVX512(dst *uint16, codes *uint8, steps int, z *uint8)
+
+// unpackCodes4AVX512 unpacks codes of 4 bits to bytes: step i becomes steps 2i, its low nibbles, and 2i+1 of codes of 8 bits. steps ≥ 0.
+//
+//go:noescape
+func unpackCodes4AVX512(dst *uint8, codes *uint8, steps int)
+
+// matrixBytes64AVX512 computes C(i, j) = sx(i)·Σ_g s(g, j)·(Σ_p A(i, p)·code(p, j) + z(g, j)·sums(i, g)) for i < m, j < 32, p over the tiles of
+// group g, per tiles in each group but the last. Without z it takes sums as they are. A is read in whole tiles of 16 rows, the
+// codes in tiles of 64-byte lines, panels of 16 columns panel bytes apart. Strides are in bytes. buf has 32·32 elements.
+// m ≥ 1, tiles ≥ 1.
+//
+//go:noescape
+func matrixBytes64AVX512(m int, tiles int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int, buf *int32)
+
+// matrixBytes32AVX512 computes C(i, j) = sx(i)·Σ_g s(g, j)·(Σ_p A(i, p)·code(p, j) + z(g, j)·sums(i, g)) for i < m, j < 32, p over the tiles of
+// group g, per tiles in each group but the last. Without z it takes sums as they are. A is read in whole tiles of 16 rows, the
+// codes in tiles of 64-byte lines, panels of 16 columns panel bytes apart. Strides are in bytes. buf has 32·32 elements.
+// m ≥ 1, tiles ≥ 1.
+//
+//go:noescape
+func matrixBytes32AVX512(m int, tiles int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int, buf *int32)
+
+// matrixFloats1AVX512 computes C(i, j) = Σ_g s(g, j)·Σ_p A(i, p)·B(p, j) for i < m, j < 32, p over the tiles of group g, per tiles in each group but the last.
+// A is read in whole tiles of 16 rows, row by row in pieces of 64 bytes, the limbs of a piece one after the other; B in panels of
+// 16 columns, panel bytes apart, their tiles one after the other. Strides are in bytes. buf has 32·32 elements. Without s it is 1,
+// for one group. m ≥ 1, tiles ≥ 1.
+//
+//go:noescape
+func matrixFloats1AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32)
+
+// matrixFloats3AVX512 computes C(i, j) = Σ_g s(g, j)·Σ_p A(i, p)·B(p, j) for i < m, j < 32, p over the tiles of group g, per tiles in each group but the last.
+// A is read in whole tiles of 16 rows, row by row in pieces of 64 bytes, the limbs of a piece one after the other; B in panels of
+// 16 columns, panel bytes apart, their tiles one after the other. Strides are in bytes. buf has 32·32 elements. Without s it is 1,
+// for one group. m ≥ 1, tiles ≥ 1.
+//
+//go:noescape
+func matrixFloats3AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32)
+
+// matrixFloats5AVX512 computes C(i, j) = Σ_g s(g, j)·Σ_p A(i, p)·B(p, j) for i < m, j < 32, p over the tiles of group g, per tiles in each group but the last.
+// A is read in whole tiles of 16 rows, row by row in pieces of 64 bytes, the limbs of a piece one after the other; B in panels of
+// 16 columns, panel bytes apart, their tiles one after the other. Strides are in bytes. buf has 32·32 elements. Without s it is 1,
+// for one group. m ≥ 1, tiles ≥ 1.
+//
+//go:noescape
+func matrixFloats5AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32)
+
 // peakBytesAVX512 runs n rounds, a multiple of 2, of 24 independent VPDPBUSD.
 //
 //go:noescape

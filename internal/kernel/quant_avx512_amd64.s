@@ -8270,6 +8270,3400 @@ finished415:
 	VZEROUPPER
 	RET
 
+// func splitRowAVX512(dst *uint16, x *float32, blocks int)
+// Requires: AVX, AVX512F
+TEXT ·splitRowAVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         blocks+16(FP), DX
+	VBROADCASTSS wffff0000AVX512<>+0(SB), Z8
+	VBROADCASTSS w7fffffffAVX512<>+0(SB), Z9
+	VBROADCASTSS w7f800000AVX512<>+0(SB), Z10
+	VBROADCASTSS w00400000AVX512<>+0(SB), Z11
+
+loop535:
+	CMPQ     DX, $0x01
+	JLT      done536
+	VMOVUPS  (CX), Z0
+	VPANDD   Z0, Z9, Z4
+	VCMPPS   $0x01, Z10, Z4, K1
+	VCMPPS   $0x03, Z0, Z0, K2
+	VPANDD   Z0, Z8, Z1
+	VPORD    Z11, Z1, K2, Z1
+	VSUBPS.Z Z1, Z0, K1, Z0
+	VPANDD   Z0, Z8, Z2
+	VSUBPS   Z2, Z0, Z3
+	VPSRLD   $0x10, Z1, Z1
+	VPMOVDW  Z1, (AX)
+	VPSRLD   $0x10, Z2, Z2
+	VPMOVDW  Z2, 64(AX)
+	VPSRLD   $0x10, Z3, Z3
+	VPMOVDW  Z3, 128(AX)
+	VMOVUPS  64(CX), Z0
+	VPANDD   Z0, Z9, Z4
+	VCMPPS   $0x01, Z10, Z4, K1
+	VCMPPS   $0x03, Z0, Z0, K2
+	VPANDD   Z0, Z8, Z1
+	VPORD    Z11, Z1, K2, Z1
+	VSUBPS.Z Z1, Z0, K1, Z0
+	VPANDD   Z0, Z8, Z2
+	VSUBPS   Z2, Z0, Z3
+	VPSRLD   $0x10, Z1, Z1
+	VPMOVDW  Z1, 32(AX)
+	VPSRLD   $0x10, Z2, Z2
+	VPMOVDW  Z2, 96(AX)
+	VPSRLD   $0x10, Z3, Z3
+	VPMOVDW  Z3, 160(AX)
+	ADDQ     $+128, CX
+	ADDQ     $+192, AX
+	SUBQ     $0x01, DX
+	JMP      loop535
+
+done536:
+	VZEROUPPER
+	RET
+
+DATA w00400000AVX512<>+0(SB)/4, $0x00400000
+GLOBL w00400000AVX512<>(SB), RODATA|NOPTR, $4
+
+// func splitFloat16AVX512(dst *uint16, codes *uint16, tiles int)
+// Requires: AVX, AVX512F
+TEXT ·splitFloat16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         tiles+16(FP), DX
+	VBROADCASTSS wffff0000AVX512<>+0(SB), Z8
+	VBROADCASTSS w7fffffffAVX512<>+0(SB), Z9
+	VBROADCASTSS w7f800000AVX512<>+0(SB), Z10
+	VBROADCASTSS w00400000AVX512<>+0(SB), Z11
+
+loop537:
+	CMPQ DX, $0x01
+	JLT  done538
+	MOVQ $0x00000010, BX
+
+loop539:
+	CMPQ      BX, $0x01
+	JLT       done540
+	VCVTPH2PS (CX), Z0
+	VPANDD    Z0, Z9, Z4
+	VCMPPS    $0x01, Z10, Z4, K1
+	VCMPPS    $0x03, Z0, Z0, K2
+	VPANDD    Z0, Z8, Z2
+	VPORD     Z11, Z2, K2, Z2
+	VSUBPS.Z  Z2, Z0, K1, Z0
+	VCVTPH2PS 32(CX), Z1
+	VPANDD    Z1, Z9, Z4
+	VCMPPS    $0x01, Z10, Z4, K1
+	VCMPPS    $0x03, Z1, Z1, K2
+	VPANDD    Z1, Z8, Z3
+	VPORD     Z11, Z3, K2, Z3
+	VSUBPS.Z  Z3, Z1, K1, Z1
+	VPSRLD    $0x10, Z2, Z2
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, (AX)
+	VPSRLD    $0x10, Z0, Z0
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 1024(AX)
+	ADDQ      $+64, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x01, BX
+	JMP       loop539
+
+done540:
+	ADDQ $+1024, AX
+	SUBQ $0x01, DX
+	JMP  loop537
+
+done538:
+	VZEROUPPER
+	RET
+
+// func pairCodes8AVX512(dst *uint16, codes *uint8, steps int, z *uint8)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·pairCodes8AVX512(SB), NOSPLIT, $0-32
+	MOVQ            dst+0(FP), AX
+	MOVQ            codes+8(FP), CX
+	MOVQ            steps+16(FP), DX
+	MOVQ            z+24(FP), BX
+	VBROADCASTI32X4 pick0AVX512<>+0(SB), Z0
+	VBROADCASTI32X4 pick1AVX512<>+0(SB), Z1
+	VBROADCASTI32X4 pick2AVX512<>+0(SB), Z2
+	VBROADCASTI32X4 pick3AVX512<>+0(SB), Z3
+	VBROADCASTSS    w4b000000AVX512<>+0(SB), Z4
+	VPMOVZXBD       (BX), Z6
+	VPORD           Z6, Z4, Z6
+
+loop541:
+	CMPQ      DX, $0x01
+	JLT       done542
+	VMOVDQU32 (CX), Z5
+	VPSHUFB   Z0, Z5, Z7
+	VPORD     Z7, Z4, Z7
+	VSUBPS    Z6, Z7, Z7
+	VPSHUFB   Z1, Z5, Z8
+	VPORD     Z8, Z4, Z8
+	VSUBPS    Z6, Z8, Z8
+	VPSRLD    $0x10, Z7, Z7
+	VPORD     Z7, Z8, Z8
+	VMOVDQU32 Z8, (AX)
+	VPSHUFB   Z2, Z5, Z7
+	VPORD     Z7, Z4, Z7
+	VSUBPS    Z6, Z7, Z7
+	VPSHUFB   Z3, Z5, Z8
+	VPORD     Z8, Z4, Z8
+	VSUBPS    Z6, Z8, Z8
+	VPSRLD    $0x10, Z7, Z7
+	VPORD     Z7, Z8, Z8
+	VMOVDQU32 Z8, 64(AX)
+	ADDQ      $+64, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x01, DX
+	JMP       loop541
+
+done542:
+	VZEROUPPER
+	RET
+
+// func pairCodes4AVX512(dst *uint16, codes *uint8, steps int, z *uint8)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·pairCodes4AVX512(SB), NOSPLIT, $0-32
+	MOVQ            dst+0(FP), AX
+	MOVQ            codes+8(FP), CX
+	MOVQ            steps+16(FP), DX
+	MOVQ            z+24(FP), BX
+	VBROADCASTI32X4 pick0AVX512<>+0(SB), Z0
+	VBROADCASTI32X4 pick1AVX512<>+0(SB), Z1
+	VBROADCASTI32X4 pick2AVX512<>+0(SB), Z2
+	VBROADCASTI32X4 pick3AVX512<>+0(SB), Z3
+	VBROADCASTSS    w4b000000AVX512<>+0(SB), Z4
+	VPMOVZXBD       (BX), Z6
+	VPORD           Z6, Z4, Z6
+
+loop543:
+	CMPQ      DX, $0x01
+	JLT       done544
+	VMOVDQU32 (CX), Z5
+	VPANDD    v0f0f0f0fAVX512<>+0(SB), Z5, Z5
+	VPSHUFB   Z0, Z5, Z7
+	VPORD     Z7, Z4, Z7
+	VSUBPS    Z6, Z7, Z7
+	VPSHUFB   Z1, Z5, Z8
+	VPORD     Z8, Z4, Z8
+	VSUBPS    Z6, Z8, Z8
+	VPSRLD    $0x10, Z7, Z7
+	VPORD     Z7, Z8, Z8
+	VMOVDQU32 Z8, (AX)
+	VPSHUFB   Z2, Z5, Z7
+	VPORD     Z7, Z4, Z7
+	VSUBPS    Z6, Z7, Z7
+	VPSHUFB   Z3, Z5, Z8
+	VPORD     Z8, Z4, Z8
+	VSUBPS    Z6, Z8, Z8
+	VPSRLD    $0x10, Z7, Z7
+	VPORD     Z7, Z8, Z8
+	VMOVDQU32 Z8, 64(AX)
+	VMOVDQU32 (CX), Z5
+	VPSRLD    $0x04, Z5, Z5
+	VPANDD    v0f0f0f0fAVX512<>+0(SB), Z5, Z5
+	VPSHUFB   Z0, Z5, Z7
+	VPORD     Z7, Z4, Z7
+	VSUBPS    Z6, Z7, Z7
+	VPSHUFB   Z1, Z5, Z8
+	VPORD     Z8, Z4, Z8
+	VSUBPS    Z6, Z8, Z8
+	VPSRLD    $0x10, Z7, Z7
+	VPORD     Z7, Z8, Z8
+	VMOVDQU32 Z8, 128(AX)
+	VPSHUFB   Z2, Z5, Z7
+	VPORD     Z7, Z4, Z7
+	VSUBPS    Z6, Z7, Z7
+	VPSHUFB   Z3, Z5, Z8
+	VPORD     Z8, Z4, Z8
+	VSUBPS    Z6, Z8, Z8
+	VPSRLD    $0x10, Z7, Z7
+	VPORD     Z7, Z8, Z8
+	VMOVDQU32 Z8, 192(AX)
+	ADDQ      $+64, CX
+	ADDQ      $+256, AX
+	SUBQ      $0x01, DX
+	JMP       loop543
+
+done544:
+	VZEROUPPER
+	RET
+
+// func unpackCodes4AVX512(dst *uint8, codes *uint8, steps int)
+// Requires: AVX, AVX512F
+TEXT ·unpackCodes4AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         steps+16(FP), DX
+	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z0
+
+loop545:
+	CMPQ      DX, $0x01
+	JLT       done546
+	VMOVDQU32 (CX), Z2
+	VPANDD    Z2, Z0, Z1
+	VPSRLD    $0x04, Z2, Z2
+	VPANDD    Z2, Z0, Z2
+	VMOVDQU32 Z1, (AX)
+	VMOVDQU32 Z2, 64(AX)
+	ADDQ      $+64, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x01, DX
+	JMP       loop545
+
+done546:
+	VZEROUPPER
+	RET
+
+// func matrixBytes64AVX512(m int, tiles int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int, buf *int32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·matrixBytes64AVX512(SB), NOSPLIT, $0-136
+	LEAQ tiles64AVX512<>+0(SB), AX
+
+	// LDTILECFG (AX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0x00
+
+rows547:
+	CMPQ m+0(FP), $0x10
+	JLE  few548
+	MOVQ a+24(FP), AX
+	MOVQ codes+40(FP), CX
+	MOVQ CX, DX
+	ADDQ panel+48(FP), DX
+	MOVQ tiles+8(FP), R8
+	MOVQ s+72(FP), R10
+	MOVQ z+88(FP), R11
+	MOVQ sums+56(FP), R12
+	XORQ R13, R13
+	MOVQ $0x00000040, DI
+
+group550:
+	MOVQ    lda+32(FP), BX
+	MOVQ    BX, SI
+	SHLQ    $0x04, SI
+	ADDQ    AX, SI
+	MOVQ    R8, R9
+	CMPQ    R9, per+16(FP)
+	CMOVQGT per+16(FP), R9
+	SUBQ    R9, R8
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+tile551:
+	// TILELOADD 0(CX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DX)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBSUD 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5e
+	BYTE $0xc6
+
+	// TDPBSUD 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5e
+	BYTE $0xce
+
+	// TDPBSUD 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5e
+	BYTE $0xd7
+
+	// TDPBSUD 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5e
+	BYTE $0xdf
+	ADDQ $+64, AX
+	ADDQ $+64, SI
+	ADDQ $+1024, CX
+	ADDQ $+1024, DX
+	DECQ R9
+	JNZ  tile551
+	MOVQ AX, R15
+	MOVQ buf+128(FP), AX
+	MOVQ $0x00000080, BX
+
+	// TILESTORED 0, 0(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(AX)(BX)
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7a
+	BYTE      $0x4b
+	BYTE      $0x9c
+	BYTE      $0x18
+	BYTE      $0x40
+	BYTE      $0x08
+	BYTE      $0x00
+	BYTE      $0x00
+	MOVQ      m+0(FP), BX
+	MOVQ      $0x00000020, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      c+112(FP), SI
+	MOVQ      R12, R9
+	MOVQ      sx+104(FP), R14
+	VMOVUPS   (R10), Z2
+	VMOVUPS   64(R10), Z3
+	TESTQ     R11, R11
+	JZ        other553
+	VPMOVZXBD (R11), Z4
+	VPMOVZXBD 16(R11), Z5
+	TESTQ     R13, R13
+	JZ        other554
+
+row555:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  (SI), Z7, Z0
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  64(SI), Z7, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row555
+	JMP          scaled552
+
+other554:
+row556:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row556
+	JMP          scaled552
+
+other553:
+	TESTQ R13, R13
+	JZ    other557
+
+row558:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  (SI), Z7, Z0
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  64(SI), Z7, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row558
+	JMP          scaled552
+
+other557:
+row559:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row559
+
+scaled552:
+	MOVQ  R15, AX
+	ADDQ  lds+80(FP), R10
+	ADDQ  ldz+96(FP), R11
+	ADDQ  $+4, R12
+	MOVQ  $0x00000001, R13
+	TESTQ R8, R8
+	JNZ   group550
+	SUBQ  $0x20, m+0(FP)
+	JLE   finished549
+	MOVQ  lda+32(FP), AX
+	SHLQ  $0x05, AX
+	ADDQ  AX, a+24(FP)
+	MOVQ  ldc+120(FP), AX
+	SHLQ  $0x05, AX
+	ADDQ  AX, c+112(FP)
+	MOVQ  ldsums+64(FP), AX
+	SHLQ  $0x05, AX
+	ADDQ  AX, sums+56(FP)
+	ADDQ  $0x80, sx+104(FP)
+	JMP   rows547
+
+few548:
+	MOVQ a+24(FP), AX
+	MOVQ codes+40(FP), CX
+	MOVQ CX, DX
+	ADDQ panel+48(FP), DX
+	MOVQ tiles+8(FP), R8
+	MOVQ s+72(FP), R10
+	MOVQ z+88(FP), R11
+	MOVQ sums+56(FP), R12
+	XORQ R13, R13
+	MOVQ $0x00000040, DI
+
+group560:
+	MOVQ    lda+32(FP), BX
+	MOVQ    R8, R9
+	CMPQ    R9, per+16(FP)
+	CMOVQGT per+16(FP), R9
+	SUBQ    R9, R8
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+tile561:
+	// TILELOADD 0(CX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DX)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBSUD 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5e
+	BYTE $0xc6
+
+	// TDPBSUD 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5e
+	BYTE $0xce
+	ADDQ $+64, AX
+	ADDQ $+1024, CX
+	ADDQ $+1024, DX
+	DECQ R9
+	JNZ  tile561
+	MOVQ AX, R15
+	MOVQ buf+128(FP), AX
+	MOVQ $0x00000080, BX
+
+	// TILESTORED 0, 0(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(AX)(BX)
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7a
+	BYTE      $0x4b
+	BYTE      $0x8c
+	BYTE      $0x18
+	BYTE      $0x40
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	MOVQ      m+0(FP), BX
+	MOVQ      $0x00000010, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      c+112(FP), SI
+	MOVQ      R12, R9
+	MOVQ      sx+104(FP), R14
+	VMOVUPS   (R10), Z2
+	VMOVUPS   64(R10), Z3
+	TESTQ     R11, R11
+	JZ        other563
+	VPMOVZXBD (R11), Z4
+	VPMOVZXBD 16(R11), Z5
+	TESTQ     R13, R13
+	JZ        other564
+
+row565:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  (SI), Z7, Z0
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  64(SI), Z7, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row565
+	JMP          scaled562
+
+other564:
+row566:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row566
+	JMP          scaled562
+
+other563:
+	TESTQ R13, R13
+	JZ    other567
+
+row568:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  (SI), Z7, Z0
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  64(SI), Z7, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row568
+	JMP          scaled562
+
+other567:
+row569:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row569
+
+scaled562:
+	MOVQ  R15, AX
+	ADDQ  lds+80(FP), R10
+	ADDQ  ldz+96(FP), R11
+	ADDQ  $+4, R12
+	MOVQ  $0x00000001, R13
+	TESTQ R8, R8
+	JNZ   group560
+
+finished549:
+	// TILERELEASE
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0xc0
+	VZEROUPPER
+	RET
+
+DATA tiles64AVX512<>+0(SB)/1, $0x01
+DATA tiles64AVX512<>+1(SB)/1, $0x00
+DATA tiles64AVX512<>+2(SB)/1, $0x00
+DATA tiles64AVX512<>+3(SB)/1, $0x00
+DATA tiles64AVX512<>+4(SB)/1, $0x00
+DATA tiles64AVX512<>+5(SB)/1, $0x00
+DATA tiles64AVX512<>+6(SB)/1, $0x00
+DATA tiles64AVX512<>+7(SB)/1, $0x00
+DATA tiles64AVX512<>+8(SB)/1, $0x00
+DATA tiles64AVX512<>+9(SB)/1, $0x00
+DATA tiles64AVX512<>+10(SB)/1, $0x00
+DATA tiles64AVX512<>+11(SB)/1, $0x00
+DATA tiles64AVX512<>+12(SB)/1, $0x00
+DATA tiles64AVX512<>+13(SB)/1, $0x00
+DATA tiles64AVX512<>+14(SB)/1, $0x00
+DATA tiles64AVX512<>+15(SB)/1, $0x00
+DATA tiles64AVX512<>+16(SB)/1, $0x40
+DATA tiles64AVX512<>+17(SB)/1, $0x00
+DATA tiles64AVX512<>+18(SB)/1, $0x40
+DATA tiles64AVX512<>+19(SB)/1, $0x00
+DATA tiles64AVX512<>+20(SB)/1, $0x40
+DATA tiles64AVX512<>+21(SB)/1, $0x00
+DATA tiles64AVX512<>+22(SB)/1, $0x40
+DATA tiles64AVX512<>+23(SB)/1, $0x00
+DATA tiles64AVX512<>+24(SB)/1, $0x40
+DATA tiles64AVX512<>+25(SB)/1, $0x00
+DATA tiles64AVX512<>+26(SB)/1, $0x40
+DATA tiles64AVX512<>+27(SB)/1, $0x00
+DATA tiles64AVX512<>+28(SB)/1, $0x40
+DATA tiles64AVX512<>+29(SB)/1, $0x00
+DATA tiles64AVX512<>+30(SB)/1, $0x40
+DATA tiles64AVX512<>+31(SB)/1, $0x00
+DATA tiles64AVX512<>+32(SB)/1, $0x00
+DATA tiles64AVX512<>+33(SB)/1, $0x00
+DATA tiles64AVX512<>+34(SB)/1, $0x00
+DATA tiles64AVX512<>+35(SB)/1, $0x00
+DATA tiles64AVX512<>+36(SB)/1, $0x00
+DATA tiles64AVX512<>+37(SB)/1, $0x00
+DATA tiles64AVX512<>+38(SB)/1, $0x00
+DATA tiles64AVX512<>+39(SB)/1, $0x00
+DATA tiles64AVX512<>+40(SB)/1, $0x00
+DATA tiles64AVX512<>+41(SB)/1, $0x00
+DATA tiles64AVX512<>+42(SB)/1, $0x00
+DATA tiles64AVX512<>+43(SB)/1, $0x00
+DATA tiles64AVX512<>+44(SB)/1, $0x00
+DATA tiles64AVX512<>+45(SB)/1, $0x00
+DATA tiles64AVX512<>+46(SB)/1, $0x00
+DATA tiles64AVX512<>+47(SB)/1, $0x00
+DATA tiles64AVX512<>+48(SB)/1, $0x10
+DATA tiles64AVX512<>+49(SB)/1, $0x10
+DATA tiles64AVX512<>+50(SB)/1, $0x10
+DATA tiles64AVX512<>+51(SB)/1, $0x10
+DATA tiles64AVX512<>+52(SB)/1, $0x10
+DATA tiles64AVX512<>+53(SB)/1, $0x10
+DATA tiles64AVX512<>+54(SB)/1, $0x10
+DATA tiles64AVX512<>+55(SB)/1, $0x10
+DATA tiles64AVX512<>+56(SB)/1, $0x00
+DATA tiles64AVX512<>+57(SB)/1, $0x00
+DATA tiles64AVX512<>+58(SB)/1, $0x00
+DATA tiles64AVX512<>+59(SB)/1, $0x00
+DATA tiles64AVX512<>+60(SB)/1, $0x00
+DATA tiles64AVX512<>+61(SB)/1, $0x00
+DATA tiles64AVX512<>+62(SB)/1, $0x00
+DATA tiles64AVX512<>+63(SB)/1, $0x00
+GLOBL tiles64AVX512<>(SB), RODATA|NOPTR, $64
+
+// func matrixBytes32AVX512(m int, tiles int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int, buf *int32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·matrixBytes32AVX512(SB), NOSPLIT, $0-136
+	LEAQ tiles32AVX512<>+0(SB), AX
+
+	// LDTILECFG (AX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0x00
+
+rows570:
+	CMPQ m+0(FP), $0x10
+	JLE  few571
+	MOVQ a+24(FP), AX
+	MOVQ codes+40(FP), CX
+	MOVQ CX, DX
+	ADDQ panel+48(FP), DX
+	MOVQ tiles+8(FP), R8
+	MOVQ s+72(FP), R10
+	MOVQ z+88(FP), R11
+	MOVQ sums+56(FP), R12
+	XORQ R13, R13
+	MOVQ $0x00000040, DI
+
+group573:
+	MOVQ    lda+32(FP), BX
+	MOVQ    BX, SI
+	SHLQ    $0x04, SI
+	ADDQ    AX, SI
+	MOVQ    R8, R9
+	CMPQ    R9, per+16(FP)
+	CMOVQGT per+16(FP), R9
+	SUBQ    R9, R8
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+tile574:
+	// TILELOADD 0(CX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DX)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBSUD 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5e
+	BYTE $0xc6
+
+	// TDPBSUD 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5e
+	BYTE $0xce
+
+	// TDPBSUD 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5e
+	BYTE $0xd7
+
+	// TDPBSUD 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5e
+	BYTE $0xdf
+	ADDQ $+32, AX
+	ADDQ $+32, SI
+	ADDQ $+512, CX
+	ADDQ $+512, DX
+	DECQ R9
+	JNZ  tile574
+	MOVQ AX, R15
+	MOVQ buf+128(FP), AX
+	MOVQ $0x00000080, BX
+
+	// TILESTORED 0, 0(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(AX)(BX)
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7a
+	BYTE      $0x4b
+	BYTE      $0x9c
+	BYTE      $0x18
+	BYTE      $0x40
+	BYTE      $0x08
+	BYTE      $0x00
+	BYTE      $0x00
+	MOVQ      m+0(FP), BX
+	MOVQ      $0x00000020, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      c+112(FP), SI
+	MOVQ      R12, R9
+	MOVQ      sx+104(FP), R14
+	VMOVUPS   (R10), Z2
+	VMOVUPS   64(R10), Z3
+	TESTQ     R11, R11
+	JZ        other576
+	VPMOVZXBD (R11), Z4
+	VPMOVZXBD 16(R11), Z5
+	TESTQ     R13, R13
+	JZ        other577
+
+row578:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  (SI), Z7, Z0
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  64(SI), Z7, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row578
+	JMP          scaled575
+
+other577:
+row579:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row579
+	JMP          scaled575
+
+other576:
+	TESTQ R13, R13
+	JZ    other580
+
+row581:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  (SI), Z7, Z0
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  64(SI), Z7, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row581
+	JMP          scaled575
+
+other580:
+row582:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row582
+
+scaled575:
+	MOVQ  R15, AX
+	ADDQ  lds+80(FP), R10
+	ADDQ  ldz+96(FP), R11
+	ADDQ  $+4, R12
+	MOVQ  $0x00000001, R13
+	TESTQ R8, R8
+	JNZ   group573
+	SUBQ  $0x20, m+0(FP)
+	JLE   finished572
+	MOVQ  lda+32(FP), AX
+	SHLQ  $0x05, AX
+	ADDQ  AX, a+24(FP)
+	MOVQ  ldc+120(FP), AX
+	SHLQ  $0x05, AX
+	ADDQ  AX, c+112(FP)
+	MOVQ  ldsums+64(FP), AX
+	SHLQ  $0x05, AX
+	ADDQ  AX, sums+56(FP)
+	ADDQ  $0x80, sx+104(FP)
+	JMP   rows570
+
+few571:
+	MOVQ a+24(FP), AX
+	MOVQ codes+40(FP), CX
+	MOVQ CX, DX
+	ADDQ panel+48(FP), DX
+	MOVQ tiles+8(FP), R8
+	MOVQ s+72(FP), R10
+	MOVQ z+88(FP), R11
+	MOVQ sums+56(FP), R12
+	XORQ R13, R13
+	MOVQ $0x00000040, DI
+
+group583:
+	MOVQ    lda+32(FP), BX
+	MOVQ    R8, R9
+	CMPQ    R9, per+16(FP)
+	CMOVQGT per+16(FP), R9
+	SUBQ    R9, R8
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+tile584:
+	// TILELOADD 0(CX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DX)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBSUD 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5e
+	BYTE $0xc6
+
+	// TDPBSUD 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5e
+	BYTE $0xce
+	ADDQ $+32, AX
+	ADDQ $+512, CX
+	ADDQ $+512, DX
+	DECQ R9
+	JNZ  tile584
+	MOVQ AX, R15
+	MOVQ buf+128(FP), AX
+	MOVQ $0x00000080, BX
+
+	// TILESTORED 0, 0(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(AX)(BX)
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7a
+	BYTE      $0x4b
+	BYTE      $0x8c
+	BYTE      $0x18
+	BYTE      $0x40
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	MOVQ      m+0(FP), BX
+	MOVQ      $0x00000010, SI
+	CMPQ      BX, SI
+	CMOVQGT   SI, BX
+	MOVQ      c+112(FP), SI
+	MOVQ      R12, R9
+	MOVQ      sx+104(FP), R14
+	VMOVUPS   (R10), Z2
+	VMOVUPS   64(R10), Z3
+	TESTQ     R11, R11
+	JZ        other586
+	VPMOVZXBD (R11), Z4
+	VPMOVZXBD 16(R11), Z5
+	TESTQ     R13, R13
+	JZ        other587
+
+row588:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  (SI), Z7, Z0
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  64(SI), Z7, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row588
+	JMP          scaled585
+
+other587:
+row589:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row589
+	JMP          scaled585
+
+other586:
+	TESTQ R13, R13
+	JZ    other590
+
+row591:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  (SI), Z7, Z0
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  64(SI), Z7, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row591
+	JMP          scaled585
+
+other590:
+row592:
+	VMOVUPS      (AX), Z0
+	VMOVUPS      64(AX), Z1
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row592
+
+scaled585:
+	MOVQ  R15, AX
+	ADDQ  lds+80(FP), R10
+	ADDQ  ldz+96(FP), R11
+	ADDQ  $+4, R12
+	MOVQ  $0x00000001, R13
+	TESTQ R8, R8
+	JNZ   group583
+
+finished572:
+	// TILERELEASE
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0xc0
+	VZEROUPPER
+	RET
+
+DATA tiles32AVX512<>+0(SB)/1, $0x01
+DATA tiles32AVX512<>+1(SB)/1, $0x00
+DATA tiles32AVX512<>+2(SB)/1, $0x00
+DATA tiles32AVX512<>+3(SB)/1, $0x00
+DATA tiles32AVX512<>+4(SB)/1, $0x00
+DATA tiles32AVX512<>+5(SB)/1, $0x00
+DATA tiles32AVX512<>+6(SB)/1, $0x00
+DATA tiles32AVX512<>+7(SB)/1, $0x00
+DATA tiles32AVX512<>+8(SB)/1, $0x00
+DATA tiles32AVX512<>+9(SB)/1, $0x00
+DATA tiles32AVX512<>+10(SB)/1, $0x00
+DATA tiles32AVX512<>+11(SB)/1, $0x00
+DATA tiles32AVX512<>+12(SB)/1, $0x00
+DATA tiles32AVX512<>+13(SB)/1, $0x00
+DATA tiles32AVX512<>+14(SB)/1, $0x00
+DATA tiles32AVX512<>+15(SB)/1, $0x00
+DATA tiles32AVX512<>+16(SB)/1, $0x40
+DATA tiles32AVX512<>+17(SB)/1, $0x00
+DATA tiles32AVX512<>+18(SB)/1, $0x40
+DATA tiles32AVX512<>+19(SB)/1, $0x00
+DATA tiles32AVX512<>+20(SB)/1, $0x40
+DATA tiles32AVX512<>+21(SB)/1, $0x00
+DATA tiles32AVX512<>+22(SB)/1, $0x40
+DATA tiles32AVX512<>+23(SB)/1, $0x00
+DATA tiles32AVX512<>+24(SB)/1, $0x40
+DATA tiles32AVX512<>+25(SB)/1, $0x00
+DATA tiles32AVX512<>+26(SB)/1, $0x40
+DATA tiles32AVX512<>+27(SB)/1, $0x00
+DATA tiles32AVX512<>+28(SB)/1, $0x20
+DATA tiles32AVX512<>+29(SB)/1, $0x00
+DATA tiles32AVX512<>+30(SB)/1, $0x20
+DATA tiles32AVX512<>+31(SB)/1, $0x00
+DATA tiles32AVX512<>+32(SB)/1, $0x00
+DATA tiles32AVX512<>+33(SB)/1, $0x00
+DATA tiles32AVX512<>+34(SB)/1, $0x00
+DATA tiles32AVX512<>+35(SB)/1, $0x00
+DATA tiles32AVX512<>+36(SB)/1, $0x00
+DATA tiles32AVX512<>+37(SB)/1, $0x00
+DATA tiles32AVX512<>+38(SB)/1, $0x00
+DATA tiles32AVX512<>+39(SB)/1, $0x00
+DATA tiles32AVX512<>+40(SB)/1, $0x00
+DATA tiles32AVX512<>+41(SB)/1, $0x00
+DATA tiles32AVX512<>+42(SB)/1, $0x00
+DATA tiles32AVX512<>+43(SB)/1, $0x00
+DATA tiles32AVX512<>+44(SB)/1, $0x00
+DATA tiles32AVX512<>+45(SB)/1, $0x00
+DATA tiles32AVX512<>+46(SB)/1, $0x00
+DATA tiles32AVX512<>+47(SB)/1, $0x00
+DATA tiles32AVX512<>+48(SB)/1, $0x10
+DATA tiles32AVX512<>+49(SB)/1, $0x10
+DATA tiles32AVX512<>+50(SB)/1, $0x10
+DATA tiles32AVX512<>+51(SB)/1, $0x10
+DATA tiles32AVX512<>+52(SB)/1, $0x08
+DATA tiles32AVX512<>+53(SB)/1, $0x08
+DATA tiles32AVX512<>+54(SB)/1, $0x10
+DATA tiles32AVX512<>+55(SB)/1, $0x10
+DATA tiles32AVX512<>+56(SB)/1, $0x00
+DATA tiles32AVX512<>+57(SB)/1, $0x00
+DATA tiles32AVX512<>+58(SB)/1, $0x00
+DATA tiles32AVX512<>+59(SB)/1, $0x00
+DATA tiles32AVX512<>+60(SB)/1, $0x00
+DATA tiles32AVX512<>+61(SB)/1, $0x00
+DATA tiles32AVX512<>+62(SB)/1, $0x00
+DATA tiles32AVX512<>+63(SB)/1, $0x00
+GLOBL tiles32AVX512<>(SB), RODATA|NOPTR, $64
+
+// func matrixFloats1AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·matrixFloats1AVX512(SB), NOSPLIT, $0-96
+	LEAQ tiles64AVX512<>+0(SB), AX
+
+	// LDTILECFG (AX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0x00
+
+rows593:
+	CMPQ m+0(FP), $0x10
+	JLE  few594
+	MOVQ a+24(FP), AX
+	MOVQ codes+40(FP), CX
+	MOVQ CX, DX
+	ADDQ panel+48(FP), DX
+	MOVQ tiles+8(FP), R8
+	MOVQ s+56(FP), R10
+	XORQ R13, R13
+	MOVQ $0x00000040, DI
+
+group596:
+	MOVQ    lda+32(FP), BX
+	MOVQ    BX, SI
+	SHLQ    $0x04, SI
+	ADDQ    AX, SI
+	MOVQ    R8, R9
+	CMPQ    R9, per+16(FP)
+	CMOVQGT per+16(FP), R9
+	SUBQ    R9, R8
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+tile597:
+	// TILELOADD 0(CX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DX)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TDPBF16PS 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xd7
+
+	// TDPBF16PS 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xdf
+	ADDQ $+64, AX
+	ADDQ $+64, SI
+	ADDQ $+1024, CX
+	ADDQ $+1024, DX
+	DECQ R9
+	JNZ  tile597
+	MOVQ AX, R15
+	MOVQ buf+88(FP), AX
+	MOVQ $0x00000080, BX
+
+	// TILESTORED 0, 0(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(AX)(BX)
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x7a
+	BYTE    $0x4b
+	BYTE    $0x9c
+	BYTE    $0x18
+	BYTE    $0x40
+	BYTE    $0x08
+	BYTE    $0x00
+	BYTE    $0x00
+	MOVQ    m+0(FP), BX
+	MOVQ    $0x00000020, SI
+	CMPQ    BX, SI
+	CMOVQGT SI, BX
+	MOVQ    c+72(FP), SI
+	TESTQ   R10, R10
+	JZ      other599
+	VMOVUPS (R10), Z2
+	VMOVUPS 64(R10), Z3
+	TESTQ   R13, R13
+	JZ      other600
+
+row601:
+	VMOVUPS     (AX), Z0
+	VMOVUPS     64(AX), Z1
+	VFMADD213PS (SI), Z2, Z0
+	VFMADD213PS 64(SI), Z3, Z1
+	VMOVUPS     Z0, (SI)
+	VMOVUPS     Z1, 64(SI)
+	ADDQ        $+128, AX
+	ADDQ        ldc+80(FP), SI
+	DECQ        BX
+	JNZ         row601
+	JMP         scaled598
+
+other600:
+row602:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMULPS  Z2, Z0, Z0
+	VMULPS  Z3, Z1, Z1
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row602
+	JMP     scaled598
+
+other599:
+row603:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row603
+
+scaled598:
+	MOVQ  R15, AX
+	ADDQ  lds+64(FP), R10
+	MOVQ  $0x00000001, R13
+	TESTQ R8, R8
+	JNZ   group596
+	SUBQ  $0x20, m+0(FP)
+	JLE   finished595
+	MOVQ  lda+32(FP), AX
+	SHLQ  $0x05, AX
+	ADDQ  AX, a+24(FP)
+	MOVQ  ldc+80(FP), AX
+	SHLQ  $0x05, AX
+	ADDQ  AX, c+72(FP)
+	JMP   rows593
+
+few594:
+	MOVQ a+24(FP), AX
+	MOVQ codes+40(FP), CX
+	MOVQ CX, DX
+	ADDQ panel+48(FP), DX
+	MOVQ tiles+8(FP), R8
+	MOVQ s+56(FP), R10
+	XORQ R13, R13
+	MOVQ $0x00000040, DI
+
+group604:
+	MOVQ    lda+32(FP), BX
+	MOVQ    R8, R9
+	CMPQ    R9, per+16(FP)
+	CMOVQGT per+16(FP), R9
+	SUBQ    R9, R8
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+tile605:
+	// TILELOADD 0(CX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DX)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+	ADDQ $+64, AX
+	ADDQ $+1024, CX
+	ADDQ $+1024, DX
+	DECQ R9
+	JNZ  tile605
+	MOVQ AX, R15
+	MOVQ buf+88(FP), AX
+	MOVQ $0x00000080, BX
+
+	// TILESTORED 0, 0(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(AX)(BX)
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x7a
+	BYTE    $0x4b
+	BYTE    $0x8c
+	BYTE    $0x18
+	BYTE    $0x40
+	BYTE    $0x00
+	BYTE    $0x00
+	BYTE    $0x00
+	MOVQ    m+0(FP), BX
+	MOVQ    $0x00000010, SI
+	CMPQ    BX, SI
+	CMOVQGT SI, BX
+	MOVQ    c+72(FP), SI
+	TESTQ   R10, R10
+	JZ      other607
+	VMOVUPS (R10), Z2
+	VMOVUPS 64(R10), Z3
+	TESTQ   R13, R13
+	JZ      other608
+
+row609:
+	VMOVUPS     (AX), Z0
+	VMOVUPS     64(AX), Z1
+	VFMADD213PS (SI), Z2, Z0
+	VFMADD213PS 64(SI), Z3, Z1
+	VMOVUPS     Z0, (SI)
+	VMOVUPS     Z1, 64(SI)
+	ADDQ        $+128, AX
+	ADDQ        ldc+80(FP), SI
+	DECQ        BX
+	JNZ         row609
+	JMP         scaled606
+
+other608:
+row610:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMULPS  Z2, Z0, Z0
+	VMULPS  Z3, Z1, Z1
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row610
+	JMP     scaled606
+
+other607:
+row611:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row611
+
+scaled606:
+	MOVQ  R15, AX
+	ADDQ  lds+64(FP), R10
+	MOVQ  $0x00000001, R13
+	TESTQ R8, R8
+	JNZ   group604
+
+finished595:
+	// TILERELEASE
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0xc0
+	VZEROUPPER
+	RET
+
+// func matrixFloats3AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·matrixFloats3AVX512(SB), NOSPLIT, $0-96
+	LEAQ tiles64AVX512<>+0(SB), AX
+
+	// LDTILECFG (AX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0x00
+
+rows612:
+	CMPQ m+0(FP), $0x10
+	JLE  few613
+	MOVQ a+24(FP), AX
+	MOVQ codes+40(FP), CX
+	MOVQ CX, DX
+	ADDQ panel+48(FP), DX
+	MOVQ tiles+8(FP), R8
+	MOVQ s+56(FP), R10
+	XORQ R13, R13
+	MOVQ $0x00000040, DI
+
+group615:
+	MOVQ    lda+32(FP), BX
+	MOVQ    BX, SI
+	SHLQ    $0x04, SI
+	ADDQ    AX, SI
+	MOVQ    R8, R9
+	CMPQ    R9, per+16(FP)
+	CMOVQGT per+16(FP), R9
+	SUBQ    R9, R8
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+tile616:
+	// TILELOADD 0(CX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DX)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TDPBF16PS 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xd7
+
+	// TDPBF16PS 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xdf
+
+	// TILELOADD 64(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TDPBF16PS 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xd7
+
+	// TDPBF16PS 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xdf
+
+	// TILELOADD 128(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x80
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 128(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x80
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TDPBF16PS 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xd7
+
+	// TDPBF16PS 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xdf
+	ADDQ $+192, AX
+	ADDQ $+192, SI
+	ADDQ $+1024, CX
+	ADDQ $+1024, DX
+	DECQ R9
+	JNZ  tile616
+	MOVQ AX, R15
+	MOVQ buf+88(FP), AX
+	MOVQ $0x00000080, BX
+
+	// TILESTORED 0, 0(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(AX)(BX)
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x7a
+	BYTE    $0x4b
+	BYTE    $0x9c
+	BYTE    $0x18
+	BYTE    $0x40
+	BYTE    $0x08
+	BYTE    $0x00
+	BYTE    $0x00
+	MOVQ    m+0(FP), BX
+	MOVQ    $0x00000020, SI
+	CMPQ    BX, SI
+	CMOVQGT SI, BX
+	MOVQ    c+72(FP), SI
+	TESTQ   R10, R10
+	JZ      other618
+	VMOVUPS (R10), Z2
+	VMOVUPS 64(R10), Z3
+	TESTQ   R13, R13
+	JZ      other619
+
+row620:
+	VMOVUPS     (AX), Z0
+	VMOVUPS     64(AX), Z1
+	VFMADD213PS (SI), Z2, Z0
+	VFMADD213PS 64(SI), Z3, Z1
+	VMOVUPS     Z0, (SI)
+	VMOVUPS     Z1, 64(SI)
+	ADDQ        $+128, AX
+	ADDQ        ldc+80(FP), SI
+	DECQ        BX
+	JNZ         row620
+	JMP         scaled617
+
+other619:
+row621:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMULPS  Z2, Z0, Z0
+	VMULPS  Z3, Z1, Z1
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row621
+	JMP     scaled617
+
+other618:
+row622:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row622
+
+scaled617:
+	MOVQ  R15, AX
+	ADDQ  lds+64(FP), R10
+	MOVQ  $0x00000001, R13
+	TESTQ R8, R8
+	JNZ   group615
+	SUBQ  $0x20, m+0(FP)
+	JLE   finished614
+	MOVQ  lda+32(FP), AX
+	SHLQ  $0x05, AX
+	ADDQ  AX, a+24(FP)
+	MOVQ  ldc+80(FP), AX
+	SHLQ  $0x05, AX
+	ADDQ  AX, c+72(FP)
+	JMP   rows612
+
+few613:
+	MOVQ a+24(FP), AX
+	MOVQ codes+40(FP), CX
+	MOVQ CX, DX
+	ADDQ panel+48(FP), DX
+	MOVQ tiles+8(FP), R8
+	MOVQ s+56(FP), R10
+	XORQ R13, R13
+	MOVQ $0x00000040, DI
+
+group623:
+	MOVQ    lda+32(FP), BX
+	MOVQ    R8, R9
+	CMPQ    R9, per+16(FP)
+	CMOVQGT per+16(FP), R9
+	SUBQ    R9, R8
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+tile624:
+	// TILELOADD 0(CX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DX)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TILELOADD 64(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TILELOADD 128(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x80
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+	ADDQ $+192, AX
+	ADDQ $+1024, CX
+	ADDQ $+1024, DX
+	DECQ R9
+	JNZ  tile624
+	MOVQ AX, R15
+	MOVQ buf+88(FP), AX
+	MOVQ $0x00000080, BX
+
+	// TILESTORED 0, 0(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(AX)(BX)
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x7a
+	BYTE    $0x4b
+	BYTE    $0x8c
+	BYTE    $0x18
+	BYTE    $0x40
+	BYTE    $0x00
+	BYTE    $0x00
+	BYTE    $0x00
+	MOVQ    m+0(FP), BX
+	MOVQ    $0x00000010, SI
+	CMPQ    BX, SI
+	CMOVQGT SI, BX
+	MOVQ    c+72(FP), SI
+	TESTQ   R10, R10
+	JZ      other626
+	VMOVUPS (R10), Z2
+	VMOVUPS 64(R10), Z3
+	TESTQ   R13, R13
+	JZ      other627
+
+row628:
+	VMOVUPS     (AX), Z0
+	VMOVUPS     64(AX), Z1
+	VFMADD213PS (SI), Z2, Z0
+	VFMADD213PS 64(SI), Z3, Z1
+	VMOVUPS     Z0, (SI)
+	VMOVUPS     Z1, 64(SI)
+	ADDQ        $+128, AX
+	ADDQ        ldc+80(FP), SI
+	DECQ        BX
+	JNZ         row628
+	JMP         scaled625
+
+other627:
+row629:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMULPS  Z2, Z0, Z0
+	VMULPS  Z3, Z1, Z1
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row629
+	JMP     scaled625
+
+other626:
+row630:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row630
+
+scaled625:
+	MOVQ  R15, AX
+	ADDQ  lds+64(FP), R10
+	MOVQ  $0x00000001, R13
+	TESTQ R8, R8
+	JNZ   group623
+
+finished614:
+	// TILERELEASE
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0xc0
+	VZEROUPPER
+	RET
+
+// func matrixFloats5AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·matrixFloats5AVX512(SB), NOSPLIT, $0-96
+	LEAQ tiles64AVX512<>+0(SB), AX
+
+	// LDTILECFG (AX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0x00
+
+rows631:
+	CMPQ m+0(FP), $0x10
+	JLE  few632
+	MOVQ a+24(FP), AX
+	MOVQ codes+40(FP), CX
+	MOVQ CX, DX
+	ADDQ panel+48(FP), DX
+	MOVQ tiles+8(FP), R8
+	MOVQ s+56(FP), R10
+	XORQ R13, R13
+	MOVQ $0x00000040, DI
+
+group634:
+	MOVQ    lda+32(FP), BX
+	MOVQ    BX, SI
+	SHLQ    $0x04, SI
+	ADDQ    AX, SI
+	MOVQ    R8, R9
+	CMPQ    R9, per+16(FP)
+	CMOVQGT per+16(FP), R9
+	SUBQ    R9, R8
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+tile635:
+	// TILELOADD 0(CX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DX)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TDPBF16PS 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xd7
+
+	// TDPBF16PS 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xdf
+
+	// TILELOADD 64(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TDPBF16PS 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xd7
+
+	// TDPBF16PS 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xdf
+
+	// TILELOADD 128(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x80
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 128(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x80
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TDPBF16PS 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xd7
+
+	// TDPBF16PS 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xdf
+
+	// TILELOADD 1024(CX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 1024(DX)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TDPBF16PS 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xd7
+
+	// TDPBF16PS 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xdf
+
+	// TILELOADD 64(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TDPBF16PS 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xd7
+
+	// TDPBF16PS 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xdf
+	ADDQ $+192, AX
+	ADDQ $+192, SI
+	ADDQ $+2048, CX
+	ADDQ $+2048, DX
+	DECQ R9
+	JNZ  tile635
+	MOVQ AX, R15
+	MOVQ buf+88(FP), AX
+	MOVQ $0x00000080, BX
+
+	// TILESTORED 0, 0(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(AX)(BX)
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x7a
+	BYTE    $0x4b
+	BYTE    $0x9c
+	BYTE    $0x18
+	BYTE    $0x40
+	BYTE    $0x08
+	BYTE    $0x00
+	BYTE    $0x00
+	MOVQ    m+0(FP), BX
+	MOVQ    $0x00000020, SI
+	CMPQ    BX, SI
+	CMOVQGT SI, BX
+	MOVQ    c+72(FP), SI
+	TESTQ   R10, R10
+	JZ      other637
+	VMOVUPS (R10), Z2
+	VMOVUPS 64(R10), Z3
+	TESTQ   R13, R13
+	JZ      other638
+
+row639:
+	VMOVUPS     (AX), Z0
+	VMOVUPS     64(AX), Z1
+	VFMADD213PS (SI), Z2, Z0
+	VFMADD213PS 64(SI), Z3, Z1
+	VMOVUPS     Z0, (SI)
+	VMOVUPS     Z1, 64(SI)
+	ADDQ        $+128, AX
+	ADDQ        ldc+80(FP), SI
+	DECQ        BX
+	JNZ         row639
+	JMP         scaled636
+
+other638:
+row640:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMULPS  Z2, Z0, Z0
+	VMULPS  Z3, Z1, Z1
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row640
+	JMP     scaled636
+
+other637:
+row641:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row641
+
+scaled636:
+	MOVQ  R15, AX
+	ADDQ  lds+64(FP), R10
+	MOVQ  $0x00000001, R13
+	TESTQ R8, R8
+	JNZ   group634
+	SUBQ  $0x20, m+0(FP)
+	JLE   finished633
+	MOVQ  lda+32(FP), AX
+	SHLQ  $0x05, AX
+	ADDQ  AX, a+24(FP)
+	MOVQ  ldc+80(FP), AX
+	SHLQ  $0x05, AX
+	ADDQ  AX, c+72(FP)
+	JMP   rows631
+
+few632:
+	MOVQ a+24(FP), AX
+	MOVQ codes+40(FP), CX
+	MOVQ CX, DX
+	ADDQ panel+48(FP), DX
+	MOVQ tiles+8(FP), R8
+	MOVQ s+56(FP), R10
+	XORQ R13, R13
+	MOVQ $0x00000040, DI
+
+group642:
+	MOVQ    lda+32(FP), BX
+	MOVQ    R8, R9
+	CMPQ    R9, per+16(FP)
+	CMOVQGT per+16(FP), R9
+	SUBQ    R9, R8
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+tile643:
+	// TILELOADD 0(CX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DX)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TILELOADD 64(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TILELOADD 128(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x80
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TILELOADD 1024(CX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 1024(DX)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TILELOADD 64(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+	ADDQ $+192, AX
+	ADDQ $+2048, CX
+	ADDQ $+2048, DX
+	DECQ R9
+	JNZ  tile643
+	MOVQ AX, R15
+	MOVQ buf+88(FP), AX
+	MOVQ $0x00000080, BX
+
+	// TILESTORED 0, 0(AX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(AX)(BX)
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x7a
+	BYTE    $0x4b
+	BYTE    $0x8c
+	BYTE    $0x18
+	BYTE    $0x40
+	BYTE    $0x00
+	BYTE    $0x00
+	BYTE    $0x00
+	MOVQ    m+0(FP), BX
+	MOVQ    $0x00000010, SI
+	CMPQ    BX, SI
+	CMOVQGT SI, BX
+	MOVQ    c+72(FP), SI
+	TESTQ   R10, R10
+	JZ      other645
+	VMOVUPS (R10), Z2
+	VMOVUPS 64(R10), Z3
+	TESTQ   R13, R13
+	JZ      other646
+
+row647:
+	VMOVUPS     (AX), Z0
+	VMOVUPS     64(AX), Z1
+	VFMADD213PS (SI), Z2, Z0
+	VFMADD213PS 64(SI), Z3, Z1
+	VMOVUPS     Z0, (SI)
+	VMOVUPS     Z1, 64(SI)
+	ADDQ        $+128, AX
+	ADDQ        ldc+80(FP), SI
+	DECQ        BX
+	JNZ         row647
+	JMP         scaled644
+
+other646:
+row648:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMULPS  Z2, Z0, Z0
+	VMULPS  Z3, Z1, Z1
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row648
+	JMP     scaled644
+
+other645:
+row649:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row649
+
+scaled644:
+	MOVQ  R15, AX
+	ADDQ  lds+64(FP), R10
+	MOVQ  $0x00000001, R13
+	TESTQ R8, R8
+	JNZ   group642
+
+finished633:
+	// TILERELEASE
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0xc0
+	VZEROUPPER
+	RET
+
 // func peakBytesAVX512(n int)
 // Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·peakBytesAVX512(SB), NOSPLIT, $0-8
@@ -8307,7 +11701,7 @@ TEXT ·peakBytesAVX512(SB), NOSPLIT, $0-8
 	VPXORD Z30, Z30, Z30
 	VPXORD Z31, Z31, Z31
 
-loop535:
+loop650:
 	VPDPBUSD Z24, Z25, Z0
 	VPDPBUSD Z24, Z25, Z1
 	VPDPBUSD Z24, Z25, Z2
@@ -8357,7 +11751,7 @@ loop535:
 	VPDPBUSD Z24, Z25, Z22
 	VPDPBUSD Z24, Z25, Z23
 	SUBQ     $0x02, AX
-	JGT      loop535
+	JGT      loop650
 	VZEROUPPER
 	RET
 
@@ -8398,7 +11792,7 @@ TEXT ·peakBFloat16AVX512(SB), NOSPLIT, $0-8
 	VPXORD Z30, Z30, Z30
 	VPXORD Z31, Z31, Z31
 
-loop536:
+loop651:
 	// VDPBF16PS Z24, Z25, Z0
 	BYTE $0x62
 	BYTE $0x92
@@ -8783,7 +12177,7 @@ loop536:
 	BYTE $0x52
 	BYTE $0xf8
 	SUBQ $0x02, AX
-	JGT  loop536
+	JGT  loop651
 	VZEROUPPER
 	RET
 
@@ -8797,9 +12191,9 @@ TEXT ·readMemoryAVX512(SB), NOSPLIT, $0-16
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 
-loop537:
+loop652:
 	CMPQ  CX, $0x08
-	JLT   done538
+	JLT   done653
 	VPORD (AX), Z0, Z0
 	VPORD 64(AX), Z1, Z1
 	VPORD 128(AX), Z2, Z2
@@ -8810,8 +12204,8 @@ loop537:
 	VPORD 448(AX), Z3, Z3
 	ADDQ  $+512, AX
 	SUBQ  $0x08, CX
-	JMP   loop537
+	JMP   loop652
 
-done538:
+done653:
 	VZEROUPPER
 	RET

@@ -184,9 +184,7 @@ func testGemmQuantized[T Float](t *testing.T) {
 			c, dc := newGuarded(m, n, n+count%4, 1, x), newGuarded(m, k, k+1, 1, x)
 			ref := multiply(c.Matrix, a.Matrix, RowMajor(w, k, n), nil, bias)
 			refT := multiply(dc.Matrix, da.Matrix, RowMajor(w, k, n).T(), nil, nil)
-			for _, isa := range Supported() {
-				restore, err := Use(isa)
-				require.NoError(t, err)
+			forEachVariant(t, func(variant string) {
 				got, gotT := c.clone(), dc.clone()
 				covered := make([]int, m*n)
 				var ep Epilogue[T]
@@ -200,8 +198,7 @@ func testGemmQuantized[T Float](t *testing.T) {
 				}
 				GemmQuantized(got.Matrix, a.Matrix, q, ep)
 				GemmQuantizedT(gotT.Matrix, da.Matrix, q)
-				restore()
-				msg := fmt.Sprintf("%s %v m=%d k=%d n=%d", isa, kind, m, k, n)
+				msg := fmt.Sprintf("%s %v m=%d k=%d n=%d", variant, kind, m, k, n)
 				got.requireIntact(t, msg)
 				gotT.requireIntact(t, msg+" transposed")
 				ref.requireClose(t, got.Matrix, k, msg)
@@ -209,8 +206,22 @@ func testGemmQuantized[T Float](t *testing.T) {
 				for i, times := range covered {
 					require.Equal(t, 1, times, "%s: element %d is in one block", msg, i)
 				}
-			}
+			})
 		}
+	}
+}
+
+// forEachVariant runs a part of a test on every instruction set, and on AVX-512 without tiles of matrices where there are such.
+func forEachVariant(t *testing.T, test func(variant string)) {
+	for _, isa := range Supported() {
+		restore, err := Use(isa)
+		require.NoError(t, err)
+		test(isa.String())
+		if isa == AVX512 && setMatrices(false) {
+			test("avx512 without AMX")
+			setMatrices(true)
+		}
+		restore()
 	}
 }
 

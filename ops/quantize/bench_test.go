@@ -85,7 +85,7 @@ func BenchmarkMatMul(b *testing.B) {
 // benchPeak measures the rate that products with inputs of a kind are compared with.
 func benchPeak(input quantize.Input, threads int) func() float64 {
 	sample := kernel.SamplePeak
-	if input == quantize.InputINT8 && kernel.SampleBytePeak(1, time.Microsecond) > 0 {
+	if input == quantize.InputINT8 && kernel.SampleBytePeak(1, time.Millisecond) > 0 {
 		sample = kernel.SampleBytePeak
 	}
 	return func() float64 { return sample(threads, throughput.CeilingTime) }

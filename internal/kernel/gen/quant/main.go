@@ -29,6 +29,8 @@ func generate() (map[string][]byte, error) {
 		e.rows()
 		e.vectors()
 		e.integers()
+		e.limbs()
+		e.matrices()
 		e.peaks()
 		asm, stubs, err := files.Assembly(e.Context, printer.Config{Argv: []string{"go", "run", "./quant"}, Pkg: "kernel"}, nil)
 		if err != nil {

@@ -54,20 +54,30 @@ func (c codeReader) zeroPoints(m operand.Mem, dst reg.Register) {
 // rows is the number of rows that a word holds.
 func (c codeReader) rows() int { return 32 / c.bits }
 
+// part reads words into v, one of the nibbles of each byte if codes have 4 bits.
+func (c codeReader) part(m operand.Mem, part int, v reg.Register) {
+	c.get(m, v)
+	if part == 1 {
+		c.VPSRLD(operand.Imm(4), v, v)
+	}
+	if c.bits == 4 {
+		c.and(c.low, v, v)
+	}
+}
+
+// value sets t to code − zero point for byte b of the words in v.
+func (c codeReader) value(b int, z, v, t reg.Register) {
+	c.VPSHUFB(c.pick[b], v, t)
+	c.or(t, c.magic, t)
+	c.VSUBPS(z, t, t)
+}
+
 // each reads words and calls use for each row that they hold, with the row and t = code − zero point. v and t are overwritten.
 func (c codeReader) each(m operand.Mem, z, v, t reg.VecPhysical, use func(p int)) {
 	for part := range 8 / c.bits {
-		c.get(m, v)
-		if part == 1 {
-			c.VPSRLD(operand.Imm(4), v, v)
-		}
-		if c.bits == 4 {
-			c.and(c.low, v, v)
-		}
+		c.part(m, part, v)
 		for b := range 4 {
-			c.VPSHUFB(c.pick[b], v, t)
-			c.or(t, c.magic, t)
-			c.VSUBPS(z, t, t)
+			c.value(b, z, v, t)
 			use(4*part + b)
 		}
 	}
