@@ -2,5 +2,5 @@
 
 package kernel
 
-func setVNNI(bool) bool { return false }
+func setVNNI(bool) bool     { return false }
 func setMatrices(bool) bool { return false }

@@ -8519,9 +8519,9 @@ done546:
 	VZEROUPPER
 	RET
 
-// func matrixBytes64AVX512(m int, tiles int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int, buf *int32)
-// Requires: AVX, AVX512F, CMOV
-TEXT ·matrixBytes64AVX512(SB), NOSPLIT, $0-136
+// func matrixBytes64AVX512(m int, tiles int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int, buf *int32, stream int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·matrixBytes64AVX512(SB), NOSPLIT, $0-144
 	LEAQ tiles64AVX512<>+0(SB), AX
 
 	// LDTILECFG (AX)
@@ -8725,113 +8725,279 @@ tile551:
 	MOVQ      sx+104(FP), R14
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
-	TESTQ     R11, R11
-	JZ        other553
+	CMPQ      R11, $0x00
+	JEQ       other553
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
-	TESTQ     R13, R13
-	JZ        other554
+	CMPQ      R13, $0x00
+	JEQ       other554
+	CMPQ      R8, $0x00
+	JEQ       other555
 
-row555:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
-	VPBROADCASTD (R9), Z6
-	VBROADCASTSS (R14), Z7
-	VPMULLD      Z4, Z6, Z8
-	VPADDD       Z8, Z0, Z0
-	VCVTDQ2PS    Z0, Z0
-	VMULPS       Z2, Z0, Z0
-	VFMADD213PS  (SI), Z7, Z0
-	VPMULLD      Z5, Z6, Z9
-	VPADDD       Z9, Z1, Z1
-	VCVTDQ2PS    Z1, Z1
-	VMULPS       Z3, Z1, Z1
-	VFMADD213PS  64(SI), Z7, Z1
-	ADDQ         ldsums+64(FP), R9
-	ADDQ         $+4, R14
-	VMOVUPS      Z0, (SI)
-	VMOVUPS      Z1, 64(SI)
-	ADDQ         $+128, AX
-	ADDQ         ldc+120(FP), SI
-	DECQ         BX
-	JNZ          row555
-	JMP          scaled552
-
-other554:
 row556:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
 	VPMULLD      Z4, Z6, Z8
 	VPADDD       Z8, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
-	VMULPS       Z7, Z0, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
 	VPMULLD      Z5, Z6, Z9
 	VPADDD       Z9, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z3, Z1, Z1
-	VMULPS       Z7, Z1, Z1
-	ADDQ         ldsums+64(FP), R9
-	ADDQ         $+4, R14
-	VMOVUPS      Z0, (SI)
-	VMOVUPS      Z1, 64(SI)
+	VFMADD213PS  4160(AX), Z7, Z1
+	VMOVUPS      Z1, 4160(AX)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
 	JNZ          row556
 	JMP          scaled552
 
-other553:
-	TESTQ R13, R13
-	JZ    other557
-
-row558:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
+other555:
+row557:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
-	VPADDD       Z6, Z0, Z0
-	VCVTDQ2PS    Z0, Z0
-	VMULPS       Z2, Z0, Z0
-	VFMADD213PS  (SI), Z7, Z0
-	VPADDD       Z6, Z1, Z1
-	VCVTDQ2PS    Z1, Z1
-	VMULPS       Z3, Z1, Z1
-	VFMADD213PS  64(SI), Z7, Z1
 	ADDQ         ldsums+64(FP), R9
 	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
 	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
 	VMOVUPS      Z1, 64(SI)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row558
+	JNZ          row557
 	JMP          scaled552
 
-other557:
+other554:
+	CMPQ R8, $0x00
+	JEQ  other558
+
 row559:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
-	VPADDD       Z6, Z0, Z0
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
 	VMULPS       Z7, Z0, Z0
-	VPADDD       Z6, Z1, Z1
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z3, Z1, Z1
 	VMULPS       Z7, Z1, Z1
-	ADDQ         ldsums+64(FP), R9
-	ADDQ         $+4, R14
-	VMOVUPS      Z0, (SI)
-	VMOVUPS      Z1, 64(SI)
+	VMOVUPS      Z1, 4160(AX)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
 	JNZ          row559
+	JMP          scaled552
+
+other558:
+	CMPQ stream+136(FP), $0x00
+	JEQ  other560
+
+row561:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VMOVNTPS     Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVNTPS     Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row561
+	JMP          scaled552
+
+other560:
+row562:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row562
+	JMP          scaled552
+
+other553:
+	CMPQ R13, $0x00
+	JEQ  other563
+	CMPQ R8, $0x00
+	JEQ  other564
+
+row565:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row565
+	JMP          scaled552
+
+other564:
+row566:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row566
+	JMP          scaled552
+
+other563:
+	CMPQ R8, $0x00
+	JEQ  other567
+
+row568:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row568
+	JMP          scaled552
+
+other567:
+	CMPQ stream+136(FP), $0x00
+	JEQ  other569
+
+row570:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VMOVNTPS     Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVNTPS     Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row570
+	JMP          scaled552
+
+other569:
+row571:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row571
 
 scaled552:
 	MOVQ  R15, AX
@@ -8867,7 +9033,7 @@ few548:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group560:
+group572:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -8888,7 +9054,7 @@ group560:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile561:
+tile573:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -8942,7 +9108,7 @@ tile561:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile561
+	JNZ  tile573
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -8979,124 +9145,292 @@ tile561:
 	MOVQ      sx+104(FP), R14
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
-	TESTQ     R11, R11
-	JZ        other563
+	CMPQ      R11, $0x00
+	JEQ       other575
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
-	TESTQ     R13, R13
-	JZ        other564
+	CMPQ      R13, $0x00
+	JEQ       other576
+	CMPQ      R8, $0x00
+	JEQ       other577
 
-row565:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
+row578:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
 	VPMULLD      Z4, Z6, Z8
 	VPADDD       Z8, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
-	VFMADD213PS  (SI), Z7, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
 	VPMULLD      Z5, Z6, Z9
 	VPADDD       Z9, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z3, Z1, Z1
-	VFMADD213PS  64(SI), Z7, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row578
+	JMP          scaled574
+
+other577:
+row579:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
 	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
 	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
 	VMOVUPS      Z1, 64(SI)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row565
-	JMP          scaled562
+	JNZ          row579
+	JMP          scaled574
 
-other564:
-row566:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
+other576:
+	CMPQ R8, $0x00
+	JEQ  other580
+
+row581:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
 	VPMULLD      Z4, Z6, Z8
 	VPADDD       Z8, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
 	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
 	VPMULLD      Z5, Z6, Z9
 	VPADDD       Z9, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z3, Z1, Z1
 	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row581
+	JMP          scaled574
+
+other580:
+	CMPQ stream+136(FP), $0x00
+	JEQ  other582
+
+row583:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
 	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VMOVNTPS     Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVNTPS     Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row583
+	JMP          scaled574
+
+other582:
+row584:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
 	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
 	VMOVUPS      Z1, 64(SI)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row566
-	JMP          scaled562
+	JNZ          row584
+	JMP          scaled574
 
-other563:
-	TESTQ R13, R13
-	JZ    other567
+other575:
+	CMPQ R13, $0x00
+	JEQ  other585
+	CMPQ R8, $0x00
+	JEQ  other586
 
-row568:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
+row587:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
 	VPADDD       Z6, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
-	VFMADD213PS  (SI), Z7, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
 	VPADDD       Z6, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z3, Z1, Z1
-	VFMADD213PS  64(SI), Z7, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row587
+	JMP          scaled574
+
+other586:
+row588:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
 	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
 	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
 	VMOVUPS      Z1, 64(SI)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row568
-	JMP          scaled562
+	JNZ          row588
+	JMP          scaled574
 
-other567:
-row569:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
+other585:
+	CMPQ R8, $0x00
+	JEQ  other589
+
+row590:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
 	VPADDD       Z6, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
 	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
 	VPADDD       Z6, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z3, Z1, Z1
 	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row590
+	JMP          scaled574
+
+other589:
+	CMPQ stream+136(FP), $0x00
+	JEQ  other591
+
+row592:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
 	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VMOVNTPS     Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVNTPS     Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row592
+	JMP          scaled574
+
+other591:
+row593:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
 	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
 	VMOVUPS      Z1, 64(SI)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row569
+	JNZ          row593
 
-scaled562:
+scaled574:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group560
+	JNZ   group572
 
 finished549:
+	SFENCE
+
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9172,9 +9506,9 @@ DATA tiles64AVX512<>+62(SB)/1, $0x00
 DATA tiles64AVX512<>+63(SB)/1, $0x00
 GLOBL tiles64AVX512<>(SB), RODATA|NOPTR, $64
 
-// func matrixBytes32AVX512(m int, tiles int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int, buf *int32)
-// Requires: AVX, AVX512F, CMOV
-TEXT ·matrixBytes32AVX512(SB), NOSPLIT, $0-136
+// func matrixBytes32AVX512(m int, tiles int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int, buf *int32, stream int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·matrixBytes32AVX512(SB), NOSPLIT, $0-144
 	LEAQ tiles32AVX512<>+0(SB), AX
 
 	// LDTILECFG (AX)
@@ -9184,9 +9518,9 @@ TEXT ·matrixBytes32AVX512(SB), NOSPLIT, $0-136
 	BYTE $0x49
 	BYTE $0x00
 
-rows570:
+rows594:
 	CMPQ m+0(FP), $0x10
-	JLE  few571
+	JLE  few595
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -9198,7 +9532,7 @@ rows570:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group573:
+group597:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -9236,7 +9570,7 @@ group573:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile574:
+tile598:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9317,7 +9651,7 @@ tile574:
 	ADDQ $+512, CX
 	ADDQ $+512, DX
 	DECQ R9
-	JNZ  tile574
+	JNZ  tile598
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -9378,124 +9712,290 @@ tile574:
 	MOVQ      sx+104(FP), R14
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
-	TESTQ     R11, R11
-	JZ        other576
+	CMPQ      R11, $0x00
+	JEQ       other600
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
-	TESTQ     R13, R13
-	JZ        other577
+	CMPQ      R13, $0x00
+	JEQ       other601
+	CMPQ      R8, $0x00
+	JEQ       other602
 
-row578:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
+row603:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
 	VPMULLD      Z4, Z6, Z8
 	VPADDD       Z8, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
-	VFMADD213PS  (SI), Z7, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
 	VPMULLD      Z5, Z6, Z9
 	VPADDD       Z9, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z3, Z1, Z1
-	VFMADD213PS  64(SI), Z7, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row603
+	JMP          scaled599
+
+other602:
+row604:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
 	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
 	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
 	VMOVUPS      Z1, 64(SI)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row578
-	JMP          scaled575
+	JNZ          row604
+	JMP          scaled599
 
-other577:
-row579:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
+other601:
+	CMPQ R8, $0x00
+	JEQ  other605
+
+row606:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
 	VPMULLD      Z4, Z6, Z8
 	VPADDD       Z8, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
 	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
 	VPMULLD      Z5, Z6, Z9
 	VPADDD       Z9, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z3, Z1, Z1
 	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row606
+	JMP          scaled599
+
+other605:
+	CMPQ stream+136(FP), $0x00
+	JEQ  other607
+
+row608:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
 	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VMOVNTPS     Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVNTPS     Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row608
+	JMP          scaled599
+
+other607:
+row609:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
 	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
 	VMOVUPS      Z1, 64(SI)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row579
-	JMP          scaled575
+	JNZ          row609
+	JMP          scaled599
 
-other576:
-	TESTQ R13, R13
-	JZ    other580
+other600:
+	CMPQ R13, $0x00
+	JEQ  other610
+	CMPQ R8, $0x00
+	JEQ  other611
 
-row581:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
+row612:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
 	VPADDD       Z6, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
-	VFMADD213PS  (SI), Z7, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
 	VPADDD       Z6, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z3, Z1, Z1
-	VFMADD213PS  64(SI), Z7, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row612
+	JMP          scaled599
+
+other611:
+row613:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
 	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
 	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
 	VMOVUPS      Z1, 64(SI)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row581
-	JMP          scaled575
+	JNZ          row613
+	JMP          scaled599
 
-other580:
-row582:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
+other610:
+	CMPQ R8, $0x00
+	JEQ  other614
+
+row615:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
 	VPADDD       Z6, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
 	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
 	VPADDD       Z6, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z3, Z1, Z1
 	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row615
+	JMP          scaled599
+
+other614:
+	CMPQ stream+136(FP), $0x00
+	JEQ  other616
+
+row617:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
 	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VMOVNTPS     Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVNTPS     Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row617
+	JMP          scaled599
+
+other616:
+row618:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
 	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
 	VMOVUPS      Z1, 64(SI)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row582
+	JNZ          row618
 
-scaled575:
+scaled599:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group573
+	JNZ   group597
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished572
+	JLE   finished596
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
@@ -9506,9 +10006,9 @@ scaled575:
 	SHLQ  $0x05, AX
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x80, sx+104(FP)
-	JMP   rows570
+	JMP   rows594
 
-few571:
+few595:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -9520,7 +10020,7 @@ few571:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group583:
+group619:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -9541,7 +10041,7 @@ group583:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile584:
+tile620:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9595,7 +10095,7 @@ tile584:
 	ADDQ $+512, CX
 	ADDQ $+512, DX
 	DECQ R9
-	JNZ  tile584
+	JNZ  tile620
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -9632,124 +10132,292 @@ tile584:
 	MOVQ      sx+104(FP), R14
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
-	TESTQ     R11, R11
-	JZ        other586
+	CMPQ      R11, $0x00
+	JEQ       other622
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
-	TESTQ     R13, R13
-	JZ        other587
+	CMPQ      R13, $0x00
+	JEQ       other623
+	CMPQ      R8, $0x00
+	JEQ       other624
 
-row588:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
+row625:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
 	VPMULLD      Z4, Z6, Z8
 	VPADDD       Z8, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
-	VFMADD213PS  (SI), Z7, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
 	VPMULLD      Z5, Z6, Z9
 	VPADDD       Z9, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z3, Z1, Z1
-	VFMADD213PS  64(SI), Z7, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row625
+	JMP          scaled621
+
+other624:
+row626:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
 	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
 	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
 	VMOVUPS      Z1, 64(SI)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row588
-	JMP          scaled585
+	JNZ          row626
+	JMP          scaled621
 
-other587:
-row589:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
+other623:
+	CMPQ R8, $0x00
+	JEQ  other627
+
+row628:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
 	VPMULLD      Z4, Z6, Z8
 	VPADDD       Z8, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
 	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
 	VPMULLD      Z5, Z6, Z9
 	VPADDD       Z9, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z3, Z1, Z1
 	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row628
+	JMP          scaled621
+
+other627:
+	CMPQ stream+136(FP), $0x00
+	JEQ  other629
+
+row630:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
 	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VMOVNTPS     Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVNTPS     Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row630
+	JMP          scaled621
+
+other629:
+row631:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
 	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
 	VMOVUPS      Z1, 64(SI)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row589
-	JMP          scaled585
+	JNZ          row631
+	JMP          scaled621
 
-other586:
-	TESTQ R13, R13
-	JZ    other590
+other622:
+	CMPQ R13, $0x00
+	JEQ  other632
+	CMPQ R8, $0x00
+	JEQ  other633
 
-row591:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
+row634:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
 	VPADDD       Z6, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
-	VFMADD213PS  (SI), Z7, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
 	VPADDD       Z6, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z3, Z1, Z1
-	VFMADD213PS  64(SI), Z7, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row634
+	JMP          scaled621
+
+other633:
+row635:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
 	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  4096(AX), Z7, Z0
 	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VFMADD213PS  4160(AX), Z7, Z1
 	VMOVUPS      Z1, 64(SI)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row591
-	JMP          scaled585
+	JNZ          row635
+	JMP          scaled621
 
-other590:
-row592:
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
+other632:
+	CMPQ R8, $0x00
+	JEQ  other636
+
+row637:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
 	VPADDD       Z6, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
 	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
 	VPADDD       Z6, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z3, Z1, Z1
 	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row637
+	JMP          scaled621
+
+other636:
+	CMPQ stream+136(FP), $0x00
+	JEQ  other638
+
+row639:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
 	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VMOVNTPS     Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVNTPS     Z1, 64(SI)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row639
+	JMP          scaled621
+
+other638:
+row640:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPADDD       Z6, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
 	VMOVUPS      Z0, (SI)
+	VMOVUPS      64(AX), Z1
+	VPADDD       Z6, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
 	VMOVUPS      Z1, 64(SI)
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row592
+	JNZ          row640
 
-scaled585:
+scaled621:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group583
+	JNZ   group619
 
-finished572:
+finished596:
+	SFENCE
+
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9825,9 +10493,9 @@ DATA tiles32AVX512<>+62(SB)/1, $0x00
 DATA tiles32AVX512<>+63(SB)/1, $0x00
 GLOBL tiles32AVX512<>(SB), RODATA|NOPTR, $64
 
-// func matrixFloats1AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32)
-// Requires: AVX, AVX512F, CMOV
-TEXT ·matrixFloats1AVX512(SB), NOSPLIT, $0-96
+// func matrixFloats1AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32, stream int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·matrixFloats1AVX512(SB), NOSPLIT, $0-104
 	LEAQ tiles64AVX512<>+0(SB), AX
 
 	// LDTILECFG (AX)
@@ -9837,9 +10505,9 @@ TEXT ·matrixFloats1AVX512(SB), NOSPLIT, $0-96
 	BYTE $0x49
 	BYTE $0x00
 
-rows593:
+rows641:
 	CMPQ m+0(FP), $0x10
-	JLE  few594
+	JLE  few642
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -9849,7 +10517,7 @@ rows593:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group596:
+group644:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -9887,7 +10555,7 @@ group596:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile597:
+tile645:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9968,7 +10636,7 @@ tile597:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile597
+	JNZ  tile645
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -10025,68 +10693,181 @@ tile597:
 	CMPQ    BX, SI
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
-	TESTQ   R10, R10
-	JZ      other599
+	CMPQ    R10, $0x00
+	JEQ     other647
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
-	TESTQ   R13, R13
-	JZ      other600
+	CMPQ    R13, $0x00
+	JEQ     other648
+	CMPQ    R8, $0x00
+	JEQ     other649
 
-row601:
+row650:
 	VMOVUPS     (AX), Z0
+	VFMADD213PS 4096(AX), Z2, Z0
+	VMOVUPS     Z0, 4096(AX)
 	VMOVUPS     64(AX), Z1
-	VFMADD213PS (SI), Z2, Z0
-	VFMADD213PS 64(SI), Z3, Z1
+	VFMADD213PS 4160(AX), Z3, Z1
+	VMOVUPS     Z1, 4160(AX)
+	ADDQ        $+128, AX
+	ADDQ        ldc+80(FP), SI
+	DECQ        BX
+	JNZ         row650
+	JMP         scaled646
+
+other649:
+row651:
+	VMOVUPS     (AX), Z0
+	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
+	VMOVUPS     64(AX), Z1
+	VFMADD213PS 4160(AX), Z3, Z1
 	VMOVUPS     Z1, 64(SI)
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row601
-	JMP         scaled598
+	JNZ         row651
+	JMP         scaled646
 
-other600:
-row602:
+other648:
+	CMPQ R8, $0x00
+	JEQ  other652
+
+row653:
 	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
 	VMULPS  Z2, Z0, Z0
-	VMULPS  Z3, Z1, Z1
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row602
-	JMP     scaled598
-
-other599:
-row603:
-	VMOVUPS (AX), Z0
+	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
+	VMULPS  Z3, Z1, Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row653
+	JMP     scaled646
+
+other652:
+	CMPQ stream+96(FP), $0x00
+	JEQ  other654
+
+row655:
+	VMOVUPS  (AX), Z0
+	VMULPS   Z2, Z0, Z0
+	VMOVNTPS Z0, (SI)
+	VMOVUPS  64(AX), Z1
+	VMULPS   Z3, Z1, Z1
+	VMOVNTPS Z1, 64(SI)
+	ADDQ     $+128, AX
+	ADDQ     ldc+80(FP), SI
+	DECQ     BX
+	JNZ      row655
+	JMP      scaled646
+
+other654:
+row656:
+	VMOVUPS (AX), Z0
+	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VMULPS  Z3, Z1, Z1
 	VMOVUPS Z1, 64(SI)
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row603
+	JNZ     row656
+	JMP     scaled646
 
-scaled598:
+other647:
+	CMPQ R13, $0x00
+	JEQ  other657
+	CMPQ R8, $0x00
+	JEQ  other658
+
+row659:
+	VMOVUPS (AX), Z0
+	VADDPS  4096(AX), Z0, Z0
+	VMOVUPS Z0, 4096(AX)
+	VMOVUPS 64(AX), Z1
+	VADDPS  4160(AX), Z1, Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row659
+	JMP     scaled646
+
+other658:
+row660:
+	VMOVUPS (AX), Z0
+	VADDPS  4096(AX), Z0, Z0
+	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VADDPS  4160(AX), Z1, Z1
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row660
+	JMP     scaled646
+
+other657:
+	CMPQ R8, $0x00
+	JEQ  other661
+
+row662:
+	VMOVUPS (AX), Z0
+	VMOVUPS Z0, 4096(AX)
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row662
+	JMP     scaled646
+
+other661:
+	CMPQ stream+96(FP), $0x00
+	JEQ  other663
+
+row664:
+	VMOVUPS  (AX), Z0
+	VMOVNTPS Z0, (SI)
+	VMOVUPS  64(AX), Z1
+	VMOVNTPS Z1, 64(SI)
+	ADDQ     $+128, AX
+	ADDQ     ldc+80(FP), SI
+	DECQ     BX
+	JNZ      row664
+	JMP      scaled646
+
+other663:
+row665:
+	VMOVUPS (AX), Z0
+	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row665
+
+scaled646:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group596
+	JNZ   group644
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished595
+	JLE   finished643
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
 	MOVQ  ldc+80(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, c+72(FP)
-	JMP   rows593
+	JMP   rows641
 
-few594:
+few642:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -10096,7 +10877,7 @@ few594:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group604:
+group666:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -10117,7 +10898,7 @@ group604:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile605:
+tile667:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10171,7 +10952,7 @@ tile605:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile605
+	JNZ  tile667
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -10204,59 +10985,174 @@ tile605:
 	CMPQ    BX, SI
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
-	TESTQ   R10, R10
-	JZ      other607
+	CMPQ    R10, $0x00
+	JEQ     other669
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
-	TESTQ   R13, R13
-	JZ      other608
+	CMPQ    R13, $0x00
+	JEQ     other670
+	CMPQ    R8, $0x00
+	JEQ     other671
 
-row609:
+row672:
 	VMOVUPS     (AX), Z0
+	VFMADD213PS 4096(AX), Z2, Z0
+	VMOVUPS     Z0, 4096(AX)
 	VMOVUPS     64(AX), Z1
-	VFMADD213PS (SI), Z2, Z0
-	VFMADD213PS 64(SI), Z3, Z1
+	VFMADD213PS 4160(AX), Z3, Z1
+	VMOVUPS     Z1, 4160(AX)
+	ADDQ        $+128, AX
+	ADDQ        ldc+80(FP), SI
+	DECQ        BX
+	JNZ         row672
+	JMP         scaled668
+
+other671:
+row673:
+	VMOVUPS     (AX), Z0
+	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
+	VMOVUPS     64(AX), Z1
+	VFMADD213PS 4160(AX), Z3, Z1
 	VMOVUPS     Z1, 64(SI)
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row609
-	JMP         scaled606
+	JNZ         row673
+	JMP         scaled668
 
-other608:
-row610:
+other670:
+	CMPQ R8, $0x00
+	JEQ  other674
+
+row675:
 	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
 	VMULPS  Z2, Z0, Z0
-	VMULPS  Z3, Z1, Z1
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row610
-	JMP     scaled606
-
-other607:
-row611:
-	VMOVUPS (AX), Z0
+	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
+	VMULPS  Z3, Z1, Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row675
+	JMP     scaled668
+
+other674:
+	CMPQ stream+96(FP), $0x00
+	JEQ  other676
+
+row677:
+	VMOVUPS  (AX), Z0
+	VMULPS   Z2, Z0, Z0
+	VMOVNTPS Z0, (SI)
+	VMOVUPS  64(AX), Z1
+	VMULPS   Z3, Z1, Z1
+	VMOVNTPS Z1, 64(SI)
+	ADDQ     $+128, AX
+	ADDQ     ldc+80(FP), SI
+	DECQ     BX
+	JNZ      row677
+	JMP      scaled668
+
+other676:
+row678:
+	VMOVUPS (AX), Z0
+	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VMULPS  Z3, Z1, Z1
 	VMOVUPS Z1, 64(SI)
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row611
+	JNZ     row678
+	JMP     scaled668
 
-scaled606:
+other669:
+	CMPQ R13, $0x00
+	JEQ  other679
+	CMPQ R8, $0x00
+	JEQ  other680
+
+row681:
+	VMOVUPS (AX), Z0
+	VADDPS  4096(AX), Z0, Z0
+	VMOVUPS Z0, 4096(AX)
+	VMOVUPS 64(AX), Z1
+	VADDPS  4160(AX), Z1, Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row681
+	JMP     scaled668
+
+other680:
+row682:
+	VMOVUPS (AX), Z0
+	VADDPS  4096(AX), Z0, Z0
+	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VADDPS  4160(AX), Z1, Z1
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row682
+	JMP     scaled668
+
+other679:
+	CMPQ R8, $0x00
+	JEQ  other683
+
+row684:
+	VMOVUPS (AX), Z0
+	VMOVUPS Z0, 4096(AX)
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row684
+	JMP     scaled668
+
+other683:
+	CMPQ stream+96(FP), $0x00
+	JEQ  other685
+
+row686:
+	VMOVUPS  (AX), Z0
+	VMOVNTPS Z0, (SI)
+	VMOVUPS  64(AX), Z1
+	VMOVNTPS Z1, 64(SI)
+	ADDQ     $+128, AX
+	ADDQ     ldc+80(FP), SI
+	DECQ     BX
+	JNZ      row686
+	JMP      scaled668
+
+other685:
+row687:
+	VMOVUPS (AX), Z0
+	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row687
+
+scaled668:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group604
+	JNZ   group666
 
-finished595:
+finished643:
+	SFENCE
+
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10266,9 +11162,9 @@ finished595:
 	VZEROUPPER
 	RET
 
-// func matrixFloats3AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32)
-// Requires: AVX, AVX512F, CMOV
-TEXT ·matrixFloats3AVX512(SB), NOSPLIT, $0-96
+// func matrixFloats3AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32, stream int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·matrixFloats3AVX512(SB), NOSPLIT, $0-104
 	LEAQ tiles64AVX512<>+0(SB), AX
 
 	// LDTILECFG (AX)
@@ -10278,9 +11174,9 @@ TEXT ·matrixFloats3AVX512(SB), NOSPLIT, $0-96
 	BYTE $0x49
 	BYTE $0x00
 
-rows612:
+rows688:
 	CMPQ m+0(FP), $0x10
-	JLE  few613
+	JLE  few689
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -10290,7 +11186,7 @@ rows612:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group615:
+group691:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -10328,7 +11224,7 @@ group615:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile616:
+tile692:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10513,7 +11409,7 @@ tile616:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile616
+	JNZ  tile692
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -10570,68 +11466,181 @@ tile616:
 	CMPQ    BX, SI
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
-	TESTQ   R10, R10
-	JZ      other618
+	CMPQ    R10, $0x00
+	JEQ     other694
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
-	TESTQ   R13, R13
-	JZ      other619
+	CMPQ    R13, $0x00
+	JEQ     other695
+	CMPQ    R8, $0x00
+	JEQ     other696
 
-row620:
+row697:
 	VMOVUPS     (AX), Z0
+	VFMADD213PS 4096(AX), Z2, Z0
+	VMOVUPS     Z0, 4096(AX)
 	VMOVUPS     64(AX), Z1
-	VFMADD213PS (SI), Z2, Z0
-	VFMADD213PS 64(SI), Z3, Z1
+	VFMADD213PS 4160(AX), Z3, Z1
+	VMOVUPS     Z1, 4160(AX)
+	ADDQ        $+128, AX
+	ADDQ        ldc+80(FP), SI
+	DECQ        BX
+	JNZ         row697
+	JMP         scaled693
+
+other696:
+row698:
+	VMOVUPS     (AX), Z0
+	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
+	VMOVUPS     64(AX), Z1
+	VFMADD213PS 4160(AX), Z3, Z1
 	VMOVUPS     Z1, 64(SI)
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row620
-	JMP         scaled617
+	JNZ         row698
+	JMP         scaled693
 
-other619:
-row621:
+other695:
+	CMPQ R8, $0x00
+	JEQ  other699
+
+row700:
 	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
 	VMULPS  Z2, Z0, Z0
-	VMULPS  Z3, Z1, Z1
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row621
-	JMP     scaled617
-
-other618:
-row622:
-	VMOVUPS (AX), Z0
+	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
+	VMULPS  Z3, Z1, Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row700
+	JMP     scaled693
+
+other699:
+	CMPQ stream+96(FP), $0x00
+	JEQ  other701
+
+row702:
+	VMOVUPS  (AX), Z0
+	VMULPS   Z2, Z0, Z0
+	VMOVNTPS Z0, (SI)
+	VMOVUPS  64(AX), Z1
+	VMULPS   Z3, Z1, Z1
+	VMOVNTPS Z1, 64(SI)
+	ADDQ     $+128, AX
+	ADDQ     ldc+80(FP), SI
+	DECQ     BX
+	JNZ      row702
+	JMP      scaled693
+
+other701:
+row703:
+	VMOVUPS (AX), Z0
+	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VMULPS  Z3, Z1, Z1
 	VMOVUPS Z1, 64(SI)
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row622
+	JNZ     row703
+	JMP     scaled693
 
-scaled617:
+other694:
+	CMPQ R13, $0x00
+	JEQ  other704
+	CMPQ R8, $0x00
+	JEQ  other705
+
+row706:
+	VMOVUPS (AX), Z0
+	VADDPS  4096(AX), Z0, Z0
+	VMOVUPS Z0, 4096(AX)
+	VMOVUPS 64(AX), Z1
+	VADDPS  4160(AX), Z1, Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row706
+	JMP     scaled693
+
+other705:
+row707:
+	VMOVUPS (AX), Z0
+	VADDPS  4096(AX), Z0, Z0
+	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VADDPS  4160(AX), Z1, Z1
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row707
+	JMP     scaled693
+
+other704:
+	CMPQ R8, $0x00
+	JEQ  other708
+
+row709:
+	VMOVUPS (AX), Z0
+	VMOVUPS Z0, 4096(AX)
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row709
+	JMP     scaled693
+
+other708:
+	CMPQ stream+96(FP), $0x00
+	JEQ  other710
+
+row711:
+	VMOVUPS  (AX), Z0
+	VMOVNTPS Z0, (SI)
+	VMOVUPS  64(AX), Z1
+	VMOVNTPS Z1, 64(SI)
+	ADDQ     $+128, AX
+	ADDQ     ldc+80(FP), SI
+	DECQ     BX
+	JNZ      row711
+	JMP      scaled693
+
+other710:
+row712:
+	VMOVUPS (AX), Z0
+	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row712
+
+scaled693:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group615
+	JNZ   group691
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished614
+	JLE   finished690
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
 	MOVQ  ldc+80(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, c+72(FP)
-	JMP   rows612
+	JMP   rows688
 
-few613:
+few689:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -10641,7 +11650,7 @@ few613:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group623:
+group713:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -10662,7 +11671,7 @@ group623:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile624:
+tile714:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10768,7 +11777,7 @@ tile624:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile624
+	JNZ  tile714
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -10801,59 +11810,174 @@ tile624:
 	CMPQ    BX, SI
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
-	TESTQ   R10, R10
-	JZ      other626
+	CMPQ    R10, $0x00
+	JEQ     other716
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
-	TESTQ   R13, R13
-	JZ      other627
+	CMPQ    R13, $0x00
+	JEQ     other717
+	CMPQ    R8, $0x00
+	JEQ     other718
 
-row628:
+row719:
 	VMOVUPS     (AX), Z0
+	VFMADD213PS 4096(AX), Z2, Z0
+	VMOVUPS     Z0, 4096(AX)
 	VMOVUPS     64(AX), Z1
-	VFMADD213PS (SI), Z2, Z0
-	VFMADD213PS 64(SI), Z3, Z1
+	VFMADD213PS 4160(AX), Z3, Z1
+	VMOVUPS     Z1, 4160(AX)
+	ADDQ        $+128, AX
+	ADDQ        ldc+80(FP), SI
+	DECQ        BX
+	JNZ         row719
+	JMP         scaled715
+
+other718:
+row720:
+	VMOVUPS     (AX), Z0
+	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
+	VMOVUPS     64(AX), Z1
+	VFMADD213PS 4160(AX), Z3, Z1
 	VMOVUPS     Z1, 64(SI)
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row628
-	JMP         scaled625
+	JNZ         row720
+	JMP         scaled715
 
-other627:
-row629:
+other717:
+	CMPQ R8, $0x00
+	JEQ  other721
+
+row722:
 	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
 	VMULPS  Z2, Z0, Z0
-	VMULPS  Z3, Z1, Z1
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row629
-	JMP     scaled625
-
-other626:
-row630:
-	VMOVUPS (AX), Z0
+	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
+	VMULPS  Z3, Z1, Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row722
+	JMP     scaled715
+
+other721:
+	CMPQ stream+96(FP), $0x00
+	JEQ  other723
+
+row724:
+	VMOVUPS  (AX), Z0
+	VMULPS   Z2, Z0, Z0
+	VMOVNTPS Z0, (SI)
+	VMOVUPS  64(AX), Z1
+	VMULPS   Z3, Z1, Z1
+	VMOVNTPS Z1, 64(SI)
+	ADDQ     $+128, AX
+	ADDQ     ldc+80(FP), SI
+	DECQ     BX
+	JNZ      row724
+	JMP      scaled715
+
+other723:
+row725:
+	VMOVUPS (AX), Z0
+	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VMULPS  Z3, Z1, Z1
 	VMOVUPS Z1, 64(SI)
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row630
+	JNZ     row725
+	JMP     scaled715
 
-scaled625:
+other716:
+	CMPQ R13, $0x00
+	JEQ  other726
+	CMPQ R8, $0x00
+	JEQ  other727
+
+row728:
+	VMOVUPS (AX), Z0
+	VADDPS  4096(AX), Z0, Z0
+	VMOVUPS Z0, 4096(AX)
+	VMOVUPS 64(AX), Z1
+	VADDPS  4160(AX), Z1, Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row728
+	JMP     scaled715
+
+other727:
+row729:
+	VMOVUPS (AX), Z0
+	VADDPS  4096(AX), Z0, Z0
+	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VADDPS  4160(AX), Z1, Z1
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row729
+	JMP     scaled715
+
+other726:
+	CMPQ R8, $0x00
+	JEQ  other730
+
+row731:
+	VMOVUPS (AX), Z0
+	VMOVUPS Z0, 4096(AX)
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row731
+	JMP     scaled715
+
+other730:
+	CMPQ stream+96(FP), $0x00
+	JEQ  other732
+
+row733:
+	VMOVUPS  (AX), Z0
+	VMOVNTPS Z0, (SI)
+	VMOVUPS  64(AX), Z1
+	VMOVNTPS Z1, 64(SI)
+	ADDQ     $+128, AX
+	ADDQ     ldc+80(FP), SI
+	DECQ     BX
+	JNZ      row733
+	JMP      scaled715
+
+other732:
+row734:
+	VMOVUPS (AX), Z0
+	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row734
+
+scaled715:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group623
+	JNZ   group713
 
-finished614:
+finished690:
+	SFENCE
+
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10863,9 +11987,9 @@ finished614:
 	VZEROUPPER
 	RET
 
-// func matrixFloats5AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32)
-// Requires: AVX, AVX512F, CMOV
-TEXT ·matrixFloats5AVX512(SB), NOSPLIT, $0-96
+// func matrixFloats5AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32, stream int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·matrixFloats5AVX512(SB), NOSPLIT, $0-104
 	LEAQ tiles64AVX512<>+0(SB), AX
 
 	// LDTILECFG (AX)
@@ -10875,9 +11999,9 @@ TEXT ·matrixFloats5AVX512(SB), NOSPLIT, $0-96
 	BYTE $0x49
 	BYTE $0x00
 
-rows631:
+rows735:
 	CMPQ m+0(FP), $0x10
-	JLE  few632
+	JLE  few736
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -10887,7 +12011,7 @@ rows631:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group634:
+group738:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -10925,7 +12049,7 @@ group634:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile635:
+tile739:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11238,7 +12362,7 @@ tile635:
 	ADDQ $+2048, CX
 	ADDQ $+2048, DX
 	DECQ R9
-	JNZ  tile635
+	JNZ  tile739
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -11295,68 +12419,181 @@ tile635:
 	CMPQ    BX, SI
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
-	TESTQ   R10, R10
-	JZ      other637
+	CMPQ    R10, $0x00
+	JEQ     other741
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
-	TESTQ   R13, R13
-	JZ      other638
+	CMPQ    R13, $0x00
+	JEQ     other742
+	CMPQ    R8, $0x00
+	JEQ     other743
 
-row639:
+row744:
 	VMOVUPS     (AX), Z0
+	VFMADD213PS 4096(AX), Z2, Z0
+	VMOVUPS     Z0, 4096(AX)
 	VMOVUPS     64(AX), Z1
-	VFMADD213PS (SI), Z2, Z0
-	VFMADD213PS 64(SI), Z3, Z1
+	VFMADD213PS 4160(AX), Z3, Z1
+	VMOVUPS     Z1, 4160(AX)
+	ADDQ        $+128, AX
+	ADDQ        ldc+80(FP), SI
+	DECQ        BX
+	JNZ         row744
+	JMP         scaled740
+
+other743:
+row745:
+	VMOVUPS     (AX), Z0
+	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
+	VMOVUPS     64(AX), Z1
+	VFMADD213PS 4160(AX), Z3, Z1
 	VMOVUPS     Z1, 64(SI)
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row639
-	JMP         scaled636
+	JNZ         row745
+	JMP         scaled740
 
-other638:
-row640:
+other742:
+	CMPQ R8, $0x00
+	JEQ  other746
+
+row747:
 	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
 	VMULPS  Z2, Z0, Z0
-	VMULPS  Z3, Z1, Z1
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row640
-	JMP     scaled636
-
-other637:
-row641:
-	VMOVUPS (AX), Z0
+	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
+	VMULPS  Z3, Z1, Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row747
+	JMP     scaled740
+
+other746:
+	CMPQ stream+96(FP), $0x00
+	JEQ  other748
+
+row749:
+	VMOVUPS  (AX), Z0
+	VMULPS   Z2, Z0, Z0
+	VMOVNTPS Z0, (SI)
+	VMOVUPS  64(AX), Z1
+	VMULPS   Z3, Z1, Z1
+	VMOVNTPS Z1, 64(SI)
+	ADDQ     $+128, AX
+	ADDQ     ldc+80(FP), SI
+	DECQ     BX
+	JNZ      row749
+	JMP      scaled740
+
+other748:
+row750:
+	VMOVUPS (AX), Z0
+	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VMULPS  Z3, Z1, Z1
 	VMOVUPS Z1, 64(SI)
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row641
+	JNZ     row750
+	JMP     scaled740
 
-scaled636:
+other741:
+	CMPQ R13, $0x00
+	JEQ  other751
+	CMPQ R8, $0x00
+	JEQ  other752
+
+row753:
+	VMOVUPS (AX), Z0
+	VADDPS  4096(AX), Z0, Z0
+	VMOVUPS Z0, 4096(AX)
+	VMOVUPS 64(AX), Z1
+	VADDPS  4160(AX), Z1, Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row753
+	JMP     scaled740
+
+other752:
+row754:
+	VMOVUPS (AX), Z0
+	VADDPS  4096(AX), Z0, Z0
+	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VADDPS  4160(AX), Z1, Z1
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row754
+	JMP     scaled740
+
+other751:
+	CMPQ R8, $0x00
+	JEQ  other755
+
+row756:
+	VMOVUPS (AX), Z0
+	VMOVUPS Z0, 4096(AX)
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row756
+	JMP     scaled740
+
+other755:
+	CMPQ stream+96(FP), $0x00
+	JEQ  other757
+
+row758:
+	VMOVUPS  (AX), Z0
+	VMOVNTPS Z0, (SI)
+	VMOVUPS  64(AX), Z1
+	VMOVNTPS Z1, 64(SI)
+	ADDQ     $+128, AX
+	ADDQ     ldc+80(FP), SI
+	DECQ     BX
+	JNZ      row758
+	JMP      scaled740
+
+other757:
+row759:
+	VMOVUPS (AX), Z0
+	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row759
+
+scaled740:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group634
+	JNZ   group738
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished633
+	JLE   finished737
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
 	MOVQ  ldc+80(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, c+72(FP)
-	JMP   rows631
+	JMP   rows735
 
-few632:
+few736:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -11366,7 +12603,7 @@ few632:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group642:
+group760:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -11387,7 +12624,7 @@ group642:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile643:
+tile761:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11569,7 +12806,7 @@ tile643:
 	ADDQ $+2048, CX
 	ADDQ $+2048, DX
 	DECQ R9
-	JNZ  tile643
+	JNZ  tile761
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -11602,59 +12839,174 @@ tile643:
 	CMPQ    BX, SI
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
-	TESTQ   R10, R10
-	JZ      other645
+	CMPQ    R10, $0x00
+	JEQ     other763
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
-	TESTQ   R13, R13
-	JZ      other646
+	CMPQ    R13, $0x00
+	JEQ     other764
+	CMPQ    R8, $0x00
+	JEQ     other765
 
-row647:
+row766:
 	VMOVUPS     (AX), Z0
+	VFMADD213PS 4096(AX), Z2, Z0
+	VMOVUPS     Z0, 4096(AX)
 	VMOVUPS     64(AX), Z1
-	VFMADD213PS (SI), Z2, Z0
-	VFMADD213PS 64(SI), Z3, Z1
+	VFMADD213PS 4160(AX), Z3, Z1
+	VMOVUPS     Z1, 4160(AX)
+	ADDQ        $+128, AX
+	ADDQ        ldc+80(FP), SI
+	DECQ        BX
+	JNZ         row766
+	JMP         scaled762
+
+other765:
+row767:
+	VMOVUPS     (AX), Z0
+	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
+	VMOVUPS     64(AX), Z1
+	VFMADD213PS 4160(AX), Z3, Z1
 	VMOVUPS     Z1, 64(SI)
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row647
-	JMP         scaled644
+	JNZ         row767
+	JMP         scaled762
 
-other646:
-row648:
+other764:
+	CMPQ R8, $0x00
+	JEQ  other768
+
+row769:
 	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
 	VMULPS  Z2, Z0, Z0
-	VMULPS  Z3, Z1, Z1
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row648
-	JMP     scaled644
-
-other645:
-row649:
-	VMOVUPS (AX), Z0
+	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
+	VMULPS  Z3, Z1, Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row769
+	JMP     scaled762
+
+other768:
+	CMPQ stream+96(FP), $0x00
+	JEQ  other770
+
+row771:
+	VMOVUPS  (AX), Z0
+	VMULPS   Z2, Z0, Z0
+	VMOVNTPS Z0, (SI)
+	VMOVUPS  64(AX), Z1
+	VMULPS   Z3, Z1, Z1
+	VMOVNTPS Z1, 64(SI)
+	ADDQ     $+128, AX
+	ADDQ     ldc+80(FP), SI
+	DECQ     BX
+	JNZ      row771
+	JMP      scaled762
+
+other770:
+row772:
+	VMOVUPS (AX), Z0
+	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VMULPS  Z3, Z1, Z1
 	VMOVUPS Z1, 64(SI)
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row649
+	JNZ     row772
+	JMP     scaled762
 
-scaled644:
+other763:
+	CMPQ R13, $0x00
+	JEQ  other773
+	CMPQ R8, $0x00
+	JEQ  other774
+
+row775:
+	VMOVUPS (AX), Z0
+	VADDPS  4096(AX), Z0, Z0
+	VMOVUPS Z0, 4096(AX)
+	VMOVUPS 64(AX), Z1
+	VADDPS  4160(AX), Z1, Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row775
+	JMP     scaled762
+
+other774:
+row776:
+	VMOVUPS (AX), Z0
+	VADDPS  4096(AX), Z0, Z0
+	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VADDPS  4160(AX), Z1, Z1
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row776
+	JMP     scaled762
+
+other773:
+	CMPQ R8, $0x00
+	JEQ  other777
+
+row778:
+	VMOVUPS (AX), Z0
+	VMOVUPS Z0, 4096(AX)
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z1, 4160(AX)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row778
+	JMP     scaled762
+
+other777:
+	CMPQ stream+96(FP), $0x00
+	JEQ  other779
+
+row780:
+	VMOVUPS  (AX), Z0
+	VMOVNTPS Z0, (SI)
+	VMOVUPS  64(AX), Z1
+	VMOVNTPS Z1, 64(SI)
+	ADDQ     $+128, AX
+	ADDQ     ldc+80(FP), SI
+	DECQ     BX
+	JNZ      row780
+	JMP      scaled762
+
+other779:
+row781:
+	VMOVUPS (AX), Z0
+	VMOVUPS Z0, (SI)
+	VMOVUPS 64(AX), Z1
+	VMOVUPS Z1, 64(SI)
+	ADDQ    $+128, AX
+	ADDQ    ldc+80(FP), SI
+	DECQ    BX
+	JNZ     row781
+
+scaled762:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group642
+	JNZ   group760
 
-finished633:
+finished737:
+	SFENCE
+
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11701,7 +13053,7 @@ TEXT ·peakBytesAVX512(SB), NOSPLIT, $0-8
 	VPXORD Z30, Z30, Z30
 	VPXORD Z31, Z31, Z31
 
-loop650:
+loop782:
 	VPDPBUSD Z24, Z25, Z0
 	VPDPBUSD Z24, Z25, Z1
 	VPDPBUSD Z24, Z25, Z2
@@ -11751,7 +13103,7 @@ loop650:
 	VPDPBUSD Z24, Z25, Z22
 	VPDPBUSD Z24, Z25, Z23
 	SUBQ     $0x02, AX
-	JGT      loop650
+	JGT      loop782
 	VZEROUPPER
 	RET
 
@@ -11792,7 +13144,7 @@ TEXT ·peakBFloat16AVX512(SB), NOSPLIT, $0-8
 	VPXORD Z30, Z30, Z30
 	VPXORD Z31, Z31, Z31
 
-loop651:
+loop783:
 	// VDPBF16PS Z24, Z25, Z0
 	BYTE $0x62
 	BYTE $0x92
@@ -12177,7 +13529,7 @@ loop651:
 	BYTE $0x52
 	BYTE $0xf8
 	SUBQ $0x02, AX
-	JGT  loop651
+	JGT  loop783
 	VZEROUPPER
 	RET
 
@@ -12191,9 +13543,9 @@ TEXT ·readMemoryAVX512(SB), NOSPLIT, $0-16
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 
-loop652:
+loop784:
 	CMPQ  CX, $0x08
-	JLT   done653
+	JLT   done785
 	VPORD (AX), Z0, Z0
 	VPORD 64(AX), Z1, Z1
 	VPORD 128(AX), Z2, Z2
@@ -12204,8 +13556,8 @@ loop652:
 	VPORD 448(AX), Z3, Z3
 	ADDQ  $+512, AX
 	SUBQ  $0x08, CX
-	JMP   loop652
+	JMP   loop784
 
-done653:
+done785:
 	VZEROUPPER
 	RET

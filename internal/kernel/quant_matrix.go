@@ -10,16 +10,18 @@ import (
 // exactly, or pairs of BF16, summed in float32. A float32 is the sum of three numbers of BF16, which take 8 of its 24 bits each, and
 // so is what a code stands for but for the scale: one number for BF16 and for integers, two for FP16. Products of two such pieces
 // are exact in float32, so that a product in tiles is as accurate as one by multiply-adds of float32, at several times their speed.
-// Only the tiny part is lost: pieces below 2⁻¹²⁶, and sums that small, count as 0.
+// Only the tiny part is lost: pieces below 2⁻¹²⁶, and sums that small, count as 0. Integers are multiplied before they are scaled, as
+// for one row: an input beyond 2¹¹⁹ may overflow.
 
 const (
-	matrixMinRows = 7       // with fewer rows, memory is what a product waits for
-	matrixStrip   = 32      // columns of one call
-	matrixUnit    = 32      // rows of one pass of a call
-	matrixHeld    = 3 << 18 // bytes of A that stay in the second-level cache while strips pass
-	matrixCols    = 128     // columns of a task
-	matrixWork    = 1 << 21 // rows times k of one call
-	matrixRowTile = 16      // rows of A that are read together: A is that much longer than it has rows
+	matrixMinRows  = 7       // with fewer rows, memory is what a product waits for
+	matrixStrip    = 32      // columns of one call
+	matrixUnit     = 32      // rows of one pass of a call
+	matrixHeld     = 3 << 18 // bytes of A that stay in the second-level cache while strips pass
+	matrixCols     = 128     // columns of a task
+	matrixWork     = 1 << 21 // rows times k of one call
+	matrixStreamed = 1 << 18 // elements of C from which they are written past the caches, which they would only pass through
+	matrixRowTile  = 16      // rows of A that are read together: A is that much longer than it has rows
 )
 
 // matrixForm is what a function of assembly multiplies.
@@ -52,6 +54,9 @@ type matrixGemm struct {
 	a   unsafe.Pointer // rows in pieces of 64 bytes, in memory for whole tiles of rows
 	lda int            // in bytes
 
+	// streams says that C is written past the caches.
+	streams bool
+
 	sums   []int32 // of integers, as in dynamicGemm
 	scales []float32
 }
@@ -60,6 +65,8 @@ type matrixGemm struct {
 func newMatrixGemm(c Matrix[float32], b *Quantized, ep Epilogue[float32], form matrixForm) *matrixGemm {
 	g := &matrixGemm{c: c, b: b, ep: ep, form: form, tiles: tasks(b.K, form.tileRows())}
 	g.per = tasks(b.groupRows(), form.tileRows())
+	g.streams = c.Rows*c.Cols >= matrixStreamed && g.per >= g.tiles && ep.Bias == nil && ep.After == nil &&
+		c.RowStride%16 == 0 && uintptr(unsafe.Pointer(unsafe.SliceData(c.Data)))%64 == 0
 	return g
 }
 
@@ -135,7 +142,7 @@ func (g *matrixGemm) run() {
 			switch {
 			case cols > matrixStrip:
 				cols = ceilTo(cols/2, matrixStrip)
-			case rows > 4*matrixUnit:
+			case rows > 2*matrixUnit:
 				rows = ceilTo(rows/2, matrixUnit)
 			default:
 				threads = 0
@@ -164,7 +171,7 @@ func (g *matrixGemm) block(w *parallel.Worker, i0, i1, j0, j1 int) {
 	var strips [matrixCols / matrixStrip]matrixStripOf
 	n := tasks(j1-j0, matrixStrip)
 	g.prepare(w, strips[:n], j0, j1)
-	buf := parallel.Scratch[float32](w, slotNarrow, matrixUnit*matrixStrip)
+	buf := parallel.Scratch[float32](w, slotNarrow, 2*matrixUnit*matrixStrip)
 	held := max(1, matrixHeld/(g.lda*matrixUnit)) * matrixUnit
 	for i := i0; i < i1; i += held {
 		end := min(i+held, i1)

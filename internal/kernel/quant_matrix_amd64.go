@@ -28,22 +28,26 @@ func matrixVectorized[T Float]() bool {
 //go:noinline
 func (g *matrixGemm) call(t *matrixStripOf, i, m int, c *float32, ldc int, buf []float32) {
 	a, b := unsafe.Add(g.a, i*g.lda), unsafe.SliceData(buf)
+	stream := 0
+	if g.streams && ldc == g.c.RowStride {
+		stream = 1
+	}
 	s, z := unsafe.SliceData(t.s), unsafe.SliceData(t.z)
 	switch g.form {
 	case matrixFloats3:
-		matrixFloats3AVX512(m, g.tiles, g.per, (*uint16)(a), g.lda, (*uint16)(t.codes), t.panel, s, 4*t.lds, c, 4*ldc, b)
+		matrixFloats3AVX512(m, g.tiles, g.per, (*uint16)(a), g.lda, (*uint16)(t.codes), t.panel, s, 4*t.lds, c, 4*ldc, b, stream)
 		return
 	case matrixFloats5:
-		matrixFloats5AVX512(m, g.tiles, g.per, (*uint16)(a), g.lda, (*uint16)(t.codes), t.panel, s, 4*t.lds, c, 4*ldc, b)
+		matrixFloats5AVX512(m, g.tiles, g.per, (*uint16)(a), g.lda, (*uint16)(t.codes), t.panel, s, 4*t.lds, c, 4*ldc, b, stream)
 		return
 	}
 	groups := g.b.Groups()
 	sums, sx, sum := &g.sums[i*groups], &g.scales[i], (*int32)(unsafe.Pointer(b))
 	if g.form == matrixBytes64 {
-		matrixBytes64AVX512(m, g.tiles, g.per, (*int8)(a), g.lda, (*uint8)(t.codes), t.panel, sums, 4*groups, s, 4*t.lds, z, t.ldz, sx, c, 4*ldc, sum)
+		matrixBytes64AVX512(m, g.tiles, g.per, (*int8)(a), g.lda, (*uint8)(t.codes), t.panel, sums, 4*groups, s, 4*t.lds, z, t.ldz, sx, c, 4*ldc, sum, stream)
 		return
 	}
-	matrixBytes32AVX512(m, g.tiles, g.per, (*int8)(a), g.lda, (*uint8)(t.codes), t.panel, sums, 4*groups, s, 4*t.lds, z, t.ldz, sx, c, 4*ldc, sum)
+	matrixBytes32AVX512(m, g.tiles, g.per, (*int8)(a), g.lda, (*uint8)(t.codes), t.panel, sums, 4*groups, s, 4*t.lds, z, t.ldz, sx, c, 4*ldc, sum, stream)
 }
 
 // splitRowSIMD cuts x, a multiple of 32 numbers.

@@ -44,19 +44,19 @@ var (
 
 // emit emits one function.
 func (t *matrixTile) emit(name string) {
-	sig := "func(m, tiles, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32)"
+	sig := "func(m, tiles, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32, stream int)"
 	doc := []string{
 		"computes C(i, j) = Σ_g s(g, j)·Σ_p A(i, p)·B(p, j) for i < m, j < 32, p over the tiles of group g, per tiles in each group but the last.",
 		"A is read in whole tiles of 16 rows, row by row in pieces of 64 bytes, the limbs of a piece one after the other; B in panels of",
-		"16 columns, panel bytes apart, their tiles one after the other. Strides are in bytes. buf has 32·32 elements. Without s it is 1,",
-		"for one group. m ≥ 1, tiles ≥ 1.",
+		"16 columns, panel bytes apart, their tiles one after the other. Strides are in bytes. buf has 2·32·32 elements. Without s it is 1,",
+		"for one group. If stream is not 0, C, its rows whole lines, is written past the caches, for one group. m ≥ 1, tiles ≥ 1.",
 	}
 	if t.integers {
-		sig = "func(m, tiles, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int, buf *int32)"
+		sig = "func(m, tiles, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int, buf *int32, stream int)"
 		doc[0] = "computes C(i, j) = sx(i)·Σ_g s(g, j)·(Σ_p A(i, p)·code(p, j) + z(g, j)·sums(i, g)) for i < m, j < 32, p over the tiles of"
 		doc[1] = "group g, per tiles in each group but the last. Without z it takes sums as they are. A is read in whole tiles of 16 rows, the"
-		doc[2] = "codes in tiles of 64-byte lines, panels of 16 columns panel bytes apart. Strides are in bytes. buf has 32·32 elements."
-		doc[3] = "m ≥ 1, tiles ≥ 1."
+		doc[2] = "codes in tiles of 64-byte lines, panels of 16 columns panel bytes apart. Strides are in bytes. buf has 2·32·32 elements."
+		doc[3] = "If stream is not 0, C, its rows whole lines, is written past the caches, for one group. m ≥ 1, tiles ≥ 1."
 	}
 	t.function(name, sig, doc...)
 	config := t.config()
@@ -79,6 +79,7 @@ func (t *matrixTile) emit(name string) {
 	t.Label(few)
 	t.block(1)
 	t.Label(done)
+	t.SFENCE() // of what went past the caches
 	t.tileRelease()
 	t.ret()
 }
@@ -179,7 +180,7 @@ func (t *matrixTile) block(high int) {
 	for i := range 2 * high {
 		t.tileStore(uint8(i), sumsAt, lineSums, i/2*16*4*matrixRows+i%2*64)
 	}
-	t.scaled(high, s, z, sums, again)
+	t.scaled(high, s, z, sums, again, left)
 	t.MOVQ(reg.R15, rowA)
 	t.ADDQ(t.slot("lds"), s)
 	if t.integers {
@@ -191,8 +192,9 @@ func (t *matrixTile) block(high int) {
 	t.JNZ(operand.LabelRef(group))
 }
 
-// scaled adds a group's sums in buf to C, or sets it for the first group.
-func (t *matrixTile) scaled(high int, s, z, sums, again reg.Register) {
+// scaled adds a group's sums in buf to those of groups before, which the second half of buf holds: rows of C may share sets of the
+// first-level cache. The last group's goes to C.
+func (t *matrixTile) scaled(high int, s, z, sums, again, left reg.Register) {
 	rows, c, from, sx := reg.RBX, reg.RSI, reg.R9, reg.R14
 	t.MOVQ(t.slot("m"), rows)
 	t.MOVQ(operand.U32(uint64(16*high)), c)
@@ -202,16 +204,22 @@ func (t *matrixTile) scaled(high int, s, z, sums, again reg.Register) {
 	v := t.regs
 	product, scale, zero, offset, factor := v[0:2], v[2:4], v[4:6], v[6], v[7]
 	done := t.label("scaled")
+	held := func(o int) operand.Mem { return at(reg.RAX, 4*matrixRows*matrixRows+64*o) }
+	result := func(o int) operand.Mem { return at(c, 64*o) }
 	// each emits a loop over rows and leaves.
-	each := func(row func()) {
+	each := func(row func(o int), to func(o int) operand.Mem, store func(v, to operand.Op)) {
 		loop := t.label("row")
 		t.Label(loop)
+		if t.integers {
+			t.VPBROADCASTD(at(from, 0), offset)
+			t.VBROADCASTSS(at(sx, 0), factor)
+			t.ADDQ(t.slot("ldsums"), from)
+			t.add(4, sx)
+		}
 		for o := range product {
 			t.VMOVUPS(at(reg.RAX, 64*o), product[o])
-		}
-		row()
-		for o := range product {
-			t.VMOVUPS(product[o], at(c, 64*o))
+			row(o)
+			store(product[o], to(o))
 		}
 		t.add(4*matrixRows, reg.RAX)
 		t.ADDQ(t.slot("ldc"), c)
@@ -219,72 +227,72 @@ func (t *matrixTile) scaled(high int, s, z, sums, again reg.Register) {
 		t.JNZ(operand.LabelRef(loop))
 		t.JMP(operand.LabelRef(done))
 	}
-	// either emits one of two ways, by whether a register is 0.
-	either := func(r reg.Register, not, zero func()) {
+	cached := func(v, to operand.Op) { t.VMOVUPS(v, to) }
+	past := func(v, to operand.Op) { t.VMOVNTPS(v, to) }
+	// either emits one of two ways, by whether a register or a slot is 0.
+	either := func(r operand.Op, not, zero func()) {
 		other := t.label("other")
-		t.TESTQ(r, r)
-		t.JZ(operand.LabelRef(other))
+		t.CMPQ(r, operand.Imm(0))
+		t.JEQ(operand.LabelRef(other))
 		not()
 		t.Label(other)
 		zero()
+	}
+	// groups emits the ways of a group that is the first, the last, both or neither.
+	groups := func(set, add func(o int)) {
+		either(again,
+			func() {
+				either(left, func() { each(add, held, cached) }, func() { each(add, result, cached) })
+			},
+			func() {
+				either(left, func() { each(set, held, cached) }, func() {
+					either(t.slot("stream"), func() { each(set, result, past) }, func() { each(set, result, cached) })
+				})
+			})
 	}
 	loadScale := func() {
 		for o := range scale {
 			t.VMOVUPS(at(s, 64*o), scale[o])
 		}
 	}
-	if t.integers {
-		t.MOVQ(sums, from)
-		t.MOVQ(t.slot("sx"), sx)
-		loadScale()
-		rounded := func(zeros, add bool) {
-			each(func() {
-				t.VPBROADCASTD(at(from, 0), offset)
-				t.VBROADCASTSS(at(sx, 0), factor)
-				for o := range product {
-					add32 := offset
-					if zeros {
-						add32 = v[8+o]
-						t.VPMULLD(zero[o], offset, add32)
-					}
-					t.VPADDD(add32, product[o], product[o])
-					t.VCVTDQ2PS(product[o], product[o])
-					t.VMULPS(scale[o], product[o], product[o])
-					if add {
-						t.VFMADD213PS(at(c, 64*o), factor, product[o])
-					} else {
-						t.VMULPS(factor, product[o], product[o])
-					}
-				}
-				t.ADDQ(t.slot("ldsums"), from)
-				t.add(4, sx)
-			})
-		}
-		either(z, func() {
-			for o := range zero {
-				t.VPMOVZXBD(at(z, 16*o), zero[o])
-			}
-			either(again, func() { rounded(true, true) }, func() { rounded(true, false) })
-		}, func() {
-			either(again, func() { rounded(false, true) }, func() { rounded(false, false) })
-		})
-	} else {
+	if !t.integers {
 		either(s, func() {
 			loadScale()
-			either(again, func() {
-				each(func() {
-					for o := range product {
-						t.VFMADD213PS(at(c, 64*o), scale[o], product[o])
-					}
-				})
-			}, func() {
-				each(func() {
-					for o := range product {
-						t.VMULPS(scale[o], product[o], product[o])
-					}
-				})
-			})
-		}, func() { each(func() {}) })
+			groups(func(o int) { t.VMULPS(scale[o], product[o], product[o]) },
+				func(o int) { t.VFMADD213PS(held(o), scale[o], product[o]) })
+		}, func() {
+			groups(func(int) {}, func(o int) { t.VADDPS(held(o), product[o], product[o]) })
+		})
+		t.Label(done)
+		return
 	}
+	t.MOVQ(sums, from)
+	t.MOVQ(t.slot("sx"), sx)
+	loadScale()
+	rounded := func(zeros bool) {
+		term := func(o int) {
+			extra := offset
+			if zeros {
+				extra = v[8+o]
+				t.VPMULLD(zero[o], offset, extra)
+			}
+			t.VPADDD(extra, product[o], product[o])
+			t.VCVTDQ2PS(product[o], product[o])
+			t.VMULPS(scale[o], product[o], product[o])
+		}
+		groups(func(o int) {
+			term(o)
+			t.VMULPS(factor, product[o], product[o])
+		}, func(o int) {
+			term(o)
+			t.VFMADD213PS(held(o), factor, product[o])
+		})
+	}
+	either(z, func() {
+		for o := range zero {
+			t.VPMOVZXBD(at(z, 16*o), zero[o])
+		}
+		rounded(true)
+	}, func() { rounded(false) })
 	t.Label(done)
 }
