@@ -11,7 +11,8 @@ import (
 //	C(i, j) = Σ_p A(i, p)·Value(p, j) + bias(j)
 //
 // A (m×k) has a column stride of 1, C (m×n) too. Pieces of B are widened into the worker's scratch, and the product is then
-// that of Gemm; a few rows of A are multiplied with the codes as they are read.
+// that of Gemm, or one in tiles of BF16 where the processor has them; a few rows of A are multiplied with the codes as they are
+// read.
 //
 // The result does not depend on the number of threads.
 func GemmQuantized[T Float](c, a Matrix[T], b *Quantized, ep Epilogue[T]) {

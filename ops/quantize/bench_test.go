@@ -35,8 +35,8 @@ var benchSchemes = []struct {
 const benchCold = 512 << 20
 
 // BenchmarkMatMul times the op alone. GOP/s counts a multiply-add as two operations. %peak compares with multiplications between
-// registers: VPDPBUSD for inputs in INT8, VDPBF16PS for inputs in BF16, where the machine has them, or else float32, and %f32peak
-// always with float32. For one row the weights rotate through more memory than caches hold: GB/s is that of the packed weights,
+// registers: VPDPBUSD for inputs in INT8, where the machine has it, or else float32, and %f32peak always with float32. Products in
+// tiles of AMX go beyond both. For one row the weights rotate through more memory than caches hold: GB/s is that of the packed weights,
 // %bandwidth compares with as many threads that only read the same memory.
 func BenchmarkMatMul(b *testing.B) {
 	for _, s := range benchSchemes {

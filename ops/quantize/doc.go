@@ -21,7 +21,8 @@
 // # Products
 //
 // With inputs in full precision a product is x·ŵ, in float32: prefill widens pieces of ŵ into the cache and runs the float
-// kernel on them. With InputINT8, each row of x is rounded to 8 bits while the node runs ("dynamic", W8A8 or W4A8), and
+// kernel on them. On processors with AMX (Linux) it cuts each x into three numbers of BF16 that add up to it, exactly, and multiplies
+// those in tiles, as accurately. With InputINT8, each row of x is rounded to 8 bits while the node runs ("dynamic", W8A8 or W4A8), and
 // products are summed in integers, exactly; only sums are scaled. The gradient with respect to x is that of x·ŵ, dOut·ŵᵀ, in
 // both: rounding the rows is taken for the identity (the straight-through estimator, Bengio et al., arXiv 1308.3432). There is
 // no gradient with respect to the weights.
