@@ -26,8 +26,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"time"
-
-	"stheno/ops/grounding"
 )
 
 func main() {
@@ -77,7 +75,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 		return err
 	}
 	var img image.Image
-	var phrases [][]string
+	var phrases []phrase
 	if o.image != "" { // before two minutes of training
 		if img, err = open(o.image); err != nil {
 			return err
@@ -121,124 +119,6 @@ func trained(ctx context.Context, o options, out, log io.Writer) (weights, error
 		return w, w.save(o.save)
 	}
 	return w, nil
-}
-
-// report prints the metrics of model, baseline and chance on seen and held-out combinations.
-func report(w weights, threshold float64, o options, out io.Writer) error {
-	e, err := newEye(w, 1, threshold)
-	if err != nil {
-		return err
-	}
-	defer e.vm.Close()
-	byColour, err := calibrate(colours(0.5), false, o.seed, min(o.scenes, 100))
-	if err != nil {
-		return err
-	}
-	for _, part := range []struct {
-		name   string
-		unseen bool
-	}{{"new scenes", false}, {"held-out combinations of colour and shape", true}} {
-		for _, m := range []struct {
-			name   string
-			ground method
-		}{
-			{"trained", e.ground},
-			{"without training: cosine of colours", colours(byColour)},
-			{"chance", chance(rand.New(rand.NewPCG(o.seed, 4)))},
-		} {
-			r, err := evaluate(m.ground, o.seed, o.scenes, part.unseen)
-			if err != nil {
-				return err
-			}
-			if m.name != "trained" {
-				r.ByType = nil
-			}
-			fmt.Fprintf(out, "\n%s, %s\n%v\n", part.name, m.name, r)
-		}
-	}
-	return nil
-}
-
-// gallery writes test scenes with what was found in them.
-func gallery(w weights, threshold float64, o options, out io.Writer) error {
-	const rows, phrases = 6, 2
-	e, err := newEye(w, phrases, threshold)
-	if err != nil {
-		return err
-	}
-	defer e.vm.Close()
-	rng := rand.New(rand.NewPCG(o.seed, 5))
-	var pictures []image.Image
-	var captions []string
-	for i := range rows {
-		s := newScene(rng, phrases, i >= rows/2)
-		found, err := e.ground(s.img, [][]string{s.phrases[0].words, s.phrases[1].words})
-		if err != nil {
-			return err
-		}
-		boxes, err := grounding.DrawBoxes(s.img, found, grounding.DrawConfig{})
-		if err != nil {
-			return err
-		}
-		name := "new scene"
-		if i >= rows/2 {
-			name = "held-out combination"
-		}
-		pictures, captions = append(pictures, s.img, boxes), append(captions, name, "boxes")
-		for j, r := range found {
-			p, err := grounding.Overlay(s.img, r, grounding.DrawConfig{Colour: j, Low: 0, High: 1})
-			if err != nil {
-				return err
-			}
-			pictures, captions = append(pictures, p), append(captions, s.phrases[j].String())
-		}
-	}
-	sheet, err := grounding.ContactSheet(pictures, grounding.SheetConfig{Columns: 2 + phrases, Captions: captions})
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(o.out, "scenes.png")
-	fmt.Fprintf(out, "\npictures: %s\n", path)
-	return sheet.Save(path)
-}
-
-// doubtful is the largest probability below which a phrase may describe nothing in the picture.
-const doubtful = 0.2
-
-// show grounds the phrases of a caption in a picture of the user's.
-func show(w weights, threshold float64, img image.Image, phrases [][]string, path string, out io.Writer) error {
-	e, err := newEye(w, len(phrases), threshold)
-	if err != nil {
-		return err
-	}
-	defer e.vm.Close()
-	found, err := e.ground(img, phrases)
-	if err != nil {
-		return err
-	}
-	pictures := []image.Image{}
-	p, err := grounding.DrawBoxes(img, found, grounding.DrawConfig{})
-	if err != nil {
-		return err
-	}
-	pictures = append(pictures, p)
-	for i, r := range found {
-		if p, err = grounding.Overlay(img, r, grounding.DrawConfig{Colour: i, Low: 0, High: 1}); err != nil {
-			return err
-		}
-		pictures = append(pictures, p)
-		sure := ""
-		if r.Max < doubtful {
-			sure = ": perhaps not there"
-		}
-		fmt.Fprintf(out, "%s: %v, probability at most %.2f%s\n", r.Label, r.Boxes[0].Rectangle, r.Max, sure)
-	}
-	sheet, err := grounding.ContactSheet(pictures, grounding.SheetConfig{Cell: 320})
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "picture: %s\n", path)
-	return sheet.Save(path)
 }
 
 func open(path string) (image.Image, error) {

@@ -1,165 +1,149 @@
 package main
 
 import (
-	"encoding/gob"
-	"fmt"
 	"math"
-	"math/rand/v2"
-	"os"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
 	"stheno/ops"
+	"stheno/ops/flashattn"
 	"stheno/ops/grounding"
 )
 
 const (
-	patch    = 8
-	cells    = side / patch // patches in a row
-	patches  = cells * cells
-	window   = 20 // half-resolution pixels on a side that a patch sees, itself in the middle
-	features = 3 * window * window
-	hidden   = 256
-	shared   = 64 // dimension of the space in which words and patches meet
-	heat     = 0.1
+	hidden = 256
+	width  = 128 // dimension of the space in which words and patches meet
+	heads  = 4
+	heat   = 0.1
 )
 
-// weights are the trained numbers, by name.
-type weights map[string]*tensor.Dense
-
-var shapes = map[string][]int{
-	"see.w": {features, hidden}, "see.b": {hidden}, "mix.w": {hidden, hidden}, "mix.b": {hidden},
-	"vision.w": {hidden, shared}, "text.w": {len(words), shared}, "bias": {1},
-}
-
-// order is that in which weights are drawn, so that a seed fixes them.
-var order = []string{"see.w", "see.b", "mix.w", "mix.b", "vision.w", "text.w", "bias"}
-
-func newWeights(rng *rand.Rand) weights {
-	w := weights{}
-	for _, name := range order {
-		s := tensor.Shape(shapes[name])
-		data := make([]float32, s.TotalSize())
-		if s.Dims() == 2 {
-			for i := range data {
-				data[i] = float32(rng.NormFloat64() * math.Sqrt(2/float64(s[0])))
-			}
-		}
-		w[name] = tensor.New(tensor.WithShape(s...), tensor.WithBacking(data))
-	}
-	w["bias"].Data().([]float32)[0] = -3
-	return w
-}
-
-func (w weights) save(path string) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	flat := map[string][]float32{}
-	for name, t := range w {
-		flat[name] = t.Data().([]float32)
-	}
-	if err := gob.NewEncoder(f).Encode(flat); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return f.Close()
-}
-
-func loadWeights(path string) (weights, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var flat map[string][]float32
-	if err := gob.NewDecoder(f).Decode(&flat); err != nil {
-		return nil, fmt.Errorf("%s: not a weight file of this program: %w", path, err)
-	}
-	w := weights{}
-	for _, name := range order {
-		s := tensor.Shape(shapes[name])
-		if len(flat[name]) != s.TotalSize() {
-			return nil, fmt.Errorf("%s: %s: got %d numbers, want %d: the file is of a model of another size", path, name, len(flat[name]), s.TotalSize())
-		}
-		w[name] = tensor.New(tensor.WithShape(s...), tensor.WithBacking(flat[name]))
-	}
-	return w, nil
-}
-
-// model is the graph for a batch: what patches see and the words of phrases in, a logit for each pair out.
+// model is the graph for a batch of scenes with as many phrases each. In go what patches see and the numbers of the words;
+// out come logits (scenes, phrases·longest, patches), one for each word and patch.
+//
+//	patches   a network sees 40 × 40 pixels around each; then they attend to each other
+//	words     attend to each other within their phrase, and look at the patches a first time: what a word finds there, and
+//	          where, is pooled; then they attend to each other again, so that "left of" can know where the landmark is,
+//	          and look a last time
+//
+// first are the logits of the first look, which are taught as well.
 type model struct {
-	sight, bags, logits *G.Node
-	params              G.Nodes
+	sight, ids    *G.Node // (scenes, patches, features) floats and (scenes·phrases, longest) numbers
+	mask          *G.Node // (scenes, phrases·longest): 0 for padding
+	first, logits *G.Node
+	params        G.Nodes
 }
 
-func newModel(w weights, batch, phrases int) (*model, error) {
-	g := G.NewGraph()
+// builder makes nodes until the first error.
+type builder struct {
+	g   *G.ExprGraph
+	p   map[string]*G.Node
+	err error
+}
+
+func (b *builder) do(f func() (*G.Node, error)) *G.Node {
+	if b.err != nil {
+		return nil
+	}
+	var n *G.Node
+	n, b.err = f()
+	return n
+}
+
+func (b *builder) linear(name string, x *G.Node, act ops.Activation) *G.Node {
+	return b.do(func() (*G.Node, error) {
+		return ops.Linear(x, b.p[name+".w"], b.p[name+".b"], ops.LinearConfig{Activation: act})
+	})
+}
+
+func (b *builder) norm(name string, x *G.Node) *G.Node {
+	return b.do(func() (*G.Node, error) {
+		return ops.LayerNorm(x, b.p[name+".gamma"], b.p[name+".beta"], ops.LayerNormConfig{})
+	})
+}
+
+func (b *builder) add(x, y *G.Node) *G.Node {
+	return b.do(func() (*G.Node, error) { return ops.Add(x, y) })
+}
+
+func (b *builder) reshape(x *G.Node, shape ...int) *G.Node {
+	return b.do(func() (*G.Node, error) { return ops.Reshape(x, shape...) })
+}
+
+// numbers is an input of integers that are always the same: 0, 1, … n−1 in each row.
+func (b *builder) numbers(name string, rows, n int) *G.Node {
+	data := make([]int, rows*n)
+	for i := range data {
+		data[i] = i % n
+	}
+	v := tensor.New(tensor.WithShape(rows, n), tensor.WithBacking(data))
+	return G.NewMatrix(b.g, tensor.Int, G.WithName(name), G.WithShape(rows, n), G.WithValue(v))
+}
+
+func (b *builder) lookUp(table string, ids *G.Node) *G.Node {
+	return b.do(func() (*G.Node, error) { return ops.Embedding(b.p[table], ids, ops.EmbeddingConfig{}) })
+}
+
+// block is a layer of a transformer: rows (batch, n, width) attend to each other, then each is changed by itself.
+func (b *builder) block(name string, x *G.Node, batch, n int) *G.Node {
+	y := b.norm(name+".norm1", x)
+	split := func(part string) *G.Node {
+		return b.reshape(b.linear(name+part, y, ops.ActNone), batch, n, heads, width/heads)
+	}
+	q, k, v := split(".q"), split(".k"), split(".v")
+	y = b.do(func() (*G.Node, error) { return flashattn.Attend(q, k, v, flashattn.Config{}) })
+	x = b.add(x, b.linear(name+".out", b.reshape(y, batch, n, width), ops.ActNone))
+	y = b.linear(name+".up", b.norm(name+".norm2", x), ops.ActGELU)
+	return b.add(x, b.linear(name+".down", y, ops.ActNone))
+}
+
+// look scores words against patches.
+func (b *builder) look(name string, tokens, patches *G.Node, cfg grounding.Config) *G.Node {
+	return b.do(func() (*G.Node, error) {
+		s, err := grounding.Ground(tokens, patches, b.p[name+".w"], cfg)
+		if err != nil {
+			return nil, err
+		}
+		bias, err := G.Sum(b.p[name+".bias"])
+		if err != nil {
+			return nil, err
+		}
+		return G.Add(s, bias)
+	})
+}
+
+func newModel(w weights, scenes, phrases int) (*model, error) {
+	b := &builder{g: G.NewGraph(), p: map[string]*G.Node{}}
+	n := phrases * longest
 	m := &model{
-		sight: G.NewTensor(g, tensor.Float32, 3, G.WithShape(batch, patches, features), G.WithName("sight")),
-		bags:  G.NewTensor(g, tensor.Float32, 3, G.WithShape(batch, phrases, len(words)), G.WithName("bags")),
+		sight: G.NewTensor(b.g, tensor.Float32, 3, G.WithShape(scenes, patches, features), G.WithName("sight")),
+		ids:   G.NewMatrix(b.g, tensor.Int, G.WithShape(scenes*phrases, longest), G.WithName("ids")),
+		mask:  G.NewMatrix(b.g, tensor.Int, G.WithShape(scenes, n), G.WithName("mask")),
 	}
-	p := map[string]*G.Node{}
-	for _, name := range order {
-		s := shapes[name]
-		p[name] = G.NewTensor(g, tensor.Float32, len(s), G.WithShape(s...), G.WithName(name), G.WithValue(w[name]))
-		m.params = append(m.params, p[name])
+	for _, s := range specs {
+		b.p[s.name] = G.NewTensor(b.g, tensor.Float32, len(s.shape), G.WithShape(s.shape...), G.WithName(s.name), G.WithValue(w[s.name]))
+		m.params = append(m.params, b.p[s.name])
 	}
-	gelu := ops.LinearConfig{Activation: ops.ActGELU}
-	x, err := ops.Linear(m.sight, p["see.w"], p["see.b"], gelu)
-	if err != nil {
-		return nil, err
-	}
-	if x, err = ops.Linear(x, p["mix.w"], p["mix.b"], gelu); err != nil {
-		return nil, err
-	}
-	if x, err = ops.Linear(x, p["vision.w"], nil, ops.LinearConfig{}); err != nil {
-		return nil, err
-	}
-	s, err := grounding.Ground(m.bags, x, p["text.w"], grounding.Config{Temperature: heat})
-	if err != nil {
-		return nil, err
-	}
-	bias, err := G.Sum(p["bias"])
-	if err != nil {
-		return nil, err
-	}
-	m.logits, err = G.Add(s, bias)
-	return m, err
+	y := b.linear("mix", b.linear("see", m.sight, ops.ActGELU), ops.ActGELU)
+	y = b.add(b.linear("vision", y, ops.ActNone), b.lookUp("places", b.numbers("patch", scenes, patches)))
+	y = b.block("picture", y, scenes, patches)
+
+	t := b.add(b.lookUp("words", m.ids), b.lookUp("order", b.numbers("place", scenes*phrases, longest)))
+	t = b.reshape(b.block("caption", t, scenes*phrases, longest), scenes, n, width)
+	cfg := grounding.Config{Temperature: heat, TokenMask: m.mask}
+	m.first = b.look("first", t, y, cfg)
+	seen := b.do(func() (*G.Node, error) { return grounding.Pool(t, y, b.p["first.w"], y, cfg) })
+	t = b.reshape(b.add(t, b.linear("seen", seen, ops.ActNone)), scenes*phrases, longest, width)
+	t = b.reshape(b.block("again", t, scenes*phrases, longest), scenes, n, width)
+	m.logits = b.look("last", t, y, cfg)
+	return m, b.err
 }
 
-// look writes what each patch of a normalised picture (3, side, side) sees: the pixels around it at half resolution, 0
-// beyond the edge.
-func look(dst, pixels []float32) {
-	const half = side / 2
-	small := make([]float32, 3*half*half)
-	for i := range small {
-		c, y, x := i/(half*half), i/half%half*2, i%half*2
-		at := c*side*side + y*side + x
-		small[i] = (pixels[at] + pixels[at+1] + pixels[at+side] + pixels[at+side+1]) / 4
+// probabilities turns logits into values between 0 and 1.
+func probabilities(logits []float32) []float64 {
+	p := make([]float64, len(logits))
+	for i, z := range logits {
+		p[i] = 1 / (1 + math.Exp(-float64(z)))
 	}
-	for p := range patches {
-		y0, x0 := p/cells*patch/2+patch/4-window/2, p%cells*patch/2+patch/4-window/2
-		for i := range features {
-			c, y, x := i/(window*window), y0+i/window%window, x0+i%window
-			dst[p*features+i] = 0
-			if y >= 0 && y < half && x >= 0 && x < half {
-				dst[p*features+i] = small[c*half*half+y*half+x]
-			}
-		}
-	}
-}
-
-// bag marks the words of a phrase in the vocabulary.
-func bag(dst []float32, phrase []string) {
-	clear(dst)
-	for _, w := range phrase {
-		for i, known := range words {
-			if w == known {
-				dst[i] = 1
-			}
-		}
-	}
+	return p
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -17,42 +18,104 @@ import (
 
 const (
 	batchSize = 16
-	perScene  = 4 // phrases of a training scene
+	perScene  = 6 // phrases of a training scene
 )
 
 // batch is what one step of training is given.
 type batch struct {
-	sight, bags, targets *tensor.Dense
+	sight, ids, mask *tensor.Dense
+	targets, weights *tensor.Dense // (scenes, phrases·longest, patches)
 }
 
-func newBatch(n, phrases int) batch {
-	dense := func(shape ...int) *tensor.Dense {
-		return tensor.New(tensor.Of(tensor.Float32), tensor.WithShape(shape...))
+func newBatch(scenes, phrases int) batch {
+	zeros := func(of tensor.Dtype, shape ...int) *tensor.Dense {
+		return tensor.New(tensor.Of(of), tensor.WithShape(shape...))
 	}
-	return batch{dense(n, patches, features), dense(n, phrases, len(words)), dense(n, phrases, patches)}
+	n := phrases * longest
+	return batch{zeros(tensor.Float32, scenes, patches, features), zeros(tensor.Int, scenes*phrases, longest), zeros(tensor.Int, scenes, n),
+		zeros(tensor.Float32, scenes, n, patches), zeros(tensor.Float32, scenes, n, patches)}
+}
+
+// show makes a normalised picture that of scene i.
+func (b batch) show(i int, picture *tensor.Dense) {
+	look(b.sight.Data().([]float32)[i*patches*features:], picture.Data().([]float32))
+}
+
+// say makes p phrase i, counted over all scenes.
+func (b batch) say(i int, p phrase) {
+	ids, mask := b.ids.Data().([]int)[i*longest:][:longest], b.mask.Data().([]int)[i*longest:][:longest]
+	clear(ids)
+	clear(mask)
+	for j, w := range p.words {
+		ids[j], mask[j] = vocabulary[w], 1
+	}
+}
+
+// let binds the batch to the inputs of a model.
+func (b batch) let(m *model) error {
+	for node, v := range map[*G.Node]*tensor.Dense{m.sight: b.sight, m.ids: b.ids, m.mask: b.mask} {
+		if err := G.Let(node, v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fill draws new scenes. None shows a held-out combination.
 func (b batch) fill(rng *rand.Rand) error {
-	sight, bags, targets := b.sight.Data().([]float32), b.bags.Data().([]float32), b.targets.Data().([]float32)
-	n := b.sight.Shape()[0]
-	for i := range n {
+	targets, weights := b.targets.Data().([]float32), b.weights.Data().([]float32)
+	clear(targets)
+	clear(weights)
+	for i := range b.sight.Shape()[0] {
 		s := newScene(rng, perScene, false)
 		x, grid, err := grounding.ImageTensor(s.img, grounding.PatchConfig{Patch: patch})
 		if err != nil {
 			return err
 		}
-		look(sight[i*patches*features:], x.Data().([]float32))
-		for j, p := range s.phrases {
-			bag(bags[(i*perScene+j)*len(words):][:len(words)], p.words)
-			y, err := grounding.OverlapTargets(grid, p.box)
+		b.show(i, x)
+		for j, d := range s.phrases {
+			b.say(i*perScene+j, d.phrase)
+			object, err := grounding.OverlapTargets(grid, d.box)
 			if err != nil {
 				return err
 			}
-			copy(targets[(i*perScene+j)*patches:], y)
+			landmark, err := grounding.OverlapTargets(grid, d.landBox)
+			if err != nil {
+				return err
+			}
+			for k := range d.words {
+				at := ((i*perScene+j)*longest + k) * patches
+				if k < d.landmark {
+					copy(targets[at:], object)
+				} else {
+					copy(targets[at:], landmark)
+				}
+				for p := range patches {
+					weights[at+p] = 1
+				}
+			}
 		}
 	}
 	return nil
+}
+
+// teach is the loss of both looks: every word should find the patches that its object covers.
+func teach(m *model) (loss, targets, weights *G.Node, err error) {
+	input := func(name string) *G.Node {
+		return G.NewTensor(m.logits.Graph(), tensor.Float32, 3, G.WithShape(m.logits.Shape()...), G.WithName(name))
+	}
+	targets, weights = input("targets"), input("weights")
+	cfg := grounding.AlignmentConfig{Weights: weights}
+	first, err := grounding.AlignmentLoss(m.first, targets, cfg)
+	if err != nil {
+		return
+	}
+	last, err := grounding.AlignmentLoss(m.logits, targets, cfg)
+	if err != nil {
+		return
+	}
+	loss, err = G.Add(first, last)
+	return
 }
 
 // train changes w over so many steps, or until ctx ends, and returns the last losses' mean. Scenes are drawn beside the
@@ -62,15 +125,14 @@ func train(ctx context.Context, w weights, seed uint64, steps int, log io.Writer
 	if err != nil {
 		return 0, err
 	}
-	targets := G.NewTensor(m.logits.Graph(), tensor.Float32, 3, G.WithShape(batchSize, perScene, patches), G.WithName("targets"))
-	loss, err := grounding.AlignmentLoss(m.logits, targets, grounding.AlignmentConfig{})
+	loss, targets, weights, err := teach(m)
 	if err != nil {
 		return 0, err
 	}
 	if _, err := G.Grad(loss, m.params...); err != nil {
 		return 0, err
 	}
-	solver, err := ops.NewAdamW(ops.AdamWConfig{LR: 2e-3, Clip: 1, WeightDecay: 0.01,
+	solver, err := ops.NewAdamW(ops.AdamWConfig{LR: 3e-3, Beta2: 0.98, Clip: 1, WeightDecay: 0.01,
 		Schedule: ops.Schedule{Kind: ops.ScheduleCosine, Warmup: max(1, steps/20), Steps: max(2, steps), Floor: 0.02}})
 	if err != nil {
 		return 0, err
@@ -112,10 +174,8 @@ func train(ctx context.Context, w weights, seed uint64, steps int, log io.Writer
 		case <-ctx.Done():
 			return mean, ctx.Err()
 		}
-		for node, v := range map[*G.Node]*tensor.Dense{m.sight: b.sight, m.bags: b.bags, targets: b.targets} {
-			if err := G.Let(node, v); err != nil {
-				return 0, err
-			}
+		if err := errors.Join(b.let(m), G.Let(targets, b.targets), G.Let(weights, b.weights)); err != nil {
+			return 0, err
 		}
 		if err := vm.RunAll(); err != nil {
 			return 0, fmt.Errorf("step %d: %w", step+1, err)

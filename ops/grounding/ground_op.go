@@ -33,6 +33,7 @@ const (
 	slotTile2
 	slotAcc
 	slotVT
+	slotPacked
 )
 
 func (o *groundOp) Do(in ...G.Value) (_ G.Value, err error) {
@@ -130,31 +131,14 @@ func groundForward[T kernel.Float](o *groundOp, in []G.Value) (G.Value, error) {
 		return nil, err
 	}
 	out, s := op.New[T](o.OutShape())
-	nt, np, dim := o.tokens, o.patches, o.dim
 	// A Run of one task lends the caller's scratch without taking the workers.
 	parallel.Run(1, func(w *parallel.Worker, _ int) {
-		inv := parallel.Scratch[T](w, slotInv, o.batch*(nt+np))
-		invQ, invK := inv[:o.batch*nt], inv[o.batch*nt:]
-		safe := inverseNorms(invQ, q, dim) && inverseNorms(invK, k, dim)
-		if !safe {
-			u := newUnits(w, q, k, dim, tokenMask, patchMask)
-			q, k = u.q, u.k
+		c := newCosines(w, o.pair, q, k, o.Temperature)
+		c.all(s)
+		nt, np := o.tokens, o.patches
+		for b := range o.batch {
+			finishRows(o, s[b*nt*np:(b+1)*nt*np], rowsAt(tokenMask, b, nt), rowsAt(patchMask, b, np))
 		}
-		overBatch(o.batch, func(b int) {
-			s := s[b*nt*np : (b+1)*nt*np]
-			end := kernel.Epilogue[T]{After: func(i0, i1, j0, j1 int) {
-				for i := i0; i < i1; i++ {
-					row, by := s[i*np+j0:i*np+j1], T(1/o.Temperature)
-					if safe { // lengths come off the product: cheaper than off copies of the vectors
-						kernel.Mul(row, row, invK[b*np+j0:b*np+j1])
-						by *= invQ[b*nt+i]
-					}
-					kernel.Scale(row, row, by)
-				}
-			}}
-			kernel.Gemm(kernel.RowMajor(s, nt, np), kernel.RowMajor(q[b*nt*dim:], nt, dim), kernel.RowMajor(k[b*np*dim:], np, dim).T(), false, end)
-			finishRows(o, s, rowsAt(tokenMask, b, nt), rowsAt(patchMask, b, np))
-		})
 	})
 	return out, nil
 }

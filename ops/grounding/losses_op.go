@@ -9,13 +9,15 @@ import (
 
 	"stheno/internal/kernel"
 	"stheno/internal/op"
+	"stheno/internal/parallel"
 )
 
 // lossFunc is a scalar function of inputs of one size with a gradient for the first. It is computed in float64: a loss is a
 // long sum, and little beside the scores it is taken of.
 type lossFunc interface {
-	// loss returns the value and, where grad is not nil, adds the gradient to it.
-	loss(x []float64, rest [][]float64, grad []float64) float64
+	loss(x []float64, rest [][]float64) float64
+	// grad writes the gradient, every number of it.
+	grad(dx, x []float64, rest [][]float64)
 }
 
 type lossOp struct {
@@ -33,20 +35,25 @@ func (o *lossOp) Do(in ...G.Value) (_ G.Value, err error) {
 	if len(in) != o.Arity() {
 		return nil, fmt.Errorf("%s: got %d inputs, want %d", o.Name(), len(in), o.Arity())
 	}
-	x, rest, err := o.widen(in)
+	var l float64
+	parallel.Run(1, func(w *parallel.Worker, _ int) {
+		var x [][]float64
+		if x, err = o.widen(w, in); err == nil {
+			l = o.of.loss(x[0], x[1:])
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
-	l := o.of.loss(x, rest, nil)
 	if o.dtype == tensor.Float64 {
 		return op.NewScalar(l), nil
 	}
 	return op.NewScalar(float32(l)), nil
 }
 
-// widen reads the inputs as float64.
-func (o *lossOp) widen(in []G.Value) (x []float64, rest [][]float64, err error) {
-	all := make([][]float64, len(in))
+// widen reads the inputs as float64, into slots from 0 on.
+func (o *lossOp) widen(w *parallel.Worker, in []G.Value) (all [][]float64, err error) {
+	all = make([][]float64, len(in))
 	for i, v := range in {
 		name := fmt.Sprintf("input %d", i)
 		if o.dtype == tensor.Float64 {
@@ -54,17 +61,19 @@ func (o *lossOp) widen(in []G.Value) (x []float64, rest [][]float64, err error) 
 		} else {
 			var d []float32
 			if d, err = elements[float32](o.Name(), name, v, o.n); err == nil {
-				all[i] = make([]float64, len(d))
-				for j, f := range d {
-					all[i][j] = float64(f)
-				}
+				all[i] = parallel.Scratch[float64](w, i, o.n)
+				overRows(o.n, 1, func(lo, hi int) {
+					for j, f := range d[lo:hi] {
+						all[i][lo+j] = float64(f)
+					}
+				})
 			}
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	return all[0], all[1:], nil
+	return all, nil
 }
 
 // DiffWRT: the first inputs, not targets and weights.
@@ -81,39 +90,54 @@ func (o *lossOp) DoDiff(_ G.ExecutionContext, in G.Nodes, out *G.Node) error {
 }
 
 // Backward multiplies the function's gradient by the incoming one.
-func (o *lossOp) Backward(in []G.Value, _, dOut G.Value, dIn []*tensor.Dense) error {
-	x, rest, err := o.widen(in)
-	if err != nil {
-		return err
-	}
-	if o.dtype == tensor.Float64 {
-		return scaled[float64](o, x, rest, dOut, dIn[0])
-	}
-	return scaled[float32](o, x, rest, dOut, dIn[0])
+func (o *lossOp) Backward(in []G.Value, _, dOut G.Value, dIn []*tensor.Dense) (err error) {
+	parallel.Run(1, func(w *parallel.Worker, _ int) {
+		var x [][]float64
+		if x, err = o.widen(w, in); err != nil {
+			return
+		}
+		grad := parallel.Scratch[float64](w, len(in), o.n)
+		o.of.grad(grad, x[0], x[1:])
+		if o.dtype == tensor.Float64 {
+			err = scaled[float64](o, grad, dOut, dIn[0])
+		} else {
+			err = scaled[float32](o, grad, dOut, dIn[0])
+		}
+	})
+	return err
 }
 
-func scaled[T kernel.Float](o *lossOp, x []float64, rest [][]float64, dOut G.Value, dIn *tensor.Dense) error {
+func scaled[T kernel.Float](o *lossOp, grad []float64, dOut G.Value, dIn *tensor.Dense) error {
 	g, err := elements[T](o.Name(), "gradient", dOut, 1)
 	if err != nil {
 		return err
 	}
-	grad := make([]float64, o.n)
-	o.of.loss(x, rest, grad)
-	for i, d := range grad {
-		op.Memory[T](dIn)[i] = T(d * float64(g[0]))
-	}
+	dx, by := op.Memory[T](dIn), float64(g[0])
+	overRows(o.n, 1, func(lo, hi int) {
+		for i, d := range grad[lo:hi] {
+			dx[lo+i] = T(d * by)
+		}
+	})
 	return nil
 }
 
 // contrastive: dS = (P_rows + P_cols − 2·I)/2n.
 type contrastive struct{ n int }
 
-func (c *contrastive) loss(s []float64, _ [][]float64, grad []float64) float64 {
+func (c *contrastive) loss(s []float64, _ [][]float64) float64 {
 	sum := 0.0
 	for i := range c.n {
-		sum += c.line(s, grad, i*c.n, 1, i) + c.line(s, grad, i, c.n, i)
+		sum += c.line(s, nil, i*c.n, 1, i) + c.line(s, nil, i, c.n, i)
 	}
 	return sum / float64(2*c.n)
+}
+
+func (c *contrastive) grad(ds, s []float64, _ [][]float64) {
+	clear(ds)
+	for i := range c.n {
+		c.line(s, ds, i*c.n, 1, i)
+		c.line(s, ds, i, c.n, i)
+	}
 }
 
 // line is the cross-entropy of n scores from start on, stride apart, against class target.
@@ -140,34 +164,68 @@ func (c *contrastive) line(s, grad []float64, start, stride, target int) float64
 
 type alignment struct{ positive float64 }
 
-func (a *alignment) loss(z []float64, rest [][]float64, grad []float64) float64 {
-	y, weight := rest[0], func(int) float64 { return 1 }
-	if len(rest) > 1 {
-		weight = func(i int) float64 { return rest[1][i] }
+// total is the sum of the weights.
+func (a *alignment) total(n int, rest [][]float64) float64 {
+	if len(rest) < 2 {
+		return float64(n)
 	}
-	sum, total := 0.0, 0.0
-	for i := range z {
-		total += weight(i)
-	}
+	return sumOver(n, func(lo, hi int) (sum float64) {
+		for _, w := range rest[1][lo:hi] {
+			sum += w
+		}
+		return sum
+	})
+}
+
+func (a *alignment) loss(z []float64, rest [][]float64) float64 {
+	total := a.total(len(z), rest)
 	if total == 0 {
 		return 0
 	}
-	for i, x := range z {
-		w := weight(i)
-		if w == 0 {
-			continue
+	return sumOver(len(z), func(lo, hi int) (sum float64) {
+		for i := lo; i < hi; i++ {
+			w, y, x := 1.0, rest[0][i], z[i]
+			if len(rest) > 1 {
+				w = rest[1][i]
+			}
+			if w == 0 {
+				continue
+			}
+			// softplus(x) = ln(1 + eˣ) = [x]₊ + ln(1 + e^−|x|)
+			l := math.Log1p(math.Exp(-math.Abs(x)))
+			sum += w * (a.positive*y*(math.Max(-x, 0)+l) + (1-y)*(math.Max(x, 0)+l))
 		}
-		sum += w * (a.positive*y[i]*softplus(-x) + (1-y[i])*softplus(x))
-		if grad != nil {
-			p := 1 / (1 + math.Exp(-x))
-			grad[i] = w / total * ((1-y[i])*p - a.positive*y[i]*(1-p))
-		}
-	}
-	return sum / total
+		return sum
+	}) / total
 }
 
-// softplus is ln(1 + eˣ).
-func softplus(x float64) float64 { return math.Max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) }
+func (a *alignment) grad(dz, z []float64, rest [][]float64) {
+	total := a.total(len(z), rest)
+	overRows(len(z), 1, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			w, y := 1.0, rest[0][i]
+			if len(rest) > 1 {
+				w = rest[1][i]
+			}
+			dz[i] = 0
+			if w != 0 && total != 0 {
+				p := 1 / (1 + math.Exp(-z[i]))
+				dz[i] = w / total * ((1-y)*p - a.positive*y*(1-p))
+			}
+		}
+	})
+}
+
+// sumOver adds up what part returns for blocks of [0, n), in their order: the same at any number of threads.
+func sumOver(n int, part func(lo, hi int) float64) float64 {
+	sums := make([]float64, (n+rowBlock-1)/rowBlock)
+	overRows(n, 1, func(lo, hi int) { sums[lo/rowBlock] = part(lo, hi) })
+	total := 0.0
+	for _, s := range sums {
+		total += s
+	}
+	return total
+}
 
 type margin struct {
 	cfg     MarginConfig
@@ -188,8 +246,15 @@ func (s *side) add(i int, x float64) {
 	s.sum += x
 }
 
-func (m *margin) loss(maps []float64, rest [][]float64, grad []float64) float64 {
-	regions := rest[0]
+func (m *margin) loss(maps []float64, rest [][]float64) float64 { return m.both(nil, maps, rest[0]) }
+
+func (m *margin) grad(dx, maps []float64, rest [][]float64) {
+	clear(dx)
+	m.both(dx, maps, rest[0])
+}
+
+// both returns the loss and, where grad is not nil, adds the gradient to it.
+func (m *margin) both(grad, maps, regions []float64) float64 {
 	var sides [][2]side
 	for at := 0; at < len(maps); at += m.patches {
 		var s [2]side // outside, inside

@@ -72,21 +72,17 @@ func inverseNorm[T kernel.Float](x []T) T {
 	return 0
 }
 
-// inverseNorms writes the inverse norms of the rows of x and says whether all are such that products of two vectors stay
-// within the range of float32 by a wide margin.
-func inverseNorms[T kernel.Float](inv, x []T, dim int) (safe bool) {
-	overRows(len(inv), dim, func(lo, hi int) {
-		for r := lo; r < hi; r++ {
-			inv[r] = inverseNorm(x[r*dim : (r+1)*dim])
-		}
-	})
+// inverseNormsOf writes the inverse norms of the rows of x and says whether all are such that products of the rows with unit
+// vectors stay within the range of float32 by a wide margin.
+func inverseNormsOf[T kernel.Float](inv, x []T, dim int) (safe bool) {
 	const wide = 1e12
-	for _, v := range inv {
-		if !(v == 0 || v > 1/wide && v < wide) {
-			return false
-		}
+	safe = true
+	for r := range inv {
+		v := inverseNorm(x[r*dim : (r+1)*dim])
+		inv[r] = v
+		safe = safe && (v == 0 || v > 1/wide && v < wide)
 	}
-	return true
+	return safe
 }
 
 // rowBlock is how many numbers one task of a pass over rows takes.

@@ -1,0 +1,61 @@
+package main
+
+import "math"
+
+const (
+	patch    = 8
+	cells    = side / patch // patches in a row
+	patches  = cells * cells
+	window   = 40 // pixels on a side that a patch sees, itself in the middle
+	features = window/2*window/2 + 3*(window/4)*(window/4)
+)
+
+// look writes what each patch of a normalised picture (3, side, side) sees in the window around it, 0 beyond the edge: at
+// half resolution how far colours are from the picture's mean, which shows shapes, and at a quarter the colours.
+func look(dst, pixels []float32) {
+	half := shrink(pixels, side)
+	quarter := shrink(half, side/2)
+	const n, h = side * side / 4, window / 2
+	contrast := make([]float32, n)
+	for c := range 3 {
+		plane, mean := half[c*n:(c+1)*n], float32(0)
+		for _, x := range plane {
+			mean += x / n
+		}
+		for i, x := range plane {
+			contrast[i] += (x - mean) * (x - mean)
+		}
+	}
+	for i, x := range contrast {
+		contrast[i] = 2 * float32(math.Sqrt(float64(x)))
+	}
+	clear(dst[:patches*features])
+	for p := range patches {
+		x, y := p%cells*patch+patch/2-window/2, p/cells*patch+patch/2-window/2
+		to := dst[p*features:][:features]
+		crop(to[:h*h], contrast, side/2, x/2, y/2, h)
+		for c := range 3 {
+			crop(to[h*h+c*h*h/4:][:h*h/4], quarter[c*n/4:][:n/4], side/4, x/4, y/4, h/2)
+		}
+	}
+}
+
+// shrink halves the three planes of a square picture.
+func shrink(pixels []float32, side int) []float32 {
+	out := make([]float32, len(pixels)/4)
+	for i := range out {
+		n := side / 2
+		c, y, x := i/(n*n), i/n%n*2, i%n*2
+		at := c*side*side + y*side + x
+		out[i] = (pixels[at] + pixels[at+1] + pixels[at+side] + pixels[at+side+1]) / 4
+	}
+	return out
+}
+
+// crop copies a square of n pixels a side from (x, y) of a plane, as far as it reaches.
+func crop(dst, plane []float32, side, x, y, n int) {
+	from, to := max(0, x), min(side, x+n)
+	for row := max(0, y); row < min(side, y+n); row++ {
+		copy(dst[(row-y)*n+from-x:], plane[row*side+from:row*side+to])
+	}
+}
