@@ -118,8 +118,8 @@ func byPosition(rng *rand.Rand, objects []object, at int, unseen bool) (d descri
 	return described{phrase: phrase{w, len(w)}, kind: "position", at: at, of: at}, true
 }
 
-// byRelation says where the object lies from another that can be named. Others like it lie on the other side; there is at
-// least one, so that the relation decides, but for held-out combinations.
+// byRelation says where the object lies from another that can be named, its landmark. Others like it lie on the other side;
+// there is at least one, so that the relation decides, but for held-out combinations.
 func byRelation(rng *rand.Rand, objects []object, at int, unseen bool) (d described, ok bool) {
 	u, of, direction := choose(rng, unseen), rng.IntN(len(objects)), rng.IntN(4)
 	v := choose(rng, false)
@@ -128,8 +128,8 @@ func byRelation(rng *rand.Rand, objects []object, at int, unseen bool) (d descri
 	}
 	land := objects[of]
 	from := func(o object) float64 { return apart(direction, land.x, land.y, o.x, o.y) }
-	same := u.alike(objects, at)
-	if from(objects[at]) < clearly || slices.ContainsFunc(same, func(o object) bool { return from(o) > -clearly/2 && o != land }) || len(same) == 0 && !unseen {
+	same := slices.DeleteFunc(u.alike(objects, at), func(o object) bool { return o == land })
+	if from(objects[at]) < clearly || slices.ContainsFunc(same, func(o object) bool { return from(o) > -clearly/2 }) || len(same) == 0 && !unseen {
 		return d, false
 	}
 	w := append(u.name(rng, objects[at]), pick(rng, relations[direction])...)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"image"
+	"strings"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
@@ -14,6 +15,7 @@ import (
 type found struct {
 	phrase *grounding.Result
 	words  []*grounding.Result
+	short  string // the phrase without relation and place
 }
 
 // method grounds phrases in a picture.
@@ -90,7 +92,11 @@ func (e *eye) read(p phrase, maps []float64, grid *grounding.Grid) (f found, err
 	}
 	cfg.Labels = p.words
 	f.words, err = grounding.Results(dense(maps[:len(p.words)*patches]), grid, cfg)
-	f.phrase = r[0]
+	var short []string
+	for _, i := range at {
+		short = append(short, p.words[i])
+	}
+	f.phrase, f.short = r[0], strings.Join(short, " ")
 	return f, err
 }
 

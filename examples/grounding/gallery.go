@@ -86,7 +86,9 @@ func (a *album) add(img image.Image, caption string) {
 func (a *album) boxes(img image.Image, fs []found) error {
 	var rs []*grounding.Result
 	for _, f := range fs {
-		rs = append(rs, f.phrase)
+		short := *f.phrase
+		short.Label = f.short
+		rs = append(rs, &short)
 	}
 	p, err := grounding.DrawBoxes(img, rs, grounding.DrawConfig{})
 	if err == nil {
@@ -106,19 +108,17 @@ func (a *album) overlay(img image.Image, r *grounding.Result, i int) error {
 	return err
 }
 
-// spell adds the picture, the phrase being its caption, and the map of each word, in a row.
+// spell adds the picture and the map of each word of a phrase, in a row.
 func (a *album) spell(img image.Image, f found) error {
-	a.add(img, f.phrase.Label)
+	a.add(img, "scene")
 	for i := range shown {
 		if i >= len(f.words) {
 			a.add(image.NewRGBA(img.Bounds()), "")
 			continue
 		}
-		p, err := grounding.Overlay(img, f.words[i], grounding.DrawConfig{Low: 0, High: 1, NoBoxes: true})
-		if err != nil {
+		if err := a.overlay(img, f.words[i], 0); err != nil {
 			return err
 		}
-		a.add(p, f.words[i].Label)
 	}
 	return nil
 }

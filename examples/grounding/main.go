@@ -1,14 +1,15 @@
-// Command grounding teaches a small network which part of a picture a phrase speaks of, on scenes that it draws itself,
-// and shows what it learnt.
+// Command grounding teaches a small network which part of a picture each word of a phrase speaks of, on scenes that it draws
+// itself, and shows what it learnt.
 //
 //	go run ./examples/grounding
-//	go run ./examples/grounding -save words.gob -out pictures
-//	go run ./examples/grounding -load words.gob -image photo.png -caption 'the red circle and a striped box'
+//	go run ./examples/grounding -save words.safetensors -out pictures
+//	go run ./examples/grounding -load words.safetensors -image photo.png -caption 'the red circle left of a box and a striped ring'
 //
-// Scenes hold three to five shapes that differ in colour, shape, size and texture; phrases describe one of them by any of
-// these, with synonyms. Five combinations of colour and shape are never shown in training. Test scenes are new; results on
-// held-out combinations stand apart, and beside all of them those of a baseline without training (the cosine of colours)
-// and of chance.
+// Scenes hold three to five shapes that differ in colour, shape, size, texture and place, many of them alike in some of
+// these, and overlap. Phrases describe one of them by its traits, with synonyms, by its place ("on the left"), or by where
+// it lies from another ("the circle left of the red box"), where the words of the landmark have the landmark's box. Five
+// combinations of colour and shape are never shown in training. Test scenes are new; results on held-out combinations
+// stand apart, and beside all of them those of a baseline without training (the cosine of colours) and of chance.
 package main
 
 import (
@@ -47,7 +48,7 @@ func parseOptions(args []string, log io.Writer) (options, error) {
 	var o options
 	f := flag.NewFlagSet("grounding", flag.ContinueOnError)
 	f.SetOutput(log)
-	f.IntVar(&o.steps, "steps", 1200, "steps of training, 16 scenes each")
+	f.IntVar(&o.steps, "steps", 1500, "steps of training, 16 scenes each")
 	f.IntVar(&o.scenes, "scenes", 400, "test scenes of each part")
 	f.Uint64Var(&o.seed, "seed", 1, "fixes weights and scenes")
 	f.StringVar(&o.save, "save", "", "file to write the weights to")

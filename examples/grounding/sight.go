@@ -6,19 +6,19 @@ const (
 	patch    = 8
 	cells    = side / patch // patches in a row
 	patches  = cells * cells
-	window   = 40 // pixels on a side that a patch sees, itself in the middle
+	around   = 2 * patch        // pixels on each side of a patch that it sees
+	window   = patch + 2*around // a side of all that it sees
 	features = window/2*window/2 + 3*(window/4)*(window/4)
 )
 
 // look writes what each patch of a normalised picture (3, side, side) sees in the window around it, 0 beyond the edge: at
 // half resolution how far colours are from the picture's mean, which shows shapes, and at a quarter the colours.
 func look(dst, pixels []float32) {
+	const n, h, c = side * side / 4, window / 2, window / 4
 	half := shrink(pixels, side)
-	quarter := shrink(half, side/2)
-	const n, h = side * side / 4, window / 2
 	contrast := make([]float32, n)
-	for c := range 3 {
-		plane, mean := half[c*n:(c+1)*n], float32(0)
+	for ch := range 3 {
+		plane, mean := half[ch*n:(ch+1)*n], float32(0)
 		for _, x := range plane {
 			mean += x / n
 		}
@@ -29,13 +29,14 @@ func look(dst, pixels []float32) {
 	for i, x := range contrast {
 		contrast[i] = 2 * float32(math.Sqrt(float64(x)))
 	}
+	colours := shrink(half, side/2)
 	clear(dst[:patches*features])
 	for p := range patches {
-		x, y := p%cells*patch+patch/2-window/2, p/cells*patch+patch/2-window/2
+		x, y := p%cells, p/cells
 		to := dst[p*features:][:features]
-		crop(to[:h*h], contrast, side/2, x/2, y/2, h)
-		for c := range 3 {
-			crop(to[h*h+c*h*h/4:][:h*h/4], quarter[c*n/4:][:n/4], side/4, x/4, y/4, h/2)
+		crop(to[:h*h], contrast, side/2, (x*patch-around)/2, (y*patch-around)/2, h)
+		for ch := range 3 {
+			crop(to[h*h+ch*c*c:][:c*c], colours[ch*n/4:][:n/4], side/4, (x*patch-around)/4, (y*patch-around)/4, c)
 		}
 	}
 }

@@ -18,7 +18,7 @@ import (
 
 const (
 	batchSize = 16
-	perScene  = 6 // phrases of a training scene
+	perScene  = 4 // phrases of a training scene
 )
 
 // batch is what one step of training is given.

@@ -1,15 +1,14 @@
 package main
 
 import (
-	"encoding/gob"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
-	"os"
 
 	"gorgonia.org/tensor"
 
-	"stheno/internal/aside"
+	"stheno/internal/tensorfile"
 )
 
 // weights are the trained numbers, by name.
@@ -82,36 +81,34 @@ func waves(places []float32) {
 	}
 }
 
-func (w weights) save(path string) error {
-	flat := map[string][]float32{}
-	for name, t := range w {
-		flat[name] = t.Data().([]float32)
-	}
-	return aside.Write(path, func(f *os.File) error { return gob.NewEncoder(f).Encode(flat) })
-}
+func (w weights) save(path string) error { return tensorfile.Write(path, w, nil, nil) }
 
-func loadWeights(path string) (weights, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var flat map[string][]float32
-	if err := gob.NewDecoder(f).Decode(&flat); err != nil {
-		return nil, fmt.Errorf("%s: not a weight file of this program: %w", path, err)
-	}
-	w := weights{}
-	for _, s := range specs {
-		x := flat[s.name]
-		if len(x) != s.shape.TotalSize() {
-			return nil, fmt.Errorf("%s: %s: got %d numbers, want %d: the file is of a model of another size", path, s.name, len(x), s.shape.TotalSize())
+func loadWeights(path string) (w weights, err error) {
+	err = tensorfile.With(path, func(r io.ReaderAt, size int64) error {
+		file, err := tensorfile.Open(r, size)
+		if err != nil {
+			return fmt.Errorf("not a weight file of this program: %w", err)
 		}
-		for i, v := range x {
-			if v := float64(v); math.IsNaN(v) || math.IsInf(v, 0) {
-				return nil, fmt.Errorf("%s: %s: got %v at %d, want finite numbers", path, s.name, v, i)
+		w = weights{}
+		for _, s := range specs {
+			d, err := file.Read(s.name)
+			if err != nil {
+				return fmt.Errorf("not a weight file of this program: %s: %w", s.name, err)
 			}
+			if !d.Shape().Eq(s.shape) || d.Dtype() != tensor.Float32 {
+				return fmt.Errorf("%s: got %v of shape %v, want float32 of %v: the file is of a model of another size", s.name, d.Dtype(), d.Shape(), s.shape)
+			}
+			for i, x := range d.Data().([]float32) {
+				if x := float64(x); math.IsNaN(x) || math.IsInf(x, 0) {
+					return fmt.Errorf("%s: got %v at %d, want finite numbers", s.name, x, i)
+				}
+			}
+			w[s.name] = d
 		}
-		w[s.name] = tensor.New(tensor.WithShape(s.shape...), tensor.WithBacking(x))
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return w, nil
 }

@@ -2,17 +2,14 @@ package tensorfile
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"os"
-	"path/filepath"
-	"strconv"
-	"time"
 
 	"github.com/nlpodyssey/safetensors"
 	"gorgonia.org/tensor"
+
+	"stheno/internal/aside"
 )
 
 // Halves says which 16-bit numbers a tensor of uint16 holds.
@@ -93,7 +90,7 @@ func Bytes(d *tensor.Dense) []byte {
 
 // Write writes a safetensors file whole or not at all: into a new file beside path, synced, then renamed. Tensors of uint16 are U16,
 // or what halves calls them: F16 or BF16.
-func Write(path string, tensors map[string]*tensor.Dense, halves Halves, meta map[string]string) (err error) {
+func Write(path string, tensors map[string]*tensor.Dense, halves Halves, meta map[string]string) error {
 	views := make(map[string]view, len(tensors))
 	for name, d := range tensors {
 		dtype, err := dtypeOf(d, halves[name])
@@ -105,49 +102,5 @@ func Write(path string, tensors map[string]*tensor.Dense, halves Halves, meta ma
 		}
 		views[name] = view{d, dtype}
 	}
-	f, err := createBeside(path)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if err = safetensors.SerializeToWriter(views, meta, f); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	syncFolder(filepath.Dir(path))
-	return nil
-}
-
-// createBeside makes a new file in path's folder, with the permissions that the user's umask leaves.
-func createBeside(path string) (*os.File, error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // the rename would replace even a device
-		return nil, fmt.Errorf("%s is a folder or a device, want a file", path)
-	}
-	for serial := uint64(time.Now().UnixNano()); ; serial++ {
-		f, err := os.OpenFile(path+"."+strconv.FormatUint(serial, 36)+".tmp", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-		if !errors.Is(err, fs.ErrExist) {
-			return f, err
-		}
-	}
-}
-
-// syncFolder makes a rename durable where the system can; the file itself is synced already.
-func syncFolder(dir string) {
-	if d, err := os.Open(dir); err == nil {
-		d.Sync()
-		d.Close()
-	}
+	return aside.Write(path, func(f *os.File) error { return safetensors.SerializeToWriter(views, meta, f) })
 }

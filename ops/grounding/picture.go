@@ -11,6 +11,8 @@ import (
 	"os"
 
 	"golang.org/x/image/draw"
+
+	"stheno/internal/aside"
 )
 
 // Picture is a drawing: an image.Image that a notebook shows by itself and that can be written as PNG.
@@ -28,13 +30,13 @@ func (p *Picture) PNG() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Save writes the picture as a PNG file.
+// Save writes the picture as a PNG file, whole or not at all.
 func (p *Picture) Save(path string) error {
 	b, err := p.PNG()
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(path, b, 0o644); err != nil {
+	if err := aside.Write(path, func(f *os.File) error { _, err := f.Write(b); return err }); err != nil {
 		return fmt.Errorf("grounding.Picture.Save: %w", err)
 	}
 	return nil
