@@ -27,5 +27,26 @@
 // both: rounding the rows is taken for the identity (the straight-through estimator, Bengio et al., arXiv 1308.3432). There is
 // no gradient with respect to the weights.
 //
+// # Calibration
+//
+// A Recorder taps the nodes of a graph and observes what flows through them: ranges, a histogram, the largest magnitude of each
+// channel, and if asked the second moments. From these,
+//
+//   - an Observer chooses the scale of inputs, which MatMulConfig.InputScale takes instead of one for each row;
+//   - QuantizeWith rounds weights by GPTQ, so that outputs err least on such inputs; Clipped needs no calibration;
+//   - SmoothScales moves the spread between channels from inputs to weights. A Hadamard rotation, which needs no calibration,
+//     spreads large channels over all. Both leave the model the same function.
+//
+// OutputError says what a way of rounding costs.
+//
+// # Training
+//
+// FakeQuantize rounds weights and inputs in a graph that is trained, with the same codec and a straight-through gradient. What
+// was trained is then packed with Quantize, or with QuantizeWith's Fixed where scales were learned, to the same numbers.
+//
+// # Files
+//
+// Save and Load keep packed matrices in safetensors files.
+//
 // At most 65,536 inputs: a sum of that many products of codes fits into 32 bits.
 package quantize
