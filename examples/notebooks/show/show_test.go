@@ -72,6 +72,7 @@ func TestTicksAreRoundAndFew(t *testing.T) {
 		{ticks{}, 0, 1, "0"},
 		{ticks{}, 0.9, 113, "20"},
 		{ticks{}, -3, -2.9, "-3"},
+		{ticks{}, -29, 1030, "0"},
 		{ticks{}, 1, 1e7, "2e+06"},
 		{ticks{bytes: true}, 0, 5 << 20, "0 B"},
 		{ticks{log: true}, 0.9, 90, "1"},
@@ -103,7 +104,7 @@ func TestMatrix(t *testing.T) {
 func TestTable(t *testing.T) {
 	table := Table{Head: []string{"a", "b|c"}}
 	table.Row("x", 0.12345)
-	table.Row(3)
+	table.Row("3")
 	require.Equal(t, "| a | b\\|c |\n|:---|---:|\n| x | 0.123 |\n| 3 |  |\n", table.Markdown())
 	require.Empty(t, (&Table{}).Markdown())
 }

@@ -25,7 +25,7 @@ func (t *Table) Row(cells ...any) {
 	t.Rows = append(t.Rows, row)
 }
 
-// Markdown is the table in Markdown, its first column to the left and the others to the right. Short rows end in empty cells.
+// Markdown is the table in Markdown, columns of numbers to the right. Short rows end in empty cells.
 func (t *Table) Markdown() string {
 	n := len(t.Head)
 	for _, r := range t.Rows {
@@ -46,11 +46,32 @@ func (t *Table) Markdown() string {
 		b.WriteString("|\n")
 	}
 	line(t.Head)
-	b.WriteString("|:---" + strings.Repeat("|---:", n-1) + "|\n")
+	for i := range n {
+		if t.numeric(i) {
+			b.WriteString("|---:")
+		} else {
+			b.WriteString("|:---")
+		}
+	}
+	b.WriteString("|\n")
 	for _, r := range t.Rows {
 		line(r)
 	}
 	return b.String()
+}
+
+// numeric reports whether every cell of column i that is not empty begins like a number.
+func (t *Table) numeric(i int) bool {
+	some := false
+	for _, r := range t.Rows {
+		if i < len(r) && r[i] != "" {
+			if !strings.ContainsAny(r[i][:1], "+-.0123456789") {
+				return false
+			}
+			some = true
+		}
+	}
+	return some
 }
 
 // String is the table as Markdown shows it.

@@ -98,7 +98,7 @@ func (t ticks) label(v float64) string {
 	if v != 0 && math.Abs(v) >= 1e6 {
 		return fmt.Sprintf("%.3g", v)
 	}
-	return fmt.Sprintf("%.6g", math.Round(v*1e9)/1e9)
+	return fmt.Sprintf("%.6g", math.Round(v*1e9)/1e9+0) // −0 + 0 is 0
 }
 
 // Bytes writes a number of bytes with a unit: 1.5 MiB.
