@@ -45,7 +45,7 @@ func bands(rows, n int, f func(r0, r1 int)) {
 //
 // Start with rowMax = −Inf and rowSum = 0. While a row has seen no key, mx stays −Inf, its s becomes 0, alpha is 1 and rowSum
 // stays. A NaN or +Inf score makes rowSum of its row, and of no other, NaN for good. e^x has a relative error below
-// 2.2e-7 + 6e-8·|x|.
+// 2.2e-7 + 1.4e-7·|x|.
 func SoftmaxStep[T Float](s []T, ld, rows, n int, rowMax, rowSum, alpha []T) {
 	checkScores("SoftmaxStep", len(s), ld, rows, n)
 	checkRows("SoftmaxStep", rows, len(rowMax), len(rowSum), len(alpha))
