@@ -124,6 +124,9 @@ var _ op.Backwarder = (*activation)(nil)
 
 func (o *activation) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
+	}
 	if o.dtype == tensor.Float64 {
 		return activationForward[float64](o, in[0])
 	}

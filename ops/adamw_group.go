@@ -85,7 +85,7 @@ func (g *adamGroup[T]) add(all map[string]*adamMoments, name string, value, grad
 func adamMemory[T kernel.Float](v G.Value) ([]T, bool) {
 	switch x := v.(type) {
 	case *tensor.Dense:
-		if x.RequiresIterator() || x.DataOrder().IsColMajor() {
+		if !op.Contiguous(x) {
 			return nil, false
 		}
 		// Data would hand out the number of a tensor without dimensions, and not its memory.

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"gorgonia.org/tensor"
+
+	"stheno/internal/op"
 )
 
 // The keys of a state: one for the step, and three for each parameter, which its name follows.
@@ -54,7 +56,7 @@ func (s *AdamW) SetState(state map[string]*tensor.Dense) error {
 			if d.Dtype() != tensor.Float32 && d.Dtype() != tensor.Float64 {
 				return fmt.Errorf("%s: %s: got dtype %v, want float32 or float64", fn, k, d.Dtype())
 			}
-			if d.RequiresIterator() || d.DataOrder().IsColMajor() {
+			if !op.Contiguous(d) {
 				return fmt.Errorf("%s: %s: got a view or a column-major tensor, want a contiguous tensor", fn, k)
 			}
 		}

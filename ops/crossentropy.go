@@ -131,8 +131,8 @@ var _ op.Backwarder = (*crossEntropy)(nil)
 
 func (o *crossEntropy) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
-	if len(in) != 3 {
-		return nil, fmt.Errorf("%s: got %d inputs, want 3", o.Name(), len(in))
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
 	}
 	if o.dtype == tensor.Float64 {
 		return crossEntropyForward[float64](o, in)

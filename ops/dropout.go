@@ -67,6 +67,9 @@ var _ op.Backwarder = (*dropout)(nil)
 
 func (o *dropout) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
+	}
 	if o.dtype == tensor.Float64 {
 		return dropoutForward[float64](o, in)
 	}

@@ -84,8 +84,8 @@ var _ G.ADOp = (*embedding)(nil)
 
 func (o *embedding) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
-	if len(in) != 2 {
-		return nil, fmt.Errorf("%s: got %d inputs, want 2", o.Name(), len(in))
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
 	}
 	if o.dtype == tensor.Float64 {
 		return embeddingForward[float64](o, in)
@@ -123,7 +123,7 @@ func (o *embedding) DoDiff(_ G.ExecutionContext, in G.Nodes, out *G.Node) (err e
 		return fmt.Errorf("%s: gradient of table: %w", o.Name(), err)
 	}
 	d, ok := dTable.(*tensor.Dense)
-	if !ok || d.RequiresIterator() {
+	if !ok || !op.Contiguous(d) {
 		return fmt.Errorf("%s: table: got a gradient of type %T, want a contiguous *tensor.Dense", o.Name(), dTable)
 	}
 	if o.dtype == tensor.Float64 {

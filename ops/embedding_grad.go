@@ -52,8 +52,8 @@ func applyEmbeddingGrad[T kernel.Float](o *embedding, table, ids, grad *G.Node) 
 
 func (d *embeddingGrad[T]) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(d.Name(), &err)
-	if len(in) != 2 {
-		return nil, fmt.Errorf("%s: got %d inputs, want 2", d.Name(), len(in))
+	if err := d.CheckShapes(in); err != nil {
+		return nil, err
 	}
 	if d.consumed() {
 		out, _ := op.New[T](d.OutShape())

@@ -60,6 +60,9 @@ var _ op.Backwarder = (*layerNorm)(nil)
 
 func (o *layerNorm) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
+	}
 	if o.dtype == tensor.Float64 {
 		return layerNormForward[float64](o, in)
 	}

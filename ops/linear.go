@@ -115,6 +115,9 @@ func (o *linear) check(fn string, args []op.Arg) error {
 
 func (o *linear) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
+	}
 	if o.dtype == tensor.Float64 {
 		return linearForward[float64](o, in)
 	}

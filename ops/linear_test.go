@@ -355,3 +355,16 @@ func BenchmarkLinearBackward(b *testing.B) {
 		}
 	}
 }
+
+// A weight that was transposed after its node was made would be read in the wrong order.
+func TestLinearOfAWeightTransposedLater(t *testing.T) {
+	g := G.NewGraph()
+	x, w := optest.Seeded("x", 1, 2, 3).Node(g, tensor.Float32), optest.Seeded("w", 2, 3, 4).Node(g, tensor.Float32)
+	y, err := ops.Linear(x, w, nil, ops.LinearConfig{})
+	require.NoError(t, err)
+	require.NoError(t, w.Value().(*tensor.Dense).Reshape(4, 3))
+	vm := G.NewTapeMachine(g)
+	defer vm.Close()
+	require.ErrorContains(t, vm.RunAll(), "ops.Linear: input 1: got a value of shape (4, 3), want (3, 4)")
+	require.NotNil(t, y)
+}

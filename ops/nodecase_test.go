@@ -387,6 +387,8 @@ func wrongSize(t *testing.T, n *G.Node) {
 	}
 	_, err := o.Do(in...)
 	require.ErrorContains(t, err, "got 3 elements, want")
+	_, err = o.Do(in[:len(in)-1]...)
+	require.ErrorContains(t, err, fmt.Sprintf("got %d inputs, want %d", len(in)-1, len(in)))
 }
 
 func absMax(x []float64) float64 {

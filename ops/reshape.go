@@ -65,6 +65,9 @@ var _ op.Backwarder = (*reshape)(nil)
 
 func (o *reshape) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
+	}
 	if o.dtype == tensor.Float64 {
 		return reshapeForward[float64](o, in[0])
 	}

@@ -28,6 +28,9 @@ var _ op.Backwarder = (*residual)(nil)
 
 func (o *residual) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
+	}
 	if o.dtype == tensor.Float64 {
 		return residualForward[float64](o, in)
 	}

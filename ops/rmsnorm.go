@@ -90,6 +90,9 @@ var _ op.Backwarder = (*rmsNorm)(nil)
 
 func (o *rmsNorm) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
+	}
 	if o.dtype == tensor.Float64 {
 		return rmsNormForward[float64](o, in)
 	}

@@ -33,6 +33,9 @@ var _ op.Backwarder = (*swiGLU)(nil)
 
 func (o *swiGLU) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
+	}
 	if o.dtype == tensor.Float64 {
 		return swiGLUForward[float64](o, in)
 	}

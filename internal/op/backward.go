@@ -147,7 +147,7 @@ func accumulate(n *G.Node, d *tensor.Dense) error {
 
 func addInto[T kernel.Float](g G.Value, d *tensor.Dense) error {
 	dst, ok := g.(*tensor.Dense)
-	if !ok || dst.RequiresIterator() {
+	if !ok || !Contiguous(dst) {
 		return fmt.Errorf("got a gradient of type %T, want a contiguous *tensor.Dense", g)
 	}
 	to, from := Memory[T](dst), Memory[T](d)

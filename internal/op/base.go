@@ -5,6 +5,7 @@ import (
 	"hash"
 	"hash/fnv"
 	"io"
+	"slices"
 
 	"github.com/chewxy/hm"
 	G "gorgonia.org/gorgonia"
@@ -19,6 +20,7 @@ type Base struct {
 	name  string
 	attrs string
 	in    []hm.Type
+	sizes []tensor.Shape // of the inputs
 	out   hm.Type
 	shape tensor.Shape
 }
@@ -34,6 +36,7 @@ func NewBase(name string, attrs any, shape tensor.Shape, dtype tensor.Dtype, inp
 	}
 	for _, n := range inputs {
 		b.in = append(b.in, typeOf(n.Shape(), n.Dtype()))
+		b.sizes = append(b.sizes, n.Shape().Clone())
 	}
 	return b
 }
@@ -60,6 +63,26 @@ func (b *Base) outDtype() tensor.Dtype {
 
 // Arity is the number of inputs.
 func (b *Base) Arity() int { return len(b.in) }
+
+// CheckShapes reports a wrong number of inputs, and values that have the rank of their nodes and as many numbers, but another
+// shape: one can be transposed or reshaped after it was bound, and would be read in the wrong order. Values of another size are
+// left to those that read them, who know their names.
+func (b *Base) CheckShapes(in []G.Value) error {
+	if len(in) != len(b.in) {
+		return fmt.Errorf("%s: got %d inputs, want %d", b.name, len(in), len(b.in))
+	}
+	for i, v := range in {
+		d, ok := v.(*tensor.Dense)
+		if !ok || d == nil {
+			continue
+		}
+		got, want := d.Shape(), b.sizes[i]
+		if got.Dims() == want.Dims() && got.TotalSize() == want.TotalSize() && !slices.Equal(got, want) {
+			return fmt.Errorf("%s: input %d: got a value of shape %v, want %v", b.name, i, got, want)
+		}
+	}
+	return nil
+}
 
 // Type is a new function type on every call, because Gorgonia consumes the one it is given.
 func (b *Base) Type() hm.Type {

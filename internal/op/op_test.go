@@ -271,3 +271,15 @@ func TestStatementIsRefused(t *testing.T) {
 	var v G.Value
 	require.ErrorContains(t, op.CheckArgs("f", op.Arg{"x", G.Read(x, &v)}), "got a statement, want a node with a value")
 }
+
+// A slice of a transposed matrix is a view although RequiresIterator says no.
+func TestContiguous(t *testing.T) {
+	d := tensor.New(tensor.WithShape(2, 3), tensor.WithBacking([]float32{1, 2, 3, 4, 5, 6}))
+	require.True(t, op.Contiguous(d))
+	turned := d.Clone().(*tensor.Dense)
+	require.NoError(t, turned.T())
+	require.False(t, op.Contiguous(turned))
+	column, err := turned.Slice(G.S(0, 2), nil)
+	require.NoError(t, err)
+	require.False(t, op.Contiguous(column.(*tensor.Dense)))
+}

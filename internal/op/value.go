@@ -16,7 +16,7 @@ func Data[T kernel.Float](v G.Value) ([]T, error) {
 	case *tensor.Dense:
 		switch d := x.Data().(type) {
 		case []T:
-			return rowMajor(x, d), nil
+			return RowMajor(x, d), nil
 		case T:
 			return []T{d}, nil
 		}
@@ -32,9 +32,9 @@ func Data[T kernel.Float](v G.Value) ([]T, error) {
 	return nil, fmt.Errorf("op: got a value of type %T, want *tensor.Dense", v)
 }
 
-// rowMajor returns the elements of x, whose memory is src: src itself where they lie in row-major order, a copy elsewhere. It goes
+// RowMajor returns the elements of x, whose memory is src: src itself where they lie in row-major order, a copy elsewhere. It goes
 // by the strides alone: RequiresIterator says no for a slice of a transposed tensor.
-func rowMajor[E any](x *tensor.Dense, src []E) []E {
+func RowMajor[E any](x *tensor.Dense, src []E) []E {
 	shape, strides := x.Shape(), x.Strides()
 	n := x.Size()
 	if n == 0 || shape.Dims() == 0 || isRowMajor(shape, strides) {
@@ -58,6 +58,9 @@ func rowMajor[E any](x *tensor.Dense, src []E) []E {
 	return out
 }
 
+// Contiguous reports whether the elements of d fill its memory in row-major order.
+func Contiguous(d *tensor.Dense) bool { return isRowMajor(d.Shape(), d.Strides()) }
+
 // isRowMajor reports whether strides are those of a contiguous row-major tensor; the stride of a dimension of 1 does not matter.
 func isRowMajor(shape tensor.Shape, strides []int) bool {
 	want := 1
@@ -77,11 +80,11 @@ func Ints(v G.Value) ([]int, error) {
 	case *tensor.Dense:
 		switch d := x.Data().(type) {
 		case []int:
-			data = rowMajor(x, d)
+			data = RowMajor(x, d)
 		case []int32:
-			data = rowMajor(x, d)
+			data = RowMajor(x, d)
 		case []int64:
-			data = rowMajor(x, d)
+			data = RowMajor(x, d)
 		default:
 			data = d
 		}

@@ -7,6 +7,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"stheno/internal/kernel"
+	"stheno/internal/op"
 )
 
 // Packed is a quantized matrix of In×Out weights. Its tensors are ordinary ones, and the only copy of the weights.
@@ -108,15 +109,10 @@ func numbers[T uint8 | uint16 | float32](name string, v G.Value, n int) ([]T, er
 	if !ok || d == nil {
 		return nil, fmt.Errorf("%s: got a value of type %T, want *tensor.Dense", name, v)
 	}
-	if d.RequiresIterator() || d.DataOrder().IsColMajor() {
-		if d, ok = d.Materialize().(*tensor.Dense); !ok {
-			return nil, fmt.Errorf("%s: got a view that does not materialize", name)
-		}
-	}
 	var x []T
 	switch data := d.Data().(type) {
 	case []T:
-		x = data
+		x = op.RowMajor(d, data)
 	case T: // a view of one element
 		x = []T{data}
 	default:
