@@ -319,3 +319,78 @@ func ExampleAttend() {
 	// 2 [0.5 6]
 	// 3 [1 6]
 }
+
+// Prompts of different lengths in one graph, then token after token at positions of their own.
+func TestAttendSomeNode(t *testing.T) {
+	for name, cfg := range map[string]kvcompress.Config{"plain": {}, "int8": {Ratio: 4, Recent: 16, GroupSize: 16}} {
+		shape := kvcompress.Shape{Batch: batch, KVHeads: kvHeads, HeadDim: dim, ValueDim: valueDim, Capacity: 60}
+		cache, err := kvcompress.New(shape, cfg)
+		require.NoError(t, err)
+		want, err := kvcompress.New(shape, cfg)
+		require.NoError(t, err)
+		s := newSequence(50)
+		run := func(seq int, counts, pos []int) ([]float32, error) {
+			g := G.NewGraph()
+			input := func(name string, x []float32, heads, dim int) *G.Node {
+				v := tensor.New(tensor.WithShape(batch, seq, heads, dim), tensor.WithBacking(x))
+				return G.NewTensor(g, tensor.Float32, 4, G.WithName(name), G.WithShape(v.Shape()...), G.WithValue(v))
+			}
+			ints := func(name string, x []int) *G.Node {
+				return G.NewVector(g, tensor.Int, G.WithName(name), G.WithShape(len(x)), G.WithValue(tensor.New(tensor.WithShape(len(x)), tensor.WithBacking(x))))
+			}
+			out, err := kvcompress.AttendSome(input("q", s.part(s.q, 0, seq, heads*dim), heads, dim), input("k", s.part(s.k, 0, seq, kvHeads*dim), kvHeads, dim),
+				input("v", s.part(s.v, 0, seq, kvHeads*valueDim), kvHeads, valueDim), ints("pos", pos), ints("counts", counts), cache, flashattn.Config{})
+			require.NoError(t, err)
+			vm := G.NewTapeMachine(g)
+			defer vm.Close()
+			if err := vm.RunAll(); err != nil {
+				return nil, err
+			}
+			return out.Value().Data().([]float32), nil
+		}
+		for _, step := range []struct {
+			seq         int
+			counts, pos []int
+		}{{40, []int{40, 13}, []int{0, 0}}, {1, []int{1, 1}, []int{40, 13}}, {1, []int{0, 1}, []int{41, 14}}} {
+			got, err := run(step.seq, step.counts, step.pos)
+			require.NoError(t, err, name)
+			r := want.(kvcompress.Ragged)
+			out := make([]float32, len(got))
+			require.NoError(t, r.AppendSome(s.part(s.k, 0, step.seq, kvHeads*dim), s.part(s.v, 0, step.seq, kvHeads*valueDim), step.seq, step.counts))
+			require.NoError(t, r.AttendSome(out, s.part(s.q, 0, step.seq, heads*dim), step.seq, heads, step.counts, flashattn.Config{}, nil))
+			require.Equal(t, out, got, name)
+		}
+		for want, bad := range map[string][2][]int{
+			"pos: got 14, want 15, the number of tokens cached": {{1, 1}, {41, 14}},
+			"counts: got 2 for sequence 0, want 0 to 1":         {{2, 1}, {41, 15}},
+		} {
+			_, err := run(1, bad[0], bad[1])
+			require.ErrorContains(t, err, want)
+			r := cache.(kvcompress.Ragged)
+			require.Equal(t, []int{41, 15}, []int{r.LenOf(0), r.LenOf(1)})
+		}
+	}
+}
+
+func ExampleCompress() {
+	const tokens, heads, dim = 1000, 2, 64
+	x := make([]float32, tokens*heads*dim)
+	for i := range x {
+		x[i] = float32(i%17) - 8
+	}
+	shape := kvcompress.Shape{Batch: 1, KVHeads: heads, HeadDim: dim}
+	c, err := kvcompress.Compress(x, x, tokens, shape, kvcompress.Config{Ratio: 4})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	k, _ := c.Decompress()
+	worst := 0.0
+	for i := range k {
+		worst = math.Max(worst, math.Abs(float64(k[i]-x[i])))
+	}
+	s, _ := kvcompress.MemorySavings(4096, kvcompress.Shape{Batch: 1, KVHeads: heads, HeadDim: dim}, c.Config())
+	fmt.Printf("%d tokens, off by %.3f at most; at 4096 tokens %.1f times smaller\n", c.Len(), worst, s.Ratio)
+	// Output:
+	// 1000 tokens, off by 0.028 at most; at 4096 tokens 3.6 times smaller
+}
