@@ -9,7 +9,8 @@
 //
 //	nodes      Ground (the matrix S, or its softmax or sigmoid), Pool (softmax(S)·V without the matrix), AttentionMaps
 //	           (single maps from Q, K and the log-sum-exp of an attention node), PatchEmbed
-//	pictures   ImageTensor and Patches (image → numbers), Grid (where each patch lies in the original picture)
+//	pictures   ImageTensor and Patches (image → numbers), TensorImage (tensor → image), Grid (where each patch lies in the
+//	           original picture)
 //	results    Results (threshold, top-k, merged boxes), Calibrate
 //	losses     InfoNCE, Contrastive, AlignmentLoss, MarginLoss, with OverlapTargets
 //	metrics    Evaluate (pointing game, R@1/5/10, mean IoU, for each type of phrase)

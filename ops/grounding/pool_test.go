@@ -2,6 +2,7 @@ package grounding
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -114,4 +115,51 @@ func TestPoolWorkspaceIsLinear(t *testing.T) {
 	small, large := used(128, 512), used(1280, 5120)
 	require.Less(t, large, 10*small+float64(1<<16))
 	require.Less(t, large, float64(1280*5120*4)/4, "a quarter of the matrix")
+}
+
+// At 4,096 tokens and 16,384 patches all memory that a run takes anew, forward and with gradients, is counted: a fixed number
+// of copies of tokens, patches and values, where the matrix alone would be 256 MiB.
+func TestPoolBytesAtLength(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: 30 GFLOP")
+	}
+	const nt, np, dim, values = 4096, 16384, 16, 3
+	in := inputsFor("Pool", 1, nt, np, dim)
+	operands := int64(4 * ((nt+np)*dim + np*values + nt*values))
+	trained, _ := tape(t, in, groundings()["Pool"])
+	for _, c := range []struct {
+		name  string
+		run   func() error
+		limit int64 // copies of the operands
+	}{
+		// Scratch: units of tokens and patches, patches turned; besides the projection, the result and the log-sum-exp.
+		{"forward", untrained(t, in, groundings()["Pool"]), 5},
+		// Besides: gradients, and squares and sums of the loss.
+		{"with gradients", trained, 10},
+	} {
+		parallel.ReleaseScratch()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		require.NoError(t, c.run())
+		runtime.ReadMemStats(&after)
+		got := int64(after.TotalAlloc - before.TotalAlloc)
+		tiles := int64(parallel.Threads()) * 4 * tileTokens * tilePatches * 4
+		require.Less(t, got, c.limit*operands+tiles+1<<18, c.name)
+		require.Less(t, parallel.ScratchBytes(), 4*operands+tiles+1<<18, c.name)
+		require.Less(t, got, int64(4*nt*np/8), "an eighth of the matrix")
+	}
+}
+
+// untrained is tape without gradients.
+func untrained(t *testing.T, in []optest.Input, build func([]*G.Node) (*G.Node, error)) func() error {
+	g := G.NewGraph()
+	nodes := make([]*G.Node, len(in))
+	for i := range in {
+		nodes[i] = in[i].Node(g, tensor.Float32)
+	}
+	_, err := build(nodes)
+	require.NoError(t, err)
+	vm := G.NewTapeMachine(g)
+	t.Cleanup(func() { vm.Close() })
+	return func() error { vm.Reset(); return vm.RunAll() }
 }
