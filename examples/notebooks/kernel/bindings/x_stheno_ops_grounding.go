@@ -42,6 +42,7 @@ func init() {
 			"Results":        r.ValueOf(p.Results),
 			"Similarity":     r.ValueOf(p.Similarity),
 			"Stretch":        r.ValueOf(p.Stretch),
+			"TensorImage":    r.ValueOf(p.TensorImage),
 		},
 		Types: map[string]r.Type{
 			"AlignmentConfig":  r.TypeFor[p.AlignmentConfig](),
