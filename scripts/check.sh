@@ -26,6 +26,7 @@ stages=(
   cross
   fuzz
   avx512
+  cuda
   example
   notebooks
 )

@@ -259,21 +259,21 @@ type packOp struct{ Base }
 func (o *packOp) Do(in ...G.Value) (_ G.Value, err error) {
 	defer Recover(o.name, &err)
 	d, ok := in[0].(*tensor.Dense)
-	if !ok || isRowMajor(d.Shape(), d.Strides()) {
+	if !ok || Contiguous(d) {
 		return in[0], nil
 	}
 	var data any
 	switch x := d.Data().(type) {
 	case []float32:
-		data = rowMajor(d, x)
+		data = RowMajor(d, x)
 	case []float64:
-		data = rowMajor(d, x)
+		data = RowMajor(d, x)
 	case []int:
-		data = rowMajor(d, x)
+		data = RowMajor(d, x)
 	case []int32:
-		data = rowMajor(d, x)
+		data = RowMajor(d, x)
 	case []int64:
-		data = rowMajor(d, x)
+		data = RowMajor(d, x)
 	default:
 		return nil, fmt.Errorf("%s: got a view of %v, want floats or integers", o.name, d.Dtype())
 	}
