@@ -35,7 +35,8 @@ type Config struct {
 	// Seed selects the weights that Dropout drops.
 	Seed uint64
 	// BlockQ and BlockKV are the query rows (times the heads that share a key head) and the keys that one unit of work
-	// keeps in cache; 0 chooses for the machine. They change speed, memory and the last bits of the result.
+	// keeps in cache; 0 chooses for the machine's instruction set, and Tune by measuring. They change speed, memory and the
+	// last bits of the result.
 	BlockQ, BlockKV int
 
 	// Step is an integer scalar that Dropout mixes into Seed, so that each training step drops other weights. Optional.

@@ -19,6 +19,7 @@ func init() {
 			"Memory":    r.ValueOf(p.Memory),
 			"Sliding":   r.ValueOf(p.Sliding),
 			"Slopes":    r.ValueOf(p.Slopes),
+			"Tune":      r.ValueOf(p.Tune),
 		},
 		Types: map[string]r.Type{
 			"Config": r.TypeFor[p.Config](),
