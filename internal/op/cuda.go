@@ -280,6 +280,9 @@ func (o *packOp) Do(in ...G.Value) (_ G.Value, err error) {
 	return tensor.New(tensor.WithShape(d.Shape()...), tensor.WithBacking(data)), nil
 }
 
+// FreshResult: no, it may be the input's, a model's weights for one.
+func (o *packOp) FreshResult() bool { return false }
+
 func (o *packOp) DiffWRT(n int) []bool {
 	ok := true
 	switch o.outDtype() {

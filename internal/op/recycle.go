@@ -91,7 +91,7 @@ func NewRecycler(g *G.ExprGraph, keep ...*G.Node) *Recycler {
 func (r *Recycler) Release() {
 	for i, n := range r.nodes {
 		d, ok := n.Value().(*tensor.Dense)
-		if !ok || d == r.last[i] {
+		if !ok || d == r.last[i] || d.IsManuallyManaged() { // what lies on a card is its machine's
 			continue
 		}
 		r.last[i] = d

@@ -3,6 +3,7 @@ package op
 import (
 	"math"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	G "gorgonia.org/gorgonia"
@@ -81,6 +82,34 @@ func TestRecycler(t *testing.T) {
 	d, _ := NewUnset[float32](tensor.Shape{7907})
 	require.NotSame(t, &c.Data().([]float32)[0], &d.Data().([]float32)[0])
 	require.False(t, math.IsNaN(float64(first.Data().([]float32)[0])))
+}
+
+// onCard is an op whose result lies in memory that its machine manages, as that of ops on a card does.
+type onCard struct {
+	Base
+	memory []float32
+}
+
+func (o *onCard) Do(...G.Value) (G.Value, error) {
+	return tensor.New(tensor.WithShape(o.OutShape()...), tensor.Of(tensor.Float32),
+		tensor.FromMemory(uintptr(unsafe.Pointer(&o.memory[0])), uintptr(4*len(o.memory)))), nil
+}
+
+func TestMemoryOfCardsIsNotRecycled(t *testing.T) {
+	defer Poison()()
+	g := G.NewGraph()
+	x := G.NewVector(g, tensor.Float32, G.WithName("x"), G.WithShape(1), G.WithValue(tensor.New(tensor.WithShape(1), tensor.WithBacking([]float32{1}))))
+	o := &onCard{NewBase("card", nil, tensor.Shape{3}, tensor.Float32, x), make([]float32, 3)}
+	n, err := G.ApplyOp(o, x)
+	require.NoError(t, err)
+	vm := G.NewTapeMachine(g)
+	defer vm.Close()
+	r := NewRecycler(g)
+	require.NoError(t, vm.RunAll())
+	require.NotNil(t, n.Value())
+	vm.Reset()
+	r.Release()
+	require.Equal(t, make([]float32, 3), o.memory, "nobody may write there")
 }
 
 func TestAfterKeepsItsMemory(t *testing.T) {
