@@ -1,6 +1,8 @@
 package kvcompress_test
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"math"
 	"os"
@@ -193,6 +195,28 @@ func TestSaveAndRestore(t *testing.T) {
 	c := m.new(t, 200, schemes["int8"])
 	require.ErrorContains(t, c.Restore(filepath.Join(t.TempDir(), "none")), "kvcompress: Restore: ")
 	require.ErrorContains(t, c.Save(filepath.Join(t.TempDir(), "no", "where")), "kvcompress: Save: ")
+}
+
+// A file with a right checksum may still say what no cache says: here that pages are dropped which are not full.
+func TestRestoreRefusesAHalfPageDropped(t *testing.T) {
+	m := model{1, 1, 1, 16, 16}
+	cfg := kvcompress.Config{Ratio: 8, Recent: 16, GroupSize: 16, Window: 16}
+	c := m.new(t, 80, cfg)
+	_, k, v := m.tokens(1, 20)
+	require.NoError(t, c.Append(k, v, 20)) // 4 tokens are coded
+	path := filepath.Join(t.TempDir(), "cache")
+	require.NoError(t, c.Save(path))
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	const page = 16*16/2*2 + 2*(2*16+2*16) // codes of keys and values, their scales and minima
+	const from, to = `"Coded":4,"Dropped":0`, `"Coded":4,"Dropped":1`
+	require.Contains(t, string(data), from)
+	data = bytes.Replace(data[:len(data)-sha256.Size], []byte(from), []byte(to), 1)
+	data = data[:len(data)-page]
+	sum := sha256.Sum256(data)
+	require.NoError(t, os.WriteFile(path, append(data, sum[:]...), 0o600))
+	require.ErrorContains(t, c.Restore(path), "1 pages dropped, which no cache")
+	require.NoError(t, c.Append(k, v, 20))
 }
 
 func TestConfigErrors(t *testing.T) {

@@ -184,12 +184,13 @@ func (c *Compressed) read(data []byte) ([]stream, error) {
 // blank is a sequence with room for what a header announces, of which there are left bytes.
 func (c *Compressed) blank(q saveSequence, left int) (stream, error) {
 	l := &c.layout
-	pages := 0
+	pages, full := 0, 0
 	if q.Coded > l.sinks {
+		full = (q.Coded - l.sinks) / l.group
 		pages = (q.Coded - l.sinks + l.group - 1) / l.group
 	}
 	if q.Len < 0 || q.Len > c.shape.Capacity || q.Coded < l.sinks || q.Coded > max(q.Len, l.sinks) || q.Len-q.Coded > l.recent ||
-		q.Dropped < 0 || q.Dropped > pages || q.Dropped > 0 && c.cfg.Window == 0 {
+		q.Dropped < 0 || q.Dropped > full || q.Dropped > 0 && c.cfg.Window == 0 {
 		return stream{}, fmt.Errorf("got %d tokens, %d of them coded, and %d pages dropped, which no cache of %d has", q.Len, q.Coded, q.Dropped, c.shape.Capacity)
 	}
 	if need := (pages - q.Dropped) * l.pageBytes(); need > left {

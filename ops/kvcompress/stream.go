@@ -11,7 +11,7 @@ type stream struct {
 
 	owner *owner  // of the slabs of this sequence
 	spare []*page // of its slabs, in no use
-	room  int     // pages of all its slabs
+	room  int     // pages of all its slabs, but for those that were left to Forks
 
 	sinkK, sinkV []float32 // (heads, sinks, dim)
 	ring
@@ -61,10 +61,14 @@ func (s *stream) drop(i int) {
 	s.pages = s.pages[:i]
 }
 
-// free forgets page i, and keeps its memory for another unless a Fork may read it.
+// free forgets page i, and keeps its memory for another unless a Fork may read it: then the memory is the Fork's alone.
 func (s *stream) free(i int) {
-	if p := s.pages[i]; p != nil && !p.shared.Load() {
+	switch p := s.pages[i]; {
+	case p == nil:
+	case !p.shared.Load():
 		s.spare = append(s.spare, p)
+	case p.owner == s.owner:
+		s.room--
 	}
 	s.pages[i] = nil
 }
@@ -154,6 +158,7 @@ func (s *stream) open(l *layout) (p *page, fresh bool) {
 	if q := s.pages[i]; q.shared.Load() {
 		p = s.newPage(l)
 		p.copyFrom(l, q)
+		s.free(i)
 		s.pages[i] = p
 	}
 	return s.pages[i], false
