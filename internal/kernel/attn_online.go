@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"math"
 	"unsafe"
 )
@@ -10,7 +11,7 @@ import (
 type Online[T Float] struct {
 	Q              []T     // rows × D
 	O              []T     // rows × Ld, the weighted sum of values so far, relative to RowMax
-	D, Ld          int     // Ld is a multiple of 16
+	D, Ld          int     // Ld is a multiple of 16 up to 256
 	RowMax, RowSum []T     // of each row: begin with −∞ and 0
 	Lo, Hi         []int32 // each row sees keys Lo ≤ j < Hi; both do not decrease from row to row
 	Work           []T     // OnlineWork elements
@@ -20,6 +21,7 @@ type Online[T Float] struct {
 const (
 	OnlineKeys = 64   // of a panel of keys, at most
 	OnlineWork = 1024 // elements of Online.Work
+	onlineCols = 256  // of Ld, at most: four panels of columns
 )
 
 // OnlineFused reports whether Step is one kernel here, faster than Tile, SoftmaxStep and Tile in turn.
@@ -31,6 +33,10 @@ func OnlineFused[T Float]() bool { return vectorized[T]() && active == AVX512 }
 func (s *Online[T]) Step(r0, r1 int, kt, v []T, j, n int) {
 	if r0 >= r1 || n <= 0 {
 		return
+	}
+	if r0 < 0 || r0%tileRows != 0 || r1%tileRows != 0 || n > OnlineKeys || s.Ld%16 != 0 || s.Ld > onlineCols {
+		panic(fmt.Sprintf("kernel: Online.Step: got rows %d to %d, %d keys, values in rows of %d, want multiples of %d, at most %d, and a multiple of 16 up to %d",
+			r0, r1, n, s.Ld, tileRows, OnlineKeys, onlineCols))
 	}
 	checkLen("Q", len(s.Q), r1*s.D)
 	checkLen("O", len(s.O), r1*s.Ld)

@@ -157,6 +157,27 @@ func TestOnlineInPieces(t *testing.T) {
 	})
 }
 
+// What assembly would read or write beyond its operands is refused.
+func TestOnlineChecks(t *testing.T) {
+	for want, change := range map[string]func(s *Online[float32]) (r0, r1, n int){
+		"got rows 1 to 7":        func(*Online[float32]) (int, int, int) { return 1, 7, 10 },
+		"got rows 0 to 8":        func(*Online[float32]) (int, int, int) { return 0, 8, 10 },
+		"65 keys":                func(*Online[float32]) (int, int, int) { return 0, 6, OnlineKeys + 1 },
+		"values in rows of 17":   func(s *Online[float32]) (int, int, int) { s.Ld = 17; return 0, 6, 10 },
+		"values in rows of 272":  func(s *Online[float32]) (int, int, int) { s.Ld = 272; return 0, 6, 10 },
+		"kernel: Q: got":         func(*Online[float32]) (int, int, int) { return 0, 18, 10 },
+		"Online.Step: 11 row":    func(s *Online[float32]) (int, int, int) { s.Hi = s.Hi[:11]; return 0, 12, 10 },
+		"kernel: Work: got 1023": func(s *Online[float32]) (int, int, int) { s.Work = s.Work[:1023]; return 0, 12, 10 },
+	} {
+		s, kts, vs, _ := onlineCase{rows: 12, d: 8, dv: 16, keys: OnlineKeys}.fill(rand.New(rand.NewPCG(3, 3)))
+		r0, r1, n := change(s)
+		func() {
+			defer func() { require.Contains(t, fmt.Sprint(recover()), want) }()
+			s.Step(r0, r1, kts[0], vs[0], 0, n)
+		}()
+	}
+}
+
 func BenchmarkOnline(b *testing.B) {
 	for _, d := range []int{64, 80, 96, 128} {
 		b.Run(fmt.Sprintf("d=%d", d), func(b *testing.B) {
