@@ -19,7 +19,6 @@ type compensation struct {
 	order []int     // the input that is the k-th to be rounded
 	lower []float64 // Uᵀ, row by row
 	fixed bool      // scales are those of the weights as they were given
-
 }
 
 // gptqBlock is how many inputs are rounded before their errors go on to all that follow; scales of groups up to this size are
@@ -82,6 +81,9 @@ func newCompensation(r Rounding) (*compensation, error) {
 			v := inverse.At(n-1-j, n-1-i)
 			if d := v - v; d != 0 {
 				return nil, fmt.Errorf("Moments: got a matrix whose inverse is not finite with Damping %v, want a larger Damping", r.Damping)
+			}
+			if i == j && v == 0 {
+				return nil, fmt.Errorf("Moments: got a matrix whose inverse is 0 with Damping %v, want a smaller Damping", r.Damping)
 			}
 			c.lower[i*n+j] = v
 		}
@@ -181,6 +183,9 @@ func OutputError(w *tensor.Dense, p *Packed, m *Moments) (float64, error) {
 	}
 	if m.n != p.In {
 		return 0, fmt.Errorf("%s: m: got %d channels, want %d", fn, m.n, p.In)
+	}
+	if err := m.checkFinite(); err != nil {
+		return 0, fmt.Errorf("%s: m: %w", fn, err)
 	}
 	exact, err := float64s(w)
 	if err != nil {

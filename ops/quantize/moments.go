@@ -117,6 +117,16 @@ func addMoments[T kernel.Float](m *Moments, x []T) {
 	}
 }
 
+// checkFinite reports sums that are beyond what their precision holds.
+func (m *Moments) checkFinite() error {
+	for i, v := range m.sum {
+		if d := v - v; d != 0 {
+			return fmt.Errorf("got %v at element %d of the upper triangle, want finite sums: inputs were too large to be squared in their precision", v, i)
+		}
+	}
+	return nil
+}
+
 // Merge adds the sums of other.
 func (m *Moments) Merge(other *Moments) error {
 	if m == nil || other == nil || m.n != other.n {

@@ -108,6 +108,11 @@ func newCoder(fn string, cfg Config, r Rounding, q *kernel.Quantized) (*coder, e
 	if err := r.check(fn, cfg, q.K); err != nil {
 		return nil, err
 	}
+	if r.Moments != nil {
+		if err := r.Moments.checkFinite(); err != nil {
+			return nil, fmt.Errorf("%s: Moments: %w", fn, err)
+		}
+	}
 	c := &coder{cfg: cfg, q: q, clip: r.Method == Clipped || r.Clip}
 	var err error
 	switch {

@@ -215,8 +215,19 @@ func TestQuantizeWithErrors(t *testing.T) {
 	require.NoError(t, err)
 	_, err = quantize.QuantizeWith(w, int8s, quantize.Rounding{Method: quantize.GPTQ, Moments: two, Damping: -1})
 	require.ErrorContains(t, err, "Damping: got -1")
+	large, err := quantize.NewMoments(2)
+	require.NoError(t, err)
+	require.NoError(t, large.Add(dense([]float32{1e20, 0, 0, 1e20}, 2, 2)), "finite numbers, whose squares are not")
+	for _, method := range []quantize.Method{quantize.Clipped, quantize.GPTQ} {
+		_, err = quantize.QuantizeWith(w, int8s, quantize.Rounding{Method: method, Moments: large})
+		require.ErrorContains(t, err, "quantize.QuantizeWith: Moments: got +Inf at element 0")
+	}
+	require.NoError(t, two.Add(dense([]float32{1, 2}, 1, 2)))
+	_, err = quantize.QuantizeWith(w, int8s, quantize.Rounding{Method: quantize.GPTQ, Moments: two, Damping: math.MaxFloat64})
+	require.ErrorContains(t, err, "want a smaller Damping")
 	p := pack(t, w, int8s)
 	for want, call := range map[string]func() error{
+		"m: got +Inf at element 0":         func() error { _, err := quantize.OutputError(w, p, large); return err },
 		"w: got nil":                       func() error { _, err := quantize.OutputError(nil, p, two); return err },
 		"m: got nil":                       func() error { _, err := quantize.OutputError(w, p, nil); return err },
 		"m: got 3 channels, want 2":        func() error { _, err := quantize.OutputError(w, p, m); return err },
