@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"math/bits"
 	"os"
+	"slices"
 
 	"github.com/nlpodyssey/safetensors"
 	"gorgonia.org/tensor"
@@ -71,7 +73,7 @@ func Open(r io.ReaderAt, size int64) (*Reader, error) {
 		return nil, fmt.Errorf("not a safetensors file: %w", err)
 	}
 	out := &Reader{r: r, data: 8 + int64(n), Meta: m.Metadata(), Tensors: m.Tensors()}
-	have, end, all := uint64(size-out.data), uint64(0), uint64(0)
+	have, end := uint64(size-out.data), uint64(0)
 	for name, info := range out.Tensors {
 		from, to := info.DataOffsets[0], info.DataOffsets[1]
 		want, ok := info.DType.Size(), true
@@ -84,7 +86,6 @@ func Open(r io.ReaderAt, size int64) (*Reader, error) {
 			return nil, fmt.Errorf("tensor %q: got bytes %d to %d for shape %v of %v", name, from, to, info.Shape, info.DType)
 		}
 		end = max(end, to)
-		all += want
 	}
 	if end > have {
 		return nil, fmt.Errorf("truncated: got %d bytes of tensors, want %d", have, end)
@@ -92,8 +93,15 @@ func Open(r io.ReaderAt, size int64) (*Reader, error) {
 	if end < have {
 		return nil, fmt.Errorf("got %d bytes of tensors, want %d as the header says", have, end)
 	}
-	if all != end {
-		return nil, fmt.Errorf("got tensors of %d bytes together in %d bytes, want them one after the other", all, end)
+	at := uint64(0)
+	for _, name := range slices.SortedFunc(maps.Keys(out.Tensors), func(a, b string) int {
+		return slices.Compare(out.Tensors[a].DataOffsets[:], out.Tensors[b].DataOffsets[:])
+	}) {
+		offsets := out.Tensors[name].DataOffsets
+		if offsets[0] != at {
+			return nil, fmt.Errorf("tensor %q: got bytes %d to %d behind one that ends at %d, want tensors one after the other", name, offsets[0], offsets[1], at)
+		}
+		at = offsets[1]
 	}
 	return out, nil
 }

@@ -89,8 +89,9 @@ func TestReaderRefuses(t *testing.T) {
 		"got 5 bytes of tensors":                              file("{"+entry("a", "[1]", 0, 4)+"}", 5),
 		`tensor "a": got bytes 0 to 4`:                        file("{"+entry("a", "[2]", 0, 4)+"}", 4),
 		`tensor "b": got bytes 4 to 0`:                        file("{"+entry("b", "[1]", 4, 0)+"}", 4),
-		"got tensors of 8 bytes together in 4":                file("{"+entry("a", "[1]", 0, 4)+","+entry("b", "[1]", 0, 4)+"}", 4),
-		"got tensors of 4 bytes together in 8":                file("{"+entry("a", "[1]", 4, 8)+"}", 8),
+		"got bytes 0 to 4 behind one that ends at 4":          file("{"+entry("a", "[1]", 0, 4)+","+entry("b", "[1]", 0, 4)+"}", 4),
+		"got bytes 4 to 8 behind one that ends at 0":          file("{"+entry("a", "[1]", 4, 8)+"}", 8),
+		"got bytes 0 to 8 behind one that ends at 8":          file("{"+entry("a", "[2]", 0, 8)+","+entry("b", "[2]", 0, 8)+","+entry("c", "[1]", 16, 20)+"}", 20), // as many bytes as the file has
 		"for shape [4294967296 4294967296 4294967296]":        file("{"+entry("a", "[4294967296,4294967296,4294967296]", 0, 0)+"}", 0),
 	} {
 		_, err := tensorfile.Open(bytes.NewReader(raw), int64(len(raw)))
