@@ -258,6 +258,9 @@ type packOp struct{ Base }
 
 func (o *packOp) Do(in ...G.Value) (_ G.Value, err error) {
 	defer Recover(o.name, &err)
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
+	}
 	d, ok := in[0].(*tensor.Dense)
 	if !ok || Contiguous(d) {
 		return in[0], nil
@@ -283,6 +286,7 @@ func (o *packOp) Do(in ...G.Value) (_ G.Value, err error) {
 // FreshResult: no, it may be the input's, a model's weights for one.
 func (o *packOp) FreshResult() bool { return false }
 
+// DiffWRT: floats.
 func (o *packOp) DiffWRT(n int) []bool {
 	ok := true
 	switch o.outDtype() {
