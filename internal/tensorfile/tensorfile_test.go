@@ -62,6 +62,13 @@ func TestErrorsLeaveNoFile(t *testing.T) {
 	view, err := dense([]float32{1, 2, 3, 4}, 2, 2).Slice(nil, tensor.S(0))
 	require.NoError(t, err)
 	require.ErrorContains(t, tensorfile.Write(path, map[string]*tensor.Dense{"a": view.(*tensor.Dense)}, nil, nil), "a: got a view")
+
+	// One that RequiresIterator says nothing of.
+	turned := dense([]float32{1, 2, 3, 4, 5, 6}, 2, 3)
+	require.NoError(t, turned.T())
+	view, err = turned.Slice(tensor.S(0, 2), nil)
+	require.NoError(t, err)
+	require.ErrorContains(t, tensorfile.Write(path, map[string]*tensor.Dense{"a": view.(*tensor.Dense)}, nil, nil), "a: got a view")
 	require.ErrorContains(t, tensorfile.Write(dir, nil, nil, nil), "is a folder or a device")
 	require.Error(t, tensorfile.With(path, nil))
 	require.ErrorContains(t, tensorfile.With(dir, nil), "got a folder or a device")

@@ -10,6 +10,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"stheno/internal/aside"
+	"stheno/internal/op"
 )
 
 // Halves says which 16-bit numbers a tensor of uint16 holds.
@@ -97,7 +98,7 @@ func Write(path string, tensors map[string]*tensor.Dense, halves Halves, meta ma
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		if d.RequiresIterator() {
+		if !op.Contiguous(d) {
 			return fmt.Errorf("%s: got a view, want contiguous memory", name)
 		}
 		views[name] = view{d, dtype}

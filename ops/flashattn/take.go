@@ -1,8 +1,6 @@
 package flashattn
 
 import (
-	"fmt"
-
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
@@ -26,8 +24,8 @@ func take(x *G.Node, from int, shape tensor.Shape) (*G.Node, error) {
 
 func (o *takeOp) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
-	if len(in) != 1 {
-		return nil, fmt.Errorf("%s: got %d inputs, want 1", o.Name(), len(in))
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
 	}
 	if in[0].Dtype() == tensor.Float64 {
 		return doTake[float64](o, in[0])

@@ -1,7 +1,6 @@
 package grounding
 
 import (
-	"fmt"
 	"math"
 
 	G "gorgonia.org/gorgonia"
@@ -38,8 +37,8 @@ const (
 
 func (o *groundOp) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
-	if len(in) != o.Arity() {
-		return nil, fmt.Errorf("%s: got %d inputs, want %d", o.Name(), len(in), o.Arity())
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
 	}
 	if o.dtype == tensor.Float64 {
 		return groundForward[float64](o, in)

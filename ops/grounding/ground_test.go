@@ -393,3 +393,15 @@ func TestWarmRunsAllocateAConstant(t *testing.T) {
 		require.Less(t, counts[1], counts[0]+60, "%s: more allocations for a larger graph", name)
 	}
 }
+
+// Patches that were reshaped after their node was made would be read in the wrong order.
+func TestGroundOfPatchesReshapedLater(t *testing.T) {
+	g := G.NewGraph()
+	tokens, patches := optest.Seeded("tokens", 1, 2, 3).Node(g, tensor.Float32), optest.Seeded("patches", 2, 4, 3).Node(g, tensor.Float32)
+	_, err := Ground(tokens, patches, nil, Config{})
+	require.NoError(t, err)
+	require.NoError(t, patches.Value().(*tensor.Dense).Reshape(3, 4))
+	vm := G.NewTapeMachine(g)
+	defer vm.Close()
+	require.ErrorContains(t, vm.RunAll(), "got a value of shape (3, 4), want (4, 3)")
+}

@@ -32,8 +32,8 @@ var _ op.Backwarder = (*lossOp)(nil)
 
 func (o *lossOp) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
-	if len(in) != o.Arity() {
-		return nil, fmt.Errorf("%s: got %d inputs, want %d", o.Name(), len(in), o.Arity())
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
 	}
 	var l float64
 	parallel.Run(1, func(w *parallel.Worker, _ int) {

@@ -1,8 +1,6 @@
 package grounding
 
 import (
-	"fmt"
-
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
@@ -22,8 +20,8 @@ var _ op.Backwarder = (*mapsOp)(nil)
 
 func (o *mapsOp) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
-	if len(in) != o.Arity() {
-		return nil, fmt.Errorf("%s: got %d inputs, want %d", o.Name(), len(in), o.Arity())
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
 	}
 	if o.dtype == tensor.Float64 {
 		return mapsForward[float64](o, in)

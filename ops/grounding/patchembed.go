@@ -114,8 +114,8 @@ var _ op.Backwarder = (*cutOp)(nil)
 
 func (o *cutOp) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
-	if len(in) != 1 {
-		return nil, fmt.Errorf("%s: got %d inputs, want 1", o.Name(), len(in))
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
 	}
 	if o.dtype == tensor.Float64 {
 		return cutForward[float64](o, in[0])

@@ -7,6 +7,8 @@ import (
 	"math"
 
 	"gorgonia.org/tensor"
+
+	"stheno/internal/op"
 )
 
 // TensorImage makes a picture of a tensor, for ImageTensor, Patches and the drawings: (height, width) or (1, height, width) is
@@ -69,18 +71,18 @@ func pixelLayout(fn string, x *tensor.Dense) (channels, h, w int, at func(ch, y,
 
 // pixelValue returns pixels of x as bytes, not ok for NaN. Views are read in their own order.
 func pixelValue(fn string, x *tensor.Dense) (func(i int) (uint8, bool), error) {
-	if x.RequiresIterator() || !x.DataOrder().IsRowMajor() {
-		x = x.Materialize().(*tensor.Dense)
-	}
 	unit := func(v float64) (uint8, bool) {
 		return uint8(math.Round(255 * min(1, max(0, v)))), !math.IsNaN(v)
 	}
 	switch d := x.Data().(type) {
 	case []uint8:
+		d = op.RowMajor(x, d)
 		return func(i int) (uint8, bool) { return d[i], true }, nil
 	case []float32:
+		d = op.RowMajor(x, d)
 		return func(i int) (uint8, bool) { return unit(float64(d[i])) }, nil
 	case []float64:
+		d = op.RowMajor(x, d)
 		return func(i int) (uint8, bool) { return unit(d[i]) }, nil
 	}
 	return nil, fmt.Errorf("%s: got %v, want uint8, float32 or float64", fn, x.Dtype())

@@ -32,6 +32,23 @@ func TestTensorsArePicturesToo(t *testing.T) {
 	require.Equal(t, color.NRGBA{255, 255, 255, 255}, clipped.At(1, 0))
 }
 
+// A slice of a transposed picture is read in its own order, too.
+func TestTensorImageOfASliceOfATransposedTensor(t *testing.T) {
+	x := tensor.New(tensor.WithShape(2, 3), tensor.WithBacking([]uint8{1, 2, 3, 4, 5, 6}))
+	require.NoError(t, x.T())
+	part, err := x.Slice(tensor.S(0, 2), nil)
+	require.NoError(t, err)
+	m, err := TensorImage(part.(*tensor.Dense))
+	require.NoError(t, err)
+	for _, c := range []struct {
+		x, y int
+		want uint32
+	}{{0, 0, 1}, {1, 0, 4}, {0, 1, 2}, {1, 1, 5}} {
+		r, _, _, _ := m.At(c.x, c.y).RGBA()
+		require.Equal(t, c.want, r>>8, "%d, %d", c.x, c.y)
+	}
+}
+
 // A tensor goes the whole way to patches; a transposed view is read in its own order.
 func TestPatchesOfTensors(t *testing.T) {
 	x := tensor.New(tensor.WithShape(3, 16, 24), tensor.WithBacking(tensor.Range(tensor.Float32, 0, 3*16*24)))

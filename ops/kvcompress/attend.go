@@ -157,8 +157,8 @@ var _ G.SDOp = (*attend)(nil)
 
 func (o *attend) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
-	if len(in) != o.Arity() {
-		return nil, fmt.Errorf("%s: got %d inputs, want %d", o.Name(), len(in), o.Arity())
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
 	}
 	before, err := o.checkPositions(in[3])
 	if err != nil {

@@ -77,8 +77,8 @@ var _ op.Backwarder = (*fakeQuantize)(nil)
 
 func (o *fakeQuantize) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
-	if len(in) != 1 {
-		return nil, fmt.Errorf("%s: got %d inputs, want 1", o.Name(), len(in))
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
 	}
 	if in[0].Dtype() == tensor.Float64 {
 		return fakeQuantized[float64](o, in[0])

@@ -67,8 +67,8 @@ var _ G.SDOp = (*embedding)(nil)
 // Do looks the rows up.
 func (o *embedding) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
-	if len(in) != o.Arity() {
-		return nil, fmt.Errorf("%s: got %d inputs, want %d", o.Name(), len(in), o.Arity())
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
 	}
 	ids, err := op.Ints(in[0])
 	if err != nil {

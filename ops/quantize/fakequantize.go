@@ -133,8 +133,8 @@ var _ op.Backwarder = (*fakeQuantize)(nil)
 // Do rounds x.
 func (o *fakeQuantize) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
-	if len(in) != o.Arity() {
-		return nil, fmt.Errorf("%s: got %d inputs, want %d", o.Name(), len(in), o.Arity())
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
 	}
 	if o.dtype == tensor.Float64 {
 		return fakeForward[float64](o, in)

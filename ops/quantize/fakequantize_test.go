@@ -470,3 +470,15 @@ func ExampleFakeQuantize() {
 	// Output:
 	// [0.7 0.3 -0.3] [1.4 0.6 -0.6]
 }
+
+// A matrix that was reshaped after its node was made has other groups.
+func TestFakeQuantizeOfAMatrixReshapedLater(t *testing.T) {
+	g := G.NewGraph()
+	x := optest.Seeded("x", 1, 32, 64).Node(g, tensor.Float32)
+	_, err := quantize.FakeQuantize(x, quantize.FakeQuantizeConfig{})
+	require.NoError(t, err)
+	require.NoError(t, x.Value().(*tensor.Dense).Reshape(64, 32))
+	vm := G.NewTapeMachine(g)
+	defer vm.Close()
+	require.ErrorContains(t, vm.RunAll(), "quantize.FakeQuantize: input 0: got a value of shape (64, 32), want (32, 64)")
+}

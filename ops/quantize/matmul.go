@@ -180,8 +180,8 @@ func (o *matMul) check(fn string, args []op.Arg) error {
 // Do computes the product.
 func (o *matMul) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
-	if len(in) != o.Arity() {
-		return nil, fmt.Errorf("%s: got %d inputs, want %d", o.Name(), len(in), o.Arity())
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
 	}
 	if o.dtype == tensor.Float64 {
 		return forward[float64](o, in)
