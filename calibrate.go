@@ -9,7 +9,8 @@ import (
 )
 
 // Record runs the model over tokens and lets rec see what flows into each layer, by the names of Layers. tokens are read in
-// stretches of seq (0: the model's MaxSeq) that each begin anew; less than a stretch at the end is left out, unless it is all.
+// stretches of seq (0: the model's MaxSeq) that each begin anew; less than a stretch at the end is left out. With a seq of 0 a text
+// shorter than MaxSeq is one stretch.
 func (m *Model) Record(tokens []int, seq int, rec *quantize.Recorder) error {
 	const fn = "stheno: Record"
 	if seq == 0 {

@@ -14,7 +14,7 @@ func (p *plan) fakes(m *Model, cfg QuantizeConfig) error {
 		return err
 	}
 	if cfg.Rounding != quantize.Nearest && cfg.Rounding != quantize.Clipped || len(cfg.Calibration) > 0 {
-		return fmt.Errorf("got Rounding %v and %d tokens of Calibration to train with, want %v or %v, and none", cfg.Rounding, len(cfg.Calibration), quantize.Nearest, quantize.Clipped)
+		return fmt.Errorf("stheno: QuantizeConfig: got Rounding %v and %d tokens of Calibration to train with, want %v or %v, and none", cfg.Rounding, len(cfg.Calibration), quantize.Nearest, quantize.Clipped)
 	}
 	p.fake, p.clip = map[string]Precision{}, cfg.Rounding == quantize.Clipped
 	for name, precision := range choice {

@@ -114,7 +114,7 @@ func TestRoundingErrors(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 	_, err := m.QuantizedTrainingGraph(1, 4, QuantizeConfig{Weights: INT4, Rounding: quantize.GPTQ, Calibration: text})
-	require.ErrorContains(t, err, "to train with")
+	require.ErrorContains(t, err, "stheno: QuantizeConfig: got Rounding gptq and 200 tokens of Calibration to train with")
 	_, err = Train(t.Context(), m, text, TrainConfig{Steps: 1, Batch: 1, Seq: 4, Nodes: Plain, Quantize: QuantizeConfig{Weights: INT8}})
 	require.ErrorContains(t, err, "got Plain nodes with layers to quantize")
 	require.ErrorContains(t, m.Record(text, 97, nil), "got a nil Recorder")

@@ -41,8 +41,8 @@ func (m *Model) NewSession(cfg SessionConfig) (*Session, error) {
 	switch {
 	case cfg.Nodes == Plain && cfg.Caches != nil:
 		return nil, fmt.Errorf("stheno: SessionConfig.Caches: got %d caches with Plain nodes, want none", len(cfg.Caches))
-	case cfg.Nodes == Plain && cfg.KV.Ratio > 1:
-		return nil, fmt.Errorf("stheno: SessionConfig.KV: got Ratio %d with Plain nodes, want 1", cfg.KV.Ratio)
+	case cfg.Nodes == Plain && cfg.KV != (kvcompress.Config{}) && cfg.KV != (kvcompress.Config{Ratio: 1}):
+		return nil, fmt.Errorf("stheno: SessionConfig.KV: got Ratio %d with Plain nodes, want a Ratio of 1 and nothing else", cfg.KV.Ratio)
 	case cfg.Caches != nil && cfg.KV != (kvcompress.Config{}):
 		return nil, fmt.Errorf("stheno: SessionConfig: got both Caches and KV, want one of them")
 	case cfg.Nodes == Plain && m.Quantized():
@@ -62,6 +62,9 @@ func (m *Model) NewSession(cfg SessionConfig) (*Session, error) {
 		for l, c := range cfg.Caches {
 			if c == nil || c.Len() != 0 {
 				return nil, fmt.Errorf("stheno: SessionConfig.Caches[%d]: got nil or a cache in use, want an empty one", l)
+			}
+			if got := c.Shape().Batch; got != 1 {
+				return nil, fmt.Errorf("stheno: SessionConfig.Caches[%d]: got a cache for a batch of %d, want 1", l, got)
 			}
 		}
 	}
@@ -140,7 +143,7 @@ func (s *Session) CacheBytes() int64 {
 
 // Feed appends tokens to the sequence and returns the logits of the token that follows, vocab numbers that belong to the
 // caller. Many tokens at once are a prefill, whose graph is built for their number; one is a decoding step. After an error
-// the session holds what it held before.
+// the session holds what it held before; tokens that a compressed cache has coded meanwhile stay coded.
 func (s *Session) Feed(tokens []int) ([]float32, error) {
 	if len(tokens) == 0 {
 		return nil, fmt.Errorf("stheno: Feed: got no tokens, want at least one")

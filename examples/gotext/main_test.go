@@ -184,6 +184,7 @@ func TestPrecisions(t *testing.T) {
 		"-kv: stheno: KVConfig":                   with("-kv", "bf16"),
 		"-kv-recent: got 0":                       with("-kv", "int8", "-kv-recent", "0"),
 		"without -weights":                        with("-save-quantized", path),
+		"which -save writes the weights to":       with("-weights", "int8", "-save", filepath.Join(dir, "one"), "-save-quantized", dir+"/./one"),
 		"got a quantized model with -steps":       {"-data", data, "-load", path, "-steps", "2"},
 	} {
 		code, _, stderr := start(t, t.Context(), args...)

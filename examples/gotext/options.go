@@ -200,6 +200,9 @@ func (o options) check(given map[string]bool) error {
 	if o.saveQuantized != "" && o.weights == stheno.F32 {
 		return fmt.Errorf("-save-quantized: got %s without -weights, want a precision other than f32", o.saveQuantized)
 	}
+	if o.saveQuantized != "" && o.save != "" && sameFile(o.saveQuantized, o.save) {
+		return fmt.Errorf("-save-quantized: got %s, which -save writes the weights to, want another file", o.saveQuantized)
+	}
 	for _, f := range []struct{ name, path string }{{"-save", o.save}, {"-save-quantized", o.saveQuantized}} {
 		if f.path == "" {
 			continue
@@ -227,6 +230,16 @@ func (o options) config() stheno.Config {
 		return stheno.GPT2(vocab, o.layers, o.dim, o.heads, o.seq)
 	}
 	return stheno.Llama(vocab, o.layers, o.dim, o.heads, o.kvHeads, o.seq)
+}
+
+// sameFile reports whether two paths name one file, which need not exist.
+func sameFile(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	if errX == nil && errY == nil {
+		return os.SameFile(x, y)
+	}
+	return filepath.Clean(a) == filepath.Clean(b)
 }
 
 // checkWritable finds out before the training whether its result can be saved.

@@ -1,0 +1,67 @@
+package stheno
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"gorgonia.org/tensor"
+
+	"stheno/internal/op"
+	"stheno/internal/optest"
+	"stheno/ops"
+	"stheno/ops/kvcompress"
+	"stheno/ops/quantize"
+)
+
+// TestRunsOnUsedMemory: training, sessions and calibration come out the same to the bit when the memory of each result is full of
+// NaN as soon as it is handed back: nothing reads it from then on, and all of it is written before it is read again.
+func TestRunsOnUsedMemory(t *testing.T) {
+	for name, cfg := range flavoursFor(Fused) {
+		t.Run(name, func(t *testing.T) {
+			fresh := usedMemory(t, cfg)
+			defer op.Poison()()
+			require.Equal(t, fresh, usedMemory(t, cfg))
+		})
+	}
+}
+
+// usedMemory is numbers that come of everything that hands results back.
+func usedMemory(t *testing.T, cfg Config) map[string]any {
+	out := map[string]any{}
+	m := noisy(t, cfg, tensor.Float32)
+	tokens := optest.Ints(5, 200, cfg.Vocab)
+	for name, codes := range map[string]QuantizeConfig{
+		"train": {}, "train for codes": {Weights: INT4Dynamic, Output: true, Rounding: quantize.Clipped},
+	} {
+		trained := noisy(t, cfg, tensor.Float32)
+		result, err := Train(t.Context(), trained, tokens, TrainConfig{
+			Steps: 3, Batch: 2, Seq: 7, Accumulate: 2, Optimizer: ops.AdamWConfig{LR: 1e-2, Clip: 1}, Quantize: codes,
+		})
+		require.NoError(t, err)
+		out[name+", loss"] = []float64{result.Loss, result.GradNorm}
+		for _, p := range trained.Parameters() {
+			out[name+", "+p.Name] = p.Value.Data()
+		}
+	}
+	for name, kv := range map[string]kvcompress.Config{"session": {}, "compressed": {Ratio: 4, Recent: 1, GroupSize: 16}} {
+		s, err := m.NewSession(SessionConfig{KV: kv})
+		require.NoError(t, err)
+		var logits [][]float32 // those of earlier tokens belong to the caller too
+		for at, n := 0, 5; at < 8; at, n = at+n, 1 {
+			got, err := s.Feed(tokens[at : at+n])
+			require.NoError(t, err)
+			logits = append(logits, got)
+		}
+		require.NoError(t, s.Close())
+		out[name] = logits
+	}
+	rec, err := quantize.NewRecorder(quantize.RecorderConfig{Moments: true})
+	require.NoError(t, err)
+	require.NoError(t, m.Record(tokens, 7, rec))
+	for _, layer := range rec.Layers() {
+		s, err := rec.Stats(layer)
+		require.NoError(t, err)
+		out["stats of "+layer] = s
+	}
+	return out
+}
