@@ -230,6 +230,8 @@ func TestLaunchNamesTheKernelAndWhatIsWrong(t *testing.T) {
 	err = k.Launch(Geometry{Block: [3]int{2048}}, int32(1))
 	require.ErrorContains(t, err, "kernel mod.k, grid [1 1 1], block [2048 1 1]: cudamodules: cuLaunchKernel: CUDA_ERROR_INVALID_VALUE (1)")
 	require.ErrorIs(t, err, ErrLaunch)
+	require.ErrorContains(t, k.Launch(Geometry{Grid: [3]int{1, -1}}), "kernel mod.k: got grid [1 -1 0], block [0 0 0] and 0 bytes of shared memory, want 0 to")
+	require.ErrorContains(t, k.Launch(Geometry{Grid: [3]int{1 << 31}}), "kernel mod.k: got grid [2147483648 0 0]")
 	require.NoError(t, k.Launch(Geometry{Shared: 100 << 10}))
 	require.NoError(t, k.Launch(Geometry{Shared: 99 << 10}))
 	require.Equal(t, 1, f.calls["cuFuncSetAttribute"], "the limit is raised once")

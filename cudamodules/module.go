@@ -2,6 +2,7 @@ package cudamodules
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"unsafe"
 )
@@ -114,28 +115,40 @@ func (f *Function) LaunchPointers(g Geometry, params []unsafe.Pointer) error {
 
 func (f *Function) launch(g Geometry, argv *unsafe.Pointer) error {
 	for i := range 3 {
+		if min(g.Grid[i], g.Block[i], g.Shared) < 0 || max(g.Grid[i], g.Block[i], g.Shared) > math.MaxInt32 {
+			return fmt.Errorf("cudamodules: kernel %s: got grid %v, block %v and %d bytes of shared memory, want 0 to %d each",
+				f.name, g.Grid, g.Block, g.Shared, math.MaxInt32)
+		}
+	}
+	for i := range 3 {
 		g.Grid[i], g.Block[i] = max(g.Grid[i], 1), max(g.Block[i], 1)
 	}
 	err := f.ctx.do(func(a *api) error {
-		check := f.ctx.device.driver.check
-		f.mu.Lock()
-		raise := g.Shared > f.dynamic
-		f.mu.Unlock()
-		if raise {
-			if err := check("cuFuncSetAttribute", a.funcSetAttribute(f.handle, funcMaxDynamicShared, int32(g.Shared))); err != nil {
-				return fmt.Errorf("%d bytes of shared memory: %w", g.Shared, err)
-			}
-			f.mu.Lock()
-			f.dynamic = max(f.dynamic, g.Shared)
-			f.mu.Unlock()
+		if err := f.allow(a, g.Shared); err != nil {
+			return err
 		}
-		return check("cuLaunchKernel", a.launchKernel(f.handle,
+		return f.ctx.device.driver.check("cuLaunchKernel", a.launchKernel(f.handle,
 			uint32(g.Grid[0]), uint32(g.Grid[1]), uint32(g.Grid[2]), uint32(g.Block[0]), uint32(g.Block[1]), uint32(g.Block[2]),
 			uint32(g.Shared), g.Stream.raw(), argv, nil))
 	})
 	if err != nil {
 		return fmt.Errorf("cudamodules: kernel %s, grid %v, block %v: %w", f.name, g.Grid, g.Block, err)
 	}
+	return nil
+}
+
+// allow raises the limit of dynamic shared memory to n bytes, if it is lower. The lock is held meanwhile: of two launches at once, the
+// one that wants less would lower it again.
+func (f *Function) allow(a *api, n int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n <= f.dynamic {
+		return nil
+	}
+	if err := f.ctx.device.driver.check("cuFuncSetAttribute", a.funcSetAttribute(f.handle, funcMaxDynamicShared, int32(n))); err != nil {
+		return fmt.Errorf("%d bytes of shared memory: %w", n, err)
+	}
+	f.dynamic = n
 	return nil
 }
 
