@@ -172,14 +172,6 @@ func matrixBytes64AVX512(m int, tiles int, per int, a *int8, lda int, codes *uin
 //go:noescape
 func matrixBytes32AVX512(m int, tiles int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int, buf *int32, stream int)
 
-// matrixFloats1AVX512 computes C(i, j) = Σ_g s(g, j)·Σ_p A(i, p)·B(p, j) for i < m, j < 32, p over the tiles of group g, per tiles in each group but the last.
-// A is read in whole tiles of 16 rows, row by row in pieces of 64 bytes, the limbs of a piece one after the other; B in panels of
-// 16 columns, panel bytes apart, their tiles one after the other. Strides are in bytes. buf has 2·32·32 elements. Without s it is 1,
-// for one group. If stream is not 0, C, its rows whole lines, is written past the caches, for one group. m ≥ 1, tiles ≥ 1.
-//
-//go:noescape
-func matrixFloats1AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32, stream int)
-
 // matrixFloats3AVX512 computes C(i, j) = Σ_g s(g, j)·Σ_p A(i, p)·B(p, j) for i < m, j < 32, p over the tiles of group g, per tiles in each group but the last.
 // A is read in whole tiles of 16 rows, row by row in pieces of 64 bytes, the limbs of a piece one after the other; B in panels of
 // 16 columns, panel bytes apart, their tiles one after the other. Strides are in bytes. buf has 2·32·32 elements. Without s it is 1,
@@ -200,11 +192,6 @@ func matrixFloats5AVX512(m int, tiles int, per int, a *uint16, lda int, codes *u
 //
 //go:noescape
 func peakBytesAVX512(n int)
-
-// peakBFloat16AVX512 runs n rounds, a multiple of 2, of 24 independent VDPBF16PS.
-//
-//go:noescape
-func peakBFloat16AVX512(n int)
 
 // readMemoryAVX512 reads 64·lines bytes, in order.
 // lines is a multiple of 8.

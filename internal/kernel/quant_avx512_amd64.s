@@ -10493,9 +10493,9 @@ DATA tiles32AVX512<>+62(SB)/1, $0x00
 DATA tiles32AVX512<>+63(SB)/1, $0x00
 GLOBL tiles32AVX512<>(SB), RODATA|NOPTR, $64
 
-// func matrixFloats1AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32, stream int)
+// func matrixFloats3AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32, stream int)
 // Requires: AVX, AVX512F, CMOV, MMX+
-TEXT ·matrixFloats1AVX512(SB), NOSPLIT, $0-104
+TEXT ·matrixFloats3AVX512(SB), NOSPLIT, $0-104
 	LEAQ tiles64AVX512<>+0(SB), AX
 
 	// LDTILECFG (AX)
@@ -10631,8 +10631,112 @@ tile645:
 	BYTE $0x52
 	BYTE $0x5c
 	BYTE $0xdf
-	ADDQ $+64, AX
-	ADDQ $+64, SI
+
+	// TILELOADD 64(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TDPBF16PS 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xd7
+
+	// TDPBF16PS 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xdf
+
+	// TILELOADD 128(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x80
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 128(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x80
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TDPBF16PS 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xd7
+
+	// TDPBF16PS 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xdf
+	ADDQ $+192, AX
+	ADDQ $+192, SI
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
@@ -10948,7 +11052,59 @@ tile667:
 	BYTE $0x52
 	BYTE $0x5c
 	BYTE $0xce
-	ADDQ $+64, AX
+
+	// TILELOADD 64(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TILELOADD 128(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x80
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+	ADDQ $+192, AX
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
@@ -11162,9 +11318,9 @@ finished643:
 	VZEROUPPER
 	RET
 
-// func matrixFloats3AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32, stream int)
+// func matrixFloats5AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32, stream int)
 // Requires: AVX, AVX512F, CMOV, MMX+
-TEXT ·matrixFloats3AVX512(SB), NOSPLIT, $0-104
+TEXT ·matrixFloats5AVX512(SB), NOSPLIT, $0-104
 	LEAQ tiles64AVX512<>+0(SB), AX
 
 	// LDTILECFG (AX)
@@ -11404,10 +11560,138 @@ tile692:
 	BYTE $0x52
 	BYTE $0x5c
 	BYTE $0xdf
+
+	// TILELOADD 1024(CX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 1024(DX)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TDPBF16PS 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xd7
+
+	// TDPBF16PS 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xdf
+
+	// TILELOADD 64(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(SI)(BX), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x1e
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TDPBF16PS 4, 7, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xd7
+
+	// TDPBF16PS 5, 7, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xdf
 	ADDQ $+192, AX
 	ADDQ $+192, SI
-	ADDQ $+1024, CX
-	ADDQ $+1024, DX
+	ADDQ $+2048, CX
+	ADDQ $+2048, DX
 	DECQ R9
 	JNZ  tile692
 	MOVQ AX, R15
@@ -11773,9 +12057,85 @@ tile714:
 	BYTE $0x52
 	BYTE $0x5c
 	BYTE $0xce
+
+	// TILELOADD 1024(CX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 1024(DX)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
+
+	// TILELOADD 64(AX)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x18
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 4, 6, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x5a
+	BYTE $0x5c
+	BYTE $0xc6
+
+	// TDPBF16PS 5, 6, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xce
 	ADDQ $+192, AX
-	ADDQ $+1024, CX
-	ADDQ $+1024, DX
+	ADDQ $+2048, CX
+	ADDQ $+2048, DX
 	DECQ R9
 	JNZ  tile714
 	MOVQ AX, R15
@@ -11987,1035 +12347,6 @@ finished690:
 	VZEROUPPER
 	RET
 
-// func matrixFloats5AVX512(m int, tiles int, per int, a *uint16, lda int, codes *uint16, panel int, s *float32, lds int, c *float32, ldc int, buf *float32, stream int)
-// Requires: AVX, AVX512F, CMOV, MMX+
-TEXT ·matrixFloats5AVX512(SB), NOSPLIT, $0-104
-	LEAQ tiles64AVX512<>+0(SB), AX
-
-	// LDTILECFG (AX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x78
-	BYTE $0x49
-	BYTE $0x00
-
-rows735:
-	CMPQ m+0(FP), $0x10
-	JLE  few736
-	MOVQ a+24(FP), AX
-	MOVQ codes+40(FP), CX
-	MOVQ CX, DX
-	ADDQ panel+48(FP), DX
-	MOVQ tiles+8(FP), R8
-	MOVQ s+56(FP), R10
-	XORQ R13, R13
-	MOVQ $0x00000040, DI
-
-group738:
-	MOVQ    lda+32(FP), BX
-	MOVQ    BX, SI
-	SHLQ    $0x04, SI
-	ADDQ    AX, SI
-	MOVQ    R8, R9
-	CMPQ    R9, per+16(FP)
-	CMOVQGT per+16(FP), R9
-	SUBQ    R9, R8
-
-	// TILEZERO 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x49
-	BYTE $0xc0
-
-	// TILEZERO 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x49
-	BYTE $0xc8
-
-	// TILEZERO 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x49
-	BYTE $0xd0
-
-	// TILEZERO 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x49
-	BYTE $0xd8
-
-tile739:
-	// TILELOADD 0(CX)(DI), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x39
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(DX)(DI), 5
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xac
-	BYTE $0x3a
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(AX)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x18
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(SI)(BX), 7
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 4, 6, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xc6
-
-	// TDPBF16PS 5, 6, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xce
-
-	// TDPBF16PS 4, 7, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xd7
-
-	// TDPBF16PS 5, 7, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xdf
-
-	// TILELOADD 64(AX)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x18
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 64(SI)(BX), 7
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x1e
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 4, 6, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xc6
-
-	// TDPBF16PS 5, 6, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xce
-
-	// TDPBF16PS 4, 7, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xd7
-
-	// TDPBF16PS 5, 7, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xdf
-
-	// TILELOADD 128(AX)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x18
-	BYTE $0x80
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 128(SI)(BX), 7
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x1e
-	BYTE $0x80
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 4, 6, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xc6
-
-	// TDPBF16PS 5, 6, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xce
-
-	// TDPBF16PS 4, 7, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xd7
-
-	// TDPBF16PS 5, 7, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xdf
-
-	// TILELOADD 1024(CX)(DI), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x39
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 1024(DX)(DI), 5
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xac
-	BYTE $0x3a
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(AX)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x18
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(SI)(BX), 7
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 4, 6, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xc6
-
-	// TDPBF16PS 5, 6, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xce
-
-	// TDPBF16PS 4, 7, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xd7
-
-	// TDPBF16PS 5, 7, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xdf
-
-	// TILELOADD 64(AX)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x18
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 64(SI)(BX), 7
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x1e
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 4, 6, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xc6
-
-	// TDPBF16PS 5, 6, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xce
-
-	// TDPBF16PS 4, 7, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xd7
-
-	// TDPBF16PS 5, 7, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xdf
-	ADDQ $+192, AX
-	ADDQ $+192, SI
-	ADDQ $+2048, CX
-	ADDQ $+2048, DX
-	DECQ R9
-	JNZ  tile739
-	MOVQ AX, R15
-	MOVQ buf+88(FP), AX
-	MOVQ $0x00000080, BX
-
-	// TILESTORED 0, 0(AX)(BX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x18
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 1, 64(AX)(BX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x18
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 2, 2048(AX)(BX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x94
-	BYTE $0x18
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 3, 2112(AX)(BX)
-	BYTE    $0xc4
-	BYTE    $0xe2
-	BYTE    $0x7a
-	BYTE    $0x4b
-	BYTE    $0x9c
-	BYTE    $0x18
-	BYTE    $0x40
-	BYTE    $0x08
-	BYTE    $0x00
-	BYTE    $0x00
-	MOVQ    m+0(FP), BX
-	MOVQ    $0x00000020, SI
-	CMPQ    BX, SI
-	CMOVQGT SI, BX
-	MOVQ    c+72(FP), SI
-	CMPQ    R10, $0x00
-	JEQ     other741
-	VMOVUPS (R10), Z2
-	VMOVUPS 64(R10), Z3
-	CMPQ    R13, $0x00
-	JEQ     other742
-	CMPQ    R8, $0x00
-	JEQ     other743
-
-row744:
-	VMOVUPS     (AX), Z0
-	VFMADD213PS 4096(AX), Z2, Z0
-	VMOVUPS     Z0, 4096(AX)
-	VMOVUPS     64(AX), Z1
-	VFMADD213PS 4160(AX), Z3, Z1
-	VMOVUPS     Z1, 4160(AX)
-	ADDQ        $+128, AX
-	ADDQ        ldc+80(FP), SI
-	DECQ        BX
-	JNZ         row744
-	JMP         scaled740
-
-other743:
-row745:
-	VMOVUPS     (AX), Z0
-	VFMADD213PS 4096(AX), Z2, Z0
-	VMOVUPS     Z0, (SI)
-	VMOVUPS     64(AX), Z1
-	VFMADD213PS 4160(AX), Z3, Z1
-	VMOVUPS     Z1, 64(SI)
-	ADDQ        $+128, AX
-	ADDQ        ldc+80(FP), SI
-	DECQ        BX
-	JNZ         row745
-	JMP         scaled740
-
-other742:
-	CMPQ R8, $0x00
-	JEQ  other746
-
-row747:
-	VMOVUPS (AX), Z0
-	VMULPS  Z2, Z0, Z0
-	VMOVUPS Z0, 4096(AX)
-	VMOVUPS 64(AX), Z1
-	VMULPS  Z3, Z1, Z1
-	VMOVUPS Z1, 4160(AX)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row747
-	JMP     scaled740
-
-other746:
-	CMPQ stream+96(FP), $0x00
-	JEQ  other748
-
-row749:
-	VMOVUPS  (AX), Z0
-	VMULPS   Z2, Z0, Z0
-	VMOVNTPS Z0, (SI)
-	VMOVUPS  64(AX), Z1
-	VMULPS   Z3, Z1, Z1
-	VMOVNTPS Z1, 64(SI)
-	ADDQ     $+128, AX
-	ADDQ     ldc+80(FP), SI
-	DECQ     BX
-	JNZ      row749
-	JMP      scaled740
-
-other748:
-row750:
-	VMOVUPS (AX), Z0
-	VMULPS  Z2, Z0, Z0
-	VMOVUPS Z0, (SI)
-	VMOVUPS 64(AX), Z1
-	VMULPS  Z3, Z1, Z1
-	VMOVUPS Z1, 64(SI)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row750
-	JMP     scaled740
-
-other741:
-	CMPQ R13, $0x00
-	JEQ  other751
-	CMPQ R8, $0x00
-	JEQ  other752
-
-row753:
-	VMOVUPS (AX), Z0
-	VADDPS  4096(AX), Z0, Z0
-	VMOVUPS Z0, 4096(AX)
-	VMOVUPS 64(AX), Z1
-	VADDPS  4160(AX), Z1, Z1
-	VMOVUPS Z1, 4160(AX)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row753
-	JMP     scaled740
-
-other752:
-row754:
-	VMOVUPS (AX), Z0
-	VADDPS  4096(AX), Z0, Z0
-	VMOVUPS Z0, (SI)
-	VMOVUPS 64(AX), Z1
-	VADDPS  4160(AX), Z1, Z1
-	VMOVUPS Z1, 64(SI)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row754
-	JMP     scaled740
-
-other751:
-	CMPQ R8, $0x00
-	JEQ  other755
-
-row756:
-	VMOVUPS (AX), Z0
-	VMOVUPS Z0, 4096(AX)
-	VMOVUPS 64(AX), Z1
-	VMOVUPS Z1, 4160(AX)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row756
-	JMP     scaled740
-
-other755:
-	CMPQ stream+96(FP), $0x00
-	JEQ  other757
-
-row758:
-	VMOVUPS  (AX), Z0
-	VMOVNTPS Z0, (SI)
-	VMOVUPS  64(AX), Z1
-	VMOVNTPS Z1, 64(SI)
-	ADDQ     $+128, AX
-	ADDQ     ldc+80(FP), SI
-	DECQ     BX
-	JNZ      row758
-	JMP      scaled740
-
-other757:
-row759:
-	VMOVUPS (AX), Z0
-	VMOVUPS Z0, (SI)
-	VMOVUPS 64(AX), Z1
-	VMOVUPS Z1, 64(SI)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row759
-
-scaled740:
-	MOVQ  R15, AX
-	ADDQ  lds+64(FP), R10
-	MOVQ  $0x00000001, R13
-	TESTQ R8, R8
-	JNZ   group738
-	SUBQ  $0x20, m+0(FP)
-	JLE   finished737
-	MOVQ  lda+32(FP), AX
-	SHLQ  $0x05, AX
-	ADDQ  AX, a+24(FP)
-	MOVQ  ldc+80(FP), AX
-	SHLQ  $0x05, AX
-	ADDQ  AX, c+72(FP)
-	JMP   rows735
-
-few736:
-	MOVQ a+24(FP), AX
-	MOVQ codes+40(FP), CX
-	MOVQ CX, DX
-	ADDQ panel+48(FP), DX
-	MOVQ tiles+8(FP), R8
-	MOVQ s+56(FP), R10
-	XORQ R13, R13
-	MOVQ $0x00000040, DI
-
-group760:
-	MOVQ    lda+32(FP), BX
-	MOVQ    R8, R9
-	CMPQ    R9, per+16(FP)
-	CMOVQGT per+16(FP), R9
-	SUBQ    R9, R8
-
-	// TILEZERO 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x49
-	BYTE $0xc0
-
-	// TILEZERO 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x49
-	BYTE $0xc8
-
-tile761:
-	// TILELOADD 0(CX)(DI), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x39
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(DX)(DI), 5
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xac
-	BYTE $0x3a
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(AX)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x18
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 4, 6, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xc6
-
-	// TDPBF16PS 5, 6, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xce
-
-	// TILELOADD 64(AX)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x18
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 4, 6, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xc6
-
-	// TDPBF16PS 5, 6, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xce
-
-	// TILELOADD 128(AX)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x18
-	BYTE $0x80
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 4, 6, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xc6
-
-	// TDPBF16PS 5, 6, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xce
-
-	// TILELOADD 1024(CX)(DI), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x39
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 1024(DX)(DI), 5
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xac
-	BYTE $0x3a
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(AX)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x18
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 4, 6, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xc6
-
-	// TDPBF16PS 5, 6, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xce
-
-	// TILELOADD 64(AX)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x18
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 4, 6, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x5a
-	BYTE $0x5c
-	BYTE $0xc6
-
-	// TDPBF16PS 5, 6, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x52
-	BYTE $0x5c
-	BYTE $0xce
-	ADDQ $+192, AX
-	ADDQ $+2048, CX
-	ADDQ $+2048, DX
-	DECQ R9
-	JNZ  tile761
-	MOVQ AX, R15
-	MOVQ buf+88(FP), AX
-	MOVQ $0x00000080, BX
-
-	// TILESTORED 0, 0(AX)(BX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x18
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 1, 64(AX)(BX)
-	BYTE    $0xc4
-	BYTE    $0xe2
-	BYTE    $0x7a
-	BYTE    $0x4b
-	BYTE    $0x8c
-	BYTE    $0x18
-	BYTE    $0x40
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0x00
-	MOVQ    m+0(FP), BX
-	MOVQ    $0x00000010, SI
-	CMPQ    BX, SI
-	CMOVQGT SI, BX
-	MOVQ    c+72(FP), SI
-	CMPQ    R10, $0x00
-	JEQ     other763
-	VMOVUPS (R10), Z2
-	VMOVUPS 64(R10), Z3
-	CMPQ    R13, $0x00
-	JEQ     other764
-	CMPQ    R8, $0x00
-	JEQ     other765
-
-row766:
-	VMOVUPS     (AX), Z0
-	VFMADD213PS 4096(AX), Z2, Z0
-	VMOVUPS     Z0, 4096(AX)
-	VMOVUPS     64(AX), Z1
-	VFMADD213PS 4160(AX), Z3, Z1
-	VMOVUPS     Z1, 4160(AX)
-	ADDQ        $+128, AX
-	ADDQ        ldc+80(FP), SI
-	DECQ        BX
-	JNZ         row766
-	JMP         scaled762
-
-other765:
-row767:
-	VMOVUPS     (AX), Z0
-	VFMADD213PS 4096(AX), Z2, Z0
-	VMOVUPS     Z0, (SI)
-	VMOVUPS     64(AX), Z1
-	VFMADD213PS 4160(AX), Z3, Z1
-	VMOVUPS     Z1, 64(SI)
-	ADDQ        $+128, AX
-	ADDQ        ldc+80(FP), SI
-	DECQ        BX
-	JNZ         row767
-	JMP         scaled762
-
-other764:
-	CMPQ R8, $0x00
-	JEQ  other768
-
-row769:
-	VMOVUPS (AX), Z0
-	VMULPS  Z2, Z0, Z0
-	VMOVUPS Z0, 4096(AX)
-	VMOVUPS 64(AX), Z1
-	VMULPS  Z3, Z1, Z1
-	VMOVUPS Z1, 4160(AX)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row769
-	JMP     scaled762
-
-other768:
-	CMPQ stream+96(FP), $0x00
-	JEQ  other770
-
-row771:
-	VMOVUPS  (AX), Z0
-	VMULPS   Z2, Z0, Z0
-	VMOVNTPS Z0, (SI)
-	VMOVUPS  64(AX), Z1
-	VMULPS   Z3, Z1, Z1
-	VMOVNTPS Z1, 64(SI)
-	ADDQ     $+128, AX
-	ADDQ     ldc+80(FP), SI
-	DECQ     BX
-	JNZ      row771
-	JMP      scaled762
-
-other770:
-row772:
-	VMOVUPS (AX), Z0
-	VMULPS  Z2, Z0, Z0
-	VMOVUPS Z0, (SI)
-	VMOVUPS 64(AX), Z1
-	VMULPS  Z3, Z1, Z1
-	VMOVUPS Z1, 64(SI)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row772
-	JMP     scaled762
-
-other763:
-	CMPQ R13, $0x00
-	JEQ  other773
-	CMPQ R8, $0x00
-	JEQ  other774
-
-row775:
-	VMOVUPS (AX), Z0
-	VADDPS  4096(AX), Z0, Z0
-	VMOVUPS Z0, 4096(AX)
-	VMOVUPS 64(AX), Z1
-	VADDPS  4160(AX), Z1, Z1
-	VMOVUPS Z1, 4160(AX)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row775
-	JMP     scaled762
-
-other774:
-row776:
-	VMOVUPS (AX), Z0
-	VADDPS  4096(AX), Z0, Z0
-	VMOVUPS Z0, (SI)
-	VMOVUPS 64(AX), Z1
-	VADDPS  4160(AX), Z1, Z1
-	VMOVUPS Z1, 64(SI)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row776
-	JMP     scaled762
-
-other773:
-	CMPQ R8, $0x00
-	JEQ  other777
-
-row778:
-	VMOVUPS (AX), Z0
-	VMOVUPS Z0, 4096(AX)
-	VMOVUPS 64(AX), Z1
-	VMOVUPS Z1, 4160(AX)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row778
-	JMP     scaled762
-
-other777:
-	CMPQ stream+96(FP), $0x00
-	JEQ  other779
-
-row780:
-	VMOVUPS  (AX), Z0
-	VMOVNTPS Z0, (SI)
-	VMOVUPS  64(AX), Z1
-	VMOVNTPS Z1, 64(SI)
-	ADDQ     $+128, AX
-	ADDQ     ldc+80(FP), SI
-	DECQ     BX
-	JNZ      row780
-	JMP      scaled762
-
-other779:
-row781:
-	VMOVUPS (AX), Z0
-	VMOVUPS Z0, (SI)
-	VMOVUPS 64(AX), Z1
-	VMOVUPS Z1, 64(SI)
-	ADDQ    $+128, AX
-	ADDQ    ldc+80(FP), SI
-	DECQ    BX
-	JNZ     row781
-
-scaled762:
-	MOVQ  R15, AX
-	ADDQ  lds+64(FP), R10
-	MOVQ  $0x00000001, R13
-	TESTQ R8, R8
-	JNZ   group760
-
-finished737:
-	SFENCE
-
-	// TILERELEASE
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x78
-	BYTE $0x49
-	BYTE $0xc0
-	VZEROUPPER
-	RET
-
 // func peakBytesAVX512(n int)
 // Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·peakBytesAVX512(SB), NOSPLIT, $0-8
@@ -13053,7 +12384,7 @@ TEXT ·peakBytesAVX512(SB), NOSPLIT, $0-8
 	VPXORD Z30, Z30, Z30
 	VPXORD Z31, Z31, Z31
 
-loop782:
+loop735:
 	VPDPBUSD Z24, Z25, Z0
 	VPDPBUSD Z24, Z25, Z1
 	VPDPBUSD Z24, Z25, Z2
@@ -13103,433 +12434,7 @@ loop782:
 	VPDPBUSD Z24, Z25, Z22
 	VPDPBUSD Z24, Z25, Z23
 	SUBQ     $0x02, AX
-	JGT      loop782
-	VZEROUPPER
-	RET
-
-// func peakBFloat16AVX512(n int)
-// Requires: AVX, AVX512F
-TEXT ·peakBFloat16AVX512(SB), NOSPLIT, $0-8
-	MOVQ   n+0(FP), AX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	VPXORD Z17, Z17, Z17
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-	VPXORD Z20, Z20, Z20
-	VPXORD Z21, Z21, Z21
-	VPXORD Z22, Z22, Z22
-	VPXORD Z23, Z23, Z23
-	VPXORD Z24, Z24, Z24
-	VPXORD Z25, Z25, Z25
-	VPXORD Z26, Z26, Z26
-	VPXORD Z27, Z27, Z27
-	VPXORD Z28, Z28, Z28
-	VPXORD Z29, Z29, Z29
-	VPXORD Z30, Z30, Z30
-	VPXORD Z31, Z31, Z31
-
-loop783:
-	// VDPBF16PS Z24, Z25, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc0
-
-	// VDPBF16PS Z24, Z25, Z1
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc8
-
-	// VDPBF16PS Z24, Z25, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd0
-
-	// VDPBF16PS Z24, Z25, Z3
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd8
-
-	// VDPBF16PS Z24, Z25, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xe0
-
-	// VDPBF16PS Z24, Z25, Z5
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xe8
-
-	// VDPBF16PS Z24, Z25, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xf0
-
-	// VDPBF16PS Z24, Z25, Z7
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xf8
-
-	// VDPBF16PS Z24, Z25, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc0
-
-	// VDPBF16PS Z24, Z25, Z9
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc8
-
-	// VDPBF16PS Z24, Z25, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd0
-
-	// VDPBF16PS Z24, Z25, Z11
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd8
-
-	// VDPBF16PS Z24, Z25, Z12
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xe0
-
-	// VDPBF16PS Z24, Z25, Z13
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xe8
-
-	// VDPBF16PS Z24, Z25, Z14
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xf0
-
-	// VDPBF16PS Z24, Z25, Z15
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xf8
-
-	// VDPBF16PS Z24, Z25, Z16
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc0
-
-	// VDPBF16PS Z24, Z25, Z17
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc8
-
-	// VDPBF16PS Z24, Z25, Z18
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd0
-
-	// VDPBF16PS Z24, Z25, Z19
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd8
-
-	// VDPBF16PS Z24, Z25, Z20
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xe0
-
-	// VDPBF16PS Z24, Z25, Z21
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xe8
-
-	// VDPBF16PS Z24, Z25, Z22
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xf0
-
-	// VDPBF16PS Z24, Z25, Z23
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xf8
-
-	// VDPBF16PS Z24, Z25, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc0
-
-	// VDPBF16PS Z24, Z25, Z1
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc8
-
-	// VDPBF16PS Z24, Z25, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd0
-
-	// VDPBF16PS Z24, Z25, Z3
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd8
-
-	// VDPBF16PS Z24, Z25, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xe0
-
-	// VDPBF16PS Z24, Z25, Z5
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xe8
-
-	// VDPBF16PS Z24, Z25, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xf0
-
-	// VDPBF16PS Z24, Z25, Z7
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xf8
-
-	// VDPBF16PS Z24, Z25, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc0
-
-	// VDPBF16PS Z24, Z25, Z9
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc8
-
-	// VDPBF16PS Z24, Z25, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd0
-
-	// VDPBF16PS Z24, Z25, Z11
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd8
-
-	// VDPBF16PS Z24, Z25, Z12
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xe0
-
-	// VDPBF16PS Z24, Z25, Z13
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xe8
-
-	// VDPBF16PS Z24, Z25, Z14
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xf0
-
-	// VDPBF16PS Z24, Z25, Z15
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xf8
-
-	// VDPBF16PS Z24, Z25, Z16
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc0
-
-	// VDPBF16PS Z24, Z25, Z17
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc8
-
-	// VDPBF16PS Z24, Z25, Z18
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd0
-
-	// VDPBF16PS Z24, Z25, Z19
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd8
-
-	// VDPBF16PS Z24, Z25, Z20
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xe0
-
-	// VDPBF16PS Z24, Z25, Z21
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xe8
-
-	// VDPBF16PS Z24, Z25, Z22
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xf0
-
-	// VDPBF16PS Z24, Z25, Z23
-	BYTE $0x62
-	BYTE $0x82
-	BYTE $0x36
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xf8
-	SUBQ $0x02, AX
-	JGT  loop783
+	JGT      loop735
 	VZEROUPPER
 	RET
 
@@ -13543,9 +12448,9 @@ TEXT ·readMemoryAVX512(SB), NOSPLIT, $0-16
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 
-loop784:
+loop736:
 	CMPQ  CX, $0x08
-	JLT   done785
+	JLT   done737
 	VPORD (AX), Z0, Z0
 	VPORD 64(AX), Z1, Z1
 	VPORD 128(AX), Z2, Z2
@@ -13556,8 +12461,8 @@ loop784:
 	VPORD 448(AX), Z3, Z3
 	ADDQ  $+512, AX
 	SUBQ  $0x08, CX
-	JMP   loop784
+	JMP   loop736
 
-done785:
+done737:
 	VZEROUPPER
 	RET

@@ -14,15 +14,6 @@ func SampleBytePeak(threads int, d time.Duration) float64 {
 	return sampleRate(threads, d, func(int) float64 { return peakBytesSIMD(1 << 12) })
 }
 
-// SampleBFloat16Peak is SamplePeak for products of pairs of BF16 that are summed in float32 (VDPBF16PS): 0 where the active
-// instruction set has no instruction for them.
-func SampleBFloat16Peak(threads int, d time.Duration) float64 {
-	if !bfloat16Vectorized() {
-		return 0
-	}
-	return sampleRate(threads, d, func(int) float64 { return peakBFloat16SIMD(1 << 12) })
-}
-
 // Reader measures how fast memory is read: the ceiling of products that read their weights once.
 type Reader struct {
 	pieces [][]byte

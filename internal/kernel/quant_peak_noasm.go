@@ -2,9 +2,7 @@
 
 package kernel
 
-func bytesVectorized() bool    { return false }
-func bfloat16Vectorized() bool { return false }
+func bytesVectorized() bool { return false }
 
-func peakBytesSIMD(int) float64    { panic(unreached) }
-func peakBFloat16SIMD(int) float64 { panic(unreached) }
-func readMemorySIMD(*uint8, int)   { panic(unreached) }
+func peakBytesSIMD(int) float64  { panic(unreached) }
+func readMemorySIMD(*uint8, int) { panic(unreached) }

@@ -29,7 +29,6 @@ func (e *emitter) matrices() {
 	}
 	(&matrixTile{emitter: e, rowBytes: 64, limbs: 1, halves: 1, terms: []int{1}, integers: true}).emit("matrixBytes64")
 	(&matrixTile{emitter: e, rowBytes: 32, limbs: 1, halves: 1, terms: []int{1}, integers: true}).emit("matrixBytes32")
-	(&matrixTile{emitter: e, rowBytes: 64, limbs: 1, halves: 1, terms: []int{1}}).emit("matrixFloats1")
 	(&matrixTile{emitter: e, rowBytes: 64, limbs: 3, halves: 1, terms: []int{3}}).emit("matrixFloats3")
 	// The third limb of A times the second of the codes is below a rounding of the sum.
 	(&matrixTile{emitter: e, rowBytes: 64, limbs: 3, halves: 2, terms: []int{3, 2}}).emit("matrixFloats5")

@@ -9,7 +9,6 @@ import (
 func (e *emitter) peaks() {
 	if e.wide() {
 		e.peak("peakBytes", "VPDPBUSD", func(a, b, sum reg.VecPhysical) { e.VPDPBUSD(a, b, sum) })
-		e.peak("peakBFloat16", "VDPBF16PS", e.dotBFloat16)
 	}
 	e.readMemory()
 }
