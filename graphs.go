@@ -27,6 +27,7 @@ type TrainingGraph struct {
 	p       plan
 	m       *Model
 	results *op.Recycler
+	done    bool // the last run, so that the gradients are there
 }
 
 // TrainingGraph builds and compiles the graph of one training step over batch sequences of seq tokens.
@@ -74,21 +75,27 @@ func (t *TrainingGraph) Run(tokens, targets []int) (loss float64, err error) {
 	if err := t.m.checkTokens("targets", targets, t.p.rows()); err != nil {
 		return 0, err
 	}
+	t.done = false
 	t.results.Release()
 	in := feed{tokens: tokens, targets: targets, step: t.Step}
 	t.Step++
 	if err := run(t.vm, t.t, in); err != nil {
 		return 0, err
 	}
+	t.done = true
 	return scalarOf(t.Loss.Value())
 }
 
 // ValueGrads pairs each weight with its gradient from the last run, for a gorgonia.Solver. The solver writes the model's
-// weights.
+// weights. After a run that failed there are no gradients, and asking for one is an error.
 func (t *TrainingGraph) ValueGrads() []G.ValueGrad {
 	out := make([]G.ValueGrad, len(t.Params))
 	for i, p := range t.m.params {
-		out[i] = &paramGrad{name: p.Name, value: p.Value, grad: t.Grads[i].Value()}
+		g := &paramGrad{name: p.Name, value: p.Value}
+		if t.done {
+			g.grad = t.Grads[i].Value()
+		}
+		out[i] = g
 	}
 	return out
 }
@@ -109,7 +116,7 @@ func (p *paramGrad) Value() G.Value { return p.value }
 
 func (p *paramGrad) Grad() (G.Value, error) {
 	if p.grad == nil {
-		return nil, fmt.Errorf("stheno: %s: got no gradient, want a run of the graph first", p.name)
+		return nil, fmt.Errorf("stheno: %s: got no gradient, want a run of the graph that succeeds first", p.name)
 	}
 	return p.grad, nil
 }

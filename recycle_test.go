@@ -25,6 +25,30 @@ func TestRunsOnUsedMemory(t *testing.T) {
 	}
 }
 
+// TestNoGradientsOfAFailedRun: their memory was handed back before it, and nothing new is there.
+func TestNoGradientsOfAFailedRun(t *testing.T) {
+	m := noisy(t, flavours()["llama"], tensor.Float32)
+	g, err := m.TrainingGraph(1, 4, Fused)
+	require.NoError(t, err)
+	defer g.Close()
+	tokens := optest.Ints(5, 4, m.Config().Vocab)
+	gradient := func() error { _, err := g.ValueGrads()[0].Grad(); return err }
+	require.ErrorContains(t, gradient(), "want a run")
+	_, err = g.Run(tokens, tokens)
+	require.NoError(t, err)
+	require.NoError(t, gradient())
+	table := g.Params[0].Value().(*tensor.Dense) // the graph's own header
+	shape := table.Shape().Clone()
+	require.NoError(t, table.Reshape(shape[1], shape[0]))
+	_, err = g.Run(tokens, tokens)
+	require.ErrorContains(t, err, "got a value of shape")
+	require.ErrorContains(t, gradient(), "want a run")
+	require.NoError(t, table.Reshape(shape...))
+	_, err = g.Run(tokens, tokens)
+	require.NoError(t, err)
+	require.NoError(t, gradient())
+}
+
 // usedMemory is numbers that come of everything that hands results back.
 func usedMemory(t *testing.T, cfg Config) map[string]any {
 	out := map[string]any{}
