@@ -38,6 +38,6 @@
 // # Limits
 //
 // A cache belongs to one graph running on one machine at a time: unlike every other node, Attend changes something that
-// outlives the run. It has no gradient; [FakeQuantizeKV] is for training. A run that fails leaves the cache as it was before its
-// node. Compressed refuses numbers beyond 65504, and NaN.
+// outlives the run. It has no gradient; [FakeQuantizeKV] is for training. A run that fails in the node forgets the tokens
+// that it appended, as Truncate does. Compressed refuses numbers beyond 65504, and NaN.
 package kvcompress
