@@ -2,6 +2,7 @@ package stheno
 
 import (
 	"fmt"
+	"runtime/debug"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -9,6 +10,7 @@ import (
 	"stheno/internal/kernel"
 	"stheno/internal/optest"
 	"stheno/internal/parallel"
+	"stheno/internal/procmem"
 )
 
 // benchModel is a model under benchmark with the sizes of its runs.
@@ -91,6 +93,39 @@ func BenchmarkTrainStep(b *testing.B) {
 		}
 		report(b, n, 3*float64(bm.batch)*flops(bm.cfg, bm.seq, 0, bm.seq))
 	})
+}
+
+// BenchmarkBlock is forward and backward of one block of GPT-2's shape over 1,024 tokens, with a small vocabulary so that little
+// else counts. peak-MiB is the memory that the process needs beyond what it had before.
+func BenchmarkBlock(b *testing.B) {
+	cfg := GPT2Small()
+	cfg.Layers, cfg.Vocab = 1, 256
+	const seq = 1024
+	for _, nodes := range []Nodes{Plain, Fused} {
+		for _, threads := range threadCounts {
+			b.Run(fmt.Sprintf("nodes=%s/seq=%d/threads=%d", nodes, seq, threads), func(b *testing.B) {
+				old, err := parallel.SetThreads(threads)
+				require.NoError(b, err)
+				defer parallel.SetThreads(old)
+				parallel.ReleaseScratch()
+				debug.FreeOSMemory()
+				procmem.ResetPeak()
+				before := procmem.Peak()
+				m, err := NewModel(cfg, 1)
+				require.NoError(b, err)
+				g, err := m.TrainingGraph(1, seq, nodes)
+				require.NoError(b, err)
+				defer g.Close()
+				tokens, targets := optest.Ints(1, seq, cfg.Vocab), optest.Ints(2, seq, cfg.Vocab)
+				for b.Loop() {
+					_, err := g.Run(tokens, targets)
+					require.NoError(b, err)
+				}
+				report(b, seq, 3*flops(m.Config(), seq, 0, seq))
+				b.ReportMetric(float64(procmem.Peak()-before)/(1<<20), "peak-MiB")
+			})
+		}
+	}
 }
 
 // benchCase is what an inference is measured with. Plain nodes have float32 alone.

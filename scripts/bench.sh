@@ -33,7 +33,7 @@ if (( $# )); then
 else
   bench '^(BenchmarkForward|BenchmarkBackward|BenchmarkNodes|BenchmarkLong)$' ./ops/flashattn
   bench '^BenchmarkLinear$' ./ops
-  bench '^(BenchmarkTrainStep|BenchmarkPrefill|BenchmarkGenerate)$' .
+  bench '^(BenchmarkBlock|BenchmarkTrainStep|BenchmarkPrefill|BenchmarkGenerate)$' .
 fi
 
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
