@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the benchmarks and writes docs/performance.md.
 #
-#   scripts/bench.sh                       those that the file is about: attention, Linear, whole models
+#   scripts/bench.sh                       those that the file is about: attention, products, caches, grounding, whole models
 #   scripts/bench.sh -n                    prints the Markdown instead
 #   scripts/bench.sh [-n] PATTERN PKG…     others, as in go test -bench PATTERN PKG…; these are printed, not written
 #
@@ -31,8 +31,12 @@ if (( $# )); then
   print=1
   bench "$@"
 else
-  bench '^(BenchmarkForward|BenchmarkBackward|BenchmarkNodes|BenchmarkLong)$' ./ops/flashattn
+  # Of the grid of attention, one width at three lengths and one length at four widths.
+  bench '^Benchmark(Forward|Backward)$/seq=(512|1024|4096)$/d=64$|^Benchmark(Forward|Backward)$/seq=1024$/d=(80|96|128)$|^BenchmarkNodes$|^BenchmarkLong$' ./ops/flashattn
   bench '^BenchmarkLinear$' ./ops
+  bench '^BenchmarkMatMul$' ./ops/quantize
+  bench '^BenchmarkDecode$' ./ops/kvcompress
+  bench '^(BenchmarkGround|BenchmarkPool)$' ./ops/grounding
   bench '^(BenchmarkBlock|BenchmarkTrainStep|BenchmarkPrefill|BenchmarkGenerate)$' .
 fi
 
