@@ -53,6 +53,9 @@ func meanError(a, b []float64) float64 {
 // TestTrainingForCodes: a model learns through rounded weights and inputs, and stored in them knows what it has learnt. docs/notes
 // has what it wins back on real text.
 func TestTrainingForCodes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("trains models, for minutes on an emulated processor")
+	}
 	m, err := NewModel(learnedModel(t).Config(), 1)
 	require.NoError(t, err)
 	codes := QuantizeConfig{Weights: INT4Dynamic, Output: true, Rounding: quantize.Clipped}
@@ -71,6 +74,9 @@ func TestTrainingForCodes(t *testing.T) {
 
 // TestRoundingsOfAModel: GPTQ and clipping, calibrated on other text, follow the model more closely than rounding to nearest.
 func TestRoundingsOfAModel(t *testing.T) {
+	if testing.Short() {
+		t.Skip("trains models, for minutes on an emulated processor")
+	}
 	m := learnedModel(t)
 	calibration := stream(2000, 13)
 	y, err := m.newYardstick(t.Context(), "test", stream(2000, 11), 0)

@@ -12,6 +12,9 @@ import (
 )
 
 func TestPlanKeepsToItsBudget(t *testing.T) {
+	if testing.Short() {
+		t.Skip("trains models, for minutes on an emulated processor")
+	}
 	m := learnedModel(t)
 	text := stream(600, 9)
 	cfg := PlanConfig{Text: text, Keep: []string{}}
