@@ -10,7 +10,7 @@ import (
 )
 
 // Slots is the number of scratch buffers that each Worker owns.
-const Slots = 16
+const Slots = 24
 
 // scratchAlign is the alignment of scratch in bytes: a cache line, and a 512-bit register.
 const scratchAlign = 64

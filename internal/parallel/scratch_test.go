@@ -194,8 +194,8 @@ func TestScratchRefusesBadRequests(t *testing.T) {
 		require.True(t, ok)
 		return fmt.Sprint(p.Value)
 	}
-	require.Equal(t, "parallel: Scratch: got slot 16, want 0 to 15", message(func(w *Worker) { Scratch[int8](w, Slots, 1) }))
-	require.Equal(t, "parallel: Scratch: got slot -1, want 0 to 15", message(func(w *Worker) { Scratch[int8](w, -1, 1) }))
+	require.Equal(t, "parallel: Scratch: got slot 24, want 0 to 23", message(func(w *Worker) { Scratch[int8](w, Slots, 1) }))
+	require.Equal(t, "parallel: Scratch: got slot -1, want 0 to 23", message(func(w *Worker) { Scratch[int8](w, -1, 1) }))
 	require.Contains(t, message(func(w *Worker) { Scratch[int8](w, 0, -1) }), "got n = -1")
 	require.Contains(t, message(func(w *Worker) { Scratch[int64](w, 0, 1<<(bitsOfInt-3)) }), "want 0 or more that fit in memory")
 	require.Contains(t, message(func(w *Worker) { Scratch[*int](w, 0, 1) }), "*int")

@@ -21,6 +21,8 @@ type blocks struct {
 	// chunk rows × panel keys is the tile of scores that exists at a time, in the first-level cache. chunk is a multiple
 	// of the six rows of a register tile.
 	chunk, panel int
+	// scoreRows is the rows of a chunk whose codes the backward pass holds beside them.
+	scoreRows int
 }
 
 // unitQueries is the number of query rows of a unit of forward work for a number of heads per key head. Units begin at a
@@ -54,7 +56,11 @@ func (a attrs) backwardBlocks(d, dv int) blocks {
 	if d+dv > 256 {
 		b.keys = 192
 	}
-	return a.given(b)
+	b = a.given(b)
+	if a.Precision == Int8 {
+		b.scoreRows = b.chunk
+	}
+	return b
 }
 
 func (a attrs) given(b blocks) blocks {

@@ -34,6 +34,8 @@ type Config struct {
 	Dropout float64
 	// Seed selects the weights that Dropout drops.
 	Seed uint64
+	// Precision is the width of the numbers that are multiplied; 0 is that of the inputs.
+	Precision Precision
 	// BlockQ and BlockKV are the query rows (times the heads that share a key head) and the keys that one unit of work
 	// keeps in cache; 0 chooses for the machine's instruction set, and Tune by measuring. They change speed, memory and the
 	// last bits of the result.
@@ -69,6 +71,7 @@ type attrs struct {
 	ALiBi           bool
 	Dropout         float64
 	Seed            uint64
+	Precision       Precision
 	BlockQ, BlockKV int
 
 	// Which of the optional inputs there are, in the order in which they follow q, k and v.
@@ -81,7 +84,7 @@ type attrs struct {
 func (c Config) normal(d int) (attrs, error) {
 	a := attrs{
 		Causal: c.Causal, Window: c.Window, Scale: c.Scale, Softcap: c.Softcap, ALiBi: c.ALiBi,
-		Dropout: c.Dropout, Seed: c.Seed, BlockQ: c.BlockQ, BlockKV: c.BlockKV,
+		Dropout: c.Dropout, Seed: c.Seed, Precision: c.Precision, BlockQ: c.BlockQ, BlockKV: c.BlockKV,
 		HasSinks: c.Sinks != nil, HasBias: c.Bias != nil,
 		HasCuQ: c.CuSeqlensQ != nil, HasCuKV: c.CuSeqlensKV != nil, HasStep: c.Step != nil,
 	}
@@ -94,6 +97,8 @@ func (c Config) normal(d int) (attrs, error) {
 		return a, fmt.Errorf("Dropout: got %v, want at least 0 and below 1", c.Dropout)
 	case c.Window.Limited && (c.Window.Left < -1 || c.Window.Right < -1):
 		return a, fmt.Errorf("Window: got left %d and right %d, want at least -1", c.Window.Left, c.Window.Right)
+	case c.Precision >= precisions:
+		return a, fmt.Errorf("Precision: got %d, want Float32, BFloat16 or Int8", c.Precision)
 	case c.BlockQ < 0 || c.BlockQ > maxBlock:
 		return a, fmt.Errorf("BlockQ: got %d, want 0 to %d", c.BlockQ, maxBlock)
 	case c.BlockKV < 0 || c.BlockKV > maxBlock:

@@ -21,6 +21,18 @@ func (p *problem[T]) forward() {
 	fill(p.lse, T(math.Inf(-1)))
 	fill(p.rowMax, T(math.Inf(-1)))
 	clear(p.rowSum)
+	if p.Precision == Float32 {
+		p.forwardUnits()
+		return
+	}
+	parallel.Run(1, func(w *parallel.Worker, _ int) {
+		x := *p
+		x.round(w)
+		x.forwardUnits()
+	})
+}
+
+func (p *problem[T]) forwardUnits() {
 	f := &forwardRun[T]{problem: p, blocks: p.forwardBlocks(p.q.Dim, p.v.Dim)}
 	f.plan()
 	parallel.Run(len(f.units), f.unit)
@@ -105,13 +117,16 @@ func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 	u.s = parallel.Scratch[T](w, slotS, size[slotS])
 	u.dropped = parallel.Scratch[T](w, slotDropped, size[slotDropped])
 
-	u.direct = rows <= directRows && f.rowMax == nil
+	u.direct = rows <= directRows && f.rowMax == nil && f.codes == nil
 	for r := range rows {
 		i, h := st.place(r)
-		if u.direct {
-			kernel.Scale(u.q[r*d:][:d], f.q.row(st.seg.batch, i, h), f.keyScale())
-		} else {
-			copy(u.q[r*d:][:d], f.q.row(st.seg.batch, i, h))
+		switch to := u.q[r*d:][:d]; {
+		case u.direct:
+			kernel.Scale(to, f.q.row(st.seg.batch, i, h), f.keyScale())
+		case f.codes != nil:
+			f.codes.query(to, f.rowAt(st.seg.batch, h, i))
+		default:
+			copy(to, f.q.row(st.seg.batch, i, h))
 		}
 	}
 	clear(u.o)
@@ -149,9 +164,18 @@ func (u *forwardUnit[T]) pass(j0, j1 int) {
 // pack copies keys, transposed and scaled, and values of j0 ≤ j < j1.
 func (u *forwardUnit[T]) pack(j0, j1 int) {
 	b, h := u.st.seg.batch, u.st.kvHead
-	packKeys(u.kt, &u.k, b, h, j0, j1, u.panel, u.keyScale())
+	u.packScores(u.kt, u.st.seg, h, j0, j1, u.panel)
 	gather(u.v, u.ld, u.problem.v.Data[u.problem.v.at(b, j0, h):], j1-j0, u.problem.v.SeqStride, u.problem.v.Dim)
 	u.vFinite = finite(u.v[:(j1-j0)*u.ld])
+}
+
+// packScores packs the keys that scores are made of: scaled, or their codes.
+func (p *problem[T]) packScores(dst []T, seg segment, h, j0, j1, panel int) {
+	if p.codes != nil {
+		p.codes.keys(dst, p.k.Dim, seg, h, j0, j1, panel)
+		return
+	}
+	packKeys(dst, &p.k, seg.batch, h, j0, j1, panel, p.keyScale())
 }
 
 // packKeys writes rows j0 ≤ j < j1 of one head of x, transposed and scaled, in panels: dst[n·panel·d + c·panel + j] holds
@@ -203,9 +227,10 @@ func (u *forwardUnit[T]) finish() {
 			clear(out)
 			continue
 		}
-		inv := 1.0
+		inv, at := 1.0, u.rowAt(b, h, i)
+		lift := u.lift(at)
 		if u.sinks != nil {
-			sink := float64(u.sinks[h])
+			sink := float64(u.sinks[h]) - lift
 			top := float64(T(max(m, sink))) // as rowMax will hold it
 			inv = math.Exp(m - top)
 			sum = sum*inv + math.Exp(sink-top)
@@ -213,9 +238,8 @@ func (u *forwardUnit[T]) finish() {
 		}
 		inv /= sum
 		kernel.Scale(out, o, T(inv))
-		at := u.rowAt(b, h, i)
 		if u.lse != nil {
-			u.lse[at] = T(m + math.Log(sum))
+			u.lse[at] = T(m + math.Log(sum) + lift)
 		}
 		if u.problem.rowMax != nil {
 			u.problem.rowMax[at], u.problem.rowSum[at] = T(m), T(sum)

@@ -40,8 +40,11 @@ const fewTasks = 4
 
 // backward fills g.
 func (p *problem[T]) backward(g *gradients[T]) {
-	r := &backwardRun[T]{problem: p, gradients: g, blocks: p.backwardBlocks(p.q.Dim, p.v.Dim)}
 	parallel.Run(1, func(w *parallel.Worker, _ int) {
+		x := *p
+		x.round(w)
+		p := &x
+		r := &backwardRun[T]{problem: p, gradients: g, blocks: p.backwardBlocks(p.q.Dim, p.v.Dim)}
 		n := p.q.Batch * p.q.Heads * p.q.Seq
 		r.plan()
 		r.delta = parallel.Scratch[T](w, slotRows, n)
@@ -129,7 +132,7 @@ const (
 func (b blocks) backwardScratch(rows, d, dv int) [allSlots]int {
 	return [allSlots]int{
 		slotBackEdges: 2 * rows, slotBackKeys: b.keys * (2*d + dv), slotBackGrads: b.keys * (d + dv),
-		slotBackRows: b.chunk * (2*d + dv + 2), slotBackTiles: 4 * b.chunk * b.panel,
+		slotBackRows: b.chunk*(2*d+dv+2) + b.scoreRows*d, slotBackTiles: 4 * b.chunk * b.panel,
 	}
 }
 
@@ -143,9 +146,9 @@ type backwardUnit[T kernel.Float] struct {
 	// Of a block of keys: k (keys × d), kt (transposed and scaled, in panels), vt (transposed), gradients dk (keys × d), dv (keys × dv).
 	k, kt, vt, dk, dv []T
 	blockFinite       bool
-	// Of a chunk of rows: q, dOut/rowSum, dq, statistics.
-	q, dOut, dq, rowMax, delta []T
-	chunkFinite                bool
+	// Of a chunk of rows: q, its codes if there are, dOut/rowSum, dq, statistics.
+	q, qCodes, dOut, dq, rowMax, delta []T
+	chunkFinite                        bool
 	// Tiles: logits or weights, their gradient, weights after dropout, capped logits.
 	s, ds, dropped, capped []T
 }
@@ -188,7 +191,7 @@ func (u *backwardUnit[T]) run(w *parallel.Worker) {
 	keys, c, size := u.keys, u.chunk, u.chunk*u.panel
 	carve(parallel.Scratch[T](w, slotBackKeys, n[slotBackKeys]), part[T]{&u.k, keys * d}, part[T]{&u.kt, keys * d}, part[T]{&u.vt, keys * dv})
 	carve(parallel.Scratch[T](w, slotBackGrads, n[slotBackGrads]), part[T]{&u.dk, keys * d}, part[T]{&u.dv, keys * dv})
-	carve(parallel.Scratch[T](w, slotBackRows, n[slotBackRows]), part[T]{&u.q, c * d}, part[T]{&u.dq, c * d}, part[T]{&u.dOut, c * dv},
+	carve(parallel.Scratch[T](w, slotBackRows, n[slotBackRows]), part[T]{&u.q, c * d}, part[T]{&u.qCodes, u.scoreRows * d}, part[T]{&u.dq, c * d}, part[T]{&u.dOut, c * dv},
 		part[T]{&u.rowMax, c}, part[T]{&u.delta, c})
 	carve(parallel.Scratch[T](w, slotBackTiles, n[slotBackTiles]), part[T]{&u.s, size}, part[T]{&u.ds, size}, part[T]{&u.dropped, size}, part[T]{&u.capped, size})
 
@@ -207,7 +210,7 @@ func (u *backwardUnit[T]) pass(j0, j1 int) {
 	n, d, dv := j1-j0, u.problem.q.Dim, u.problem.v.Dim
 	b, h := u.st.seg.batch, u.st.kvHead
 	gather(u.k, d, u.problem.k.Data[u.problem.k.at(b, j0, h):], n, u.problem.k.SeqStride, d)
-	packKeys(u.kt, &u.problem.k, b, h, j0, j1, u.panel, u.keyScale())
+	u.packScores(u.kt, u.st.seg, h, j0, j1, u.panel)
 	packKeys(u.vt, &u.problem.v, b, h, j0, j1, u.panel, 1)
 	u.blockFinite = finite(u.k[:n*d])
 	for j := range n {
@@ -240,6 +243,9 @@ func (u *backwardUnit[T]) chunkPass(r0, r1, j0, j1 int) {
 		i, h := u.st.place(r)
 		copy(u.q[(r-r0)*d:][:d], u.problem.q.row(b, i, h))
 		at := u.rowAt(b, h, i)
+		if u.codes != nil {
+			u.codes.query(u.qCodes[(r-r0)*d:][:d], at)
+		}
 		kernel.Scale(u.dOut[(r-r0)*dv:][:dv], u.gradients.dOut.row(b, i, h), u.inverse(at))
 		u.rowMax[r-r0], u.delta[r-r0] = u.problem.rowMax[at], u.backwardRun.delta[at]
 	}
@@ -288,7 +294,11 @@ func (u *backwardUnit[T]) tile(t tile, r0, j0, j int) {
 	rowMax, delta := u.rowMax[t.ra-r0:][:rows], u.delta[t.ra-r0:][:rows]
 	k, dk, dV := u.k[(t.ja-j0)*d:], u.dk[(t.ja-j0)*d:], u.dv[(t.ja-j0)*dv:]
 
-	kernel.Tile(rows, n, d, q, d, 1, u.kt[(j-j0)*d+t.ja-j:], ld, u.s, ld, kernel.TileSet, nil)
+	scoreQ := q
+	if u.codes != nil {
+		scoreQ = u.qCodes[(t.ra-r0)*d:]
+	}
+	kernel.Tile(rows, n, d, scoreQ, d, 1, u.kt[(j-j0)*d+t.ja-j:], ld, u.s, ld, kernel.TileSet, nil)
 	u.scores(&u.st, t, u.s, ld, u.lo, u.hi, u.capped)
 	kernel.Tile(rows, n, dv, dOut, dv, 1, u.vt[(j-j0)*dv+t.ja-j:], ld, u.ds, ld, kernel.TileSet, nil)
 	if !u.blockFinite || !u.chunkFinite {
@@ -351,7 +361,7 @@ func (r *backwardRun[T]) sinks() {
 		for b := range r.q.Batch {
 			for i := range r.q.Seq {
 				if at := r.rowAt(b, h, i); r.rowSum[at] != 0 {
-					sum -= math.Exp(sink-float64(r.rowMax[at])) * float64(r.delta[at])
+					sum -= math.Exp(sink-r.lift(at)-float64(r.rowMax[at])) * float64(r.delta[at])
 				}
 			}
 		}

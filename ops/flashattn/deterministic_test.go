@@ -20,8 +20,10 @@ func TestResultsAreTheSameToTheBit(t *testing.T) {
 		{instance{name: "splits", batch: 1, seqQ: 200, seqKV: 600, heads: 2, kvHeads: 1, d: 16, dv: 8}, 6},
 		{instance{name: "heads", batch: 2, seqQ: 300, seqKV: 90, heads: 6, kvHeads: 6, d: 8, dv: 16}, 6},
 	} {
-		for _, features := range []int{1, 1<<features - 1 - 1} {
-			t.Run(fmt.Sprintf("%s/%b", c.name, features), func(t *testing.T) {
+		for n, features := range []int{1, 1<<features - 1 - 1, 1, 1, 1<<features - 1 - 1} {
+			precision := []Precision{Float32, Float32, BFloat16, Int8, Int8}[n]
+			t.Run(fmt.Sprintf("%s/%b/%v", c.name, features, precision), func(t *testing.T) {
+				c.cfg.Precision = precision
 				c, times := c.with(features), c.repeats
 				v := generate(c).narrow()
 				var want map[string][]float32

@@ -56,7 +56,7 @@ func memory[T kernel.Float](s Shape, a attrs) (standard, tiled int64) {
 	queries := min(f.unitQueries(group), s.SeqQ)
 	units := s.Batch * s.KVHeads * ((s.SeqQ + queries - 1) / queries)
 	n := f.forwardScratch(queries*group, s.HeadDim, s.ValueDim, a.Dropout > 0)
-	tiled = 2*size*int64(rows) + scratchBytes(n[:], slotEdges, size)*int64(min(s.Threads, units))
+	tiled = 2*size*int64(rows) + scratchBytes(n[:], slotEdges, size)*int64(min(s.Threads, units)) + roundedBytes(s, a, size)
 	if !s.Backward {
 		return standard, tiled
 	}
@@ -70,6 +70,20 @@ func memory[T kernel.Float](s Shape, a attrs) (standard, tiled int64) {
 		tiled += size * int64(splits) * int64(rows) * int64(s.HeadDim)
 	}
 	return standard, tiled
+}
+
+// roundedBytes is what a run holds of rounded inputs.
+func roundedBytes(s Shape, a attrs, size int64) int64 {
+	q, k := s.Batch*s.SeqQ*s.Heads, s.Batch*s.SeqKV*s.KVHeads
+	switch a.Precision {
+	case BFloat16:
+		return size * int64(q*s.HeadDim+k*(s.HeadDim+s.ValueDim))
+	case Int8:
+		panels := s.Batch * s.KVHeads * ((s.SeqKV + codePanel - 1) / codePanel)
+		bytes, elements, sums := codeSizes(s.HeadDim, q, panels, s.KVHeads, s.Batch)
+		return int64(bytes) + size*int64(elements) + 4*int64(sums)
+	}
+	return 0
 }
 
 // scratchBytes adds up elements of the given size, in slot edges of 4 bytes.

@@ -22,7 +22,7 @@ func TestMemoryIsWhatIsAllocated(t *testing.T) {
 		{Batch: 2, SeqQ: 300, SeqKV: 300, Heads: 6, KVHeads: 2, HeadDim: 128, ValueDim: 128, Backward: true},
 		{Batch: 1, SeqQ: 1025, SeqKV: 1025, Heads: 1, KVHeads: 1, HeadDim: 32, ValueDim: 32, Backward: true},
 	} {
-		for _, cfg := range []Config{{}, {Causal: true, Dropout: 0.1}, {BlockQ: 60, BlockKV: 100}} {
+		for _, cfg := range []Config{{}, {Causal: true, Dropout: 0.1}, {BlockQ: 60, BlockKV: 100}, {Precision: BFloat16}, {Precision: Int8}} {
 			t.Run(fmt.Sprintf("%+v", s), func(t *testing.T) {
 				old, err := parallel.SetThreads(1)
 				require.NoError(t, err)

@@ -130,17 +130,28 @@ func naive(p *problem[float32], g *gradients[float32]) (out, lse []float32) {
 	capped := make([]float32, p.k.Seq)
 	out, lse = make([]float32, len(p.out.Data)), make([]float32, len(p.lse))
 	fill(lse, float32(math.Inf(-1)))
+	r := p.plainOperands()
+	narrowed := func(x Heads[float64]) Heads[float32] {
+		return Contiguous(narrow(x.Data), x.Batch, x.Seq, x.Heads, x.Dim)
+	}
+	scoreQ, scoreK, v, gradQ, gradK := narrowed(r.q), narrowed(r.k), narrowed(r.v), narrowed(r.gq), narrowed(r.gk)
 	exp := func(x float32) float32 { return float32(math.Exp(float64(x))) }
-	for _, seg := range p.segs {
+	for s, seg := range p.segs {
 		for h := range p.q.Heads {
 			for i := seg.q0; i < seg.q1; i++ {
-				q, kvHead, b := p.q.row(seg.batch, i, h), h/p.group, seg.batch
+				q, kvHead, b := scoreQ.row(seg.batch, i, h), h/p.group, seg.batch
+				var lift float32
+				if r.mean != nil {
+					for c, y := range r.mean[(s*p.k.Heads+kvHead)*p.k.Dim:][:p.k.Dim] {
+						lift += p.q.row(b, i, h)[c] * float32(y)
+					}
+				}
 				at := p.rowAt(b, h, i)
 				lo, hi := seg.keys(i, p.sight)
 				top := float32(math.Inf(-1))
 				for j := lo; j < hi; j++ {
-					var x float32
-					for c, y := range p.k.row(b, j, kvHead) {
+					x := lift
+					for c, y := range scoreK.row(b, j, kvHead) {
 						x += q[c] * y
 					}
 					x *= float32(p.Scale)
@@ -180,7 +191,7 @@ func naive(p *problem[float32], g *gradients[float32]) (out, lse []float32) {
 				}
 				for j := lo; j < hi; j++ {
 					weights[j] /= sum
-					for c, y := range p.v.row(b, j, kvHead) {
+					for c, y := range v.row(b, j, kvHead) {
 						o[c] += weights[j] * drops[j] * y
 					}
 				}
@@ -202,7 +213,7 @@ func naive(p *problem[float32], g *gradients[float32]) (out, lse []float32) {
 				for j := lo; j < hi; j++ {
 					dK, dV := g.dK.row(b, j, kvHead), g.dV.row(b, j, kvHead)
 					var dp float32
-					for c, y := range p.v.row(b, j, kvHead) {
+					for c, y := range v.row(b, j, kvHead) {
 						dp += y * dOut[c]
 						dV[c] += weights[j] * drops[j] * dOut[c]
 					}
@@ -214,9 +225,9 @@ func naive(p *problem[float32], g *gradients[float32]) (out, lse []float32) {
 						ds *= 1 - capped[j]*capped[j]
 					}
 					ds *= float32(p.Scale)
-					for c, y := range p.k.row(b, j, kvHead) {
+					for c, y := range gradK.row(b, j, kvHead) {
 						dQ[c] += ds * y
-						dK[c] += ds * q[c]
+						dK[c] += ds * gradQ.row(b, i, h)[c]
 					}
 				}
 			}

@@ -48,6 +48,7 @@ func TestNonFiniteNumbersStayWhereTheyAreSeen(t *testing.T) {
 		"softcap": func(c *instance) { c.cfg.Causal, c.cfg.Softcap = true, 2 },
 		"dropout": func(c *instance) { c.cfg.Causal, c.cfg.Dropout = true, 0.3 },
 		"empty":   func(c *instance) { c.seqQ, c.seqKV, c.cfg.Causal = 90, 40, true },
+		"bf16":    func(c *instance) { c.cfg.Causal, c.cfg.Precision = true, BFloat16 },
 	}
 	onAll(t, func(t *testing.T) {
 		for name, set := range configs {
@@ -109,6 +110,37 @@ func (p *problem[T]) compare(t *testing.T, what string, d dependence, kind strin
 			near("dV", n, g.dV.Data[n*p.v.Dim:][:p.v.Dim], cleanG.dV.Data[n*p.v.Dim:][:p.v.Dim])
 		}
 	}
+}
+
+// What is not finite in a key is left out of the mean of its head, and so reaches nothing through it.
+func TestNonFiniteNumbersDoNotReachTheMean(t *testing.T) {
+	c := instance{name: "poison", batch: 1, seqQ: 83, seqKV: 90, heads: 4, kvHeads: 2, d: 20, dv: 12, seed: 4, cfg: Config{Causal: true, Precision: Int8}}
+	onAll(t, func(t *testing.T) {
+		for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1))} {
+			for _, kind := range []string{"q", "k"} {
+				v := generate(c).narrow()
+				p, g := build(c, v)
+				x := map[string]*Heads[float32]{"q": &p.q, "k": &p.k}[kind]
+				x.row(0, 33, 1)[3] = bad
+				p.forward()
+				p.backward(g)
+				d := p.reaches(kind, 33, 1)
+				for n := range p.q.Seq * p.q.Heads {
+					if d.rows[n] {
+						require.False(t, finite(p.out.Data[n*c.dv:][:c.dv]), "out row %d", n)
+						continue
+					}
+					require.True(t, finite(p.out.Data[n*c.dv:][:c.dv]), "%v in %s: out row %d", bad, kind, n)
+					require.True(t, finite(g.dQ.Data[n*c.d:][:c.d]), "%v in %s: dQ row %d", bad, kind, n)
+				}
+				for n := range p.k.Seq * p.k.Heads {
+					if !d.keys[n] {
+						require.True(t, finite(g.dK.Data[n*c.d:][:c.d]), "%v in %s: dK row %d", bad, kind, n)
+					}
+				}
+			}
+		}
+	})
 }
 
 // Few rows take another way.

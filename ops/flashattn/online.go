@@ -9,7 +9,7 @@ import (
 // online reports whether forward tiles are kernel.Online's: what lies between the two products is a mask and the softmax, and one
 // kernel does it all. Other features are stages between kernels of their own.
 func (f *forwardRun[T]) online() bool {
-	return kernel.OnlineFused[T]() && f.panel == kernel.OnlineKeys && f.Softcap == 0 && f.slopes == nil && f.bias.data == nil && f.Dropout == 0
+	return kernel.OnlineFused[T]() && f.panel == kernel.OnlineKeys && f.Softcap == 0 && f.slopes == nil && f.bias.data == nil && f.Dropout == 0 && f.codes == nil
 }
 
 // fillUp makes whole sixes of the unit's rows: rows of zeros that see what the last one sees.

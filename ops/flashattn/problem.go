@@ -26,6 +26,8 @@ type problem[T kernel.Float] struct {
 	group  int    // query heads per key head
 	slopes []T    // of ALiBi per head; nil for none
 	key    uint64 // of the dropout generator
+
+	codes *codes[T] // of q and k under Int8, while a run lasts
 }
 
 // bias is an additive mask (batch or 1, heads or 1, seqQ, seqKV); a stride of 0 repeats it.

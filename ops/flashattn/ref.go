@@ -9,7 +9,7 @@ import (
 // reference is attention written down: the whole matrix of scores, every sum in float64. It is what the tiles are tested
 // against, and names in code what doc.go says in formulas.
 //
-// For each row i of head h:
+// For each row i of head h, of the numbers that Precision multiplies:
 //
 //	x_j = bias + ALiBi + softcap(scale·q·k_j)        for the keys j it sees
 //	lse = log(Σ_j e^x_j + e^sink)
@@ -20,6 +20,7 @@ import (
 //
 //	dP_j = z_j·dO·v_j,  delta = dO·o − dLSE,  dX_j = p_j·(dP_j − delta),  dS_j = dX_j·(1 − (x_j/softcap)²)
 type reference struct {
+	operands
 	out, lse       []float64
 	dQ, dK, dV     []float64
 	dSinks, dBias  []float64
@@ -33,17 +34,17 @@ type reference struct {
 func solve(p *problem[float64], g *gradients[float64]) *reference {
 	n := p.q.Batch * p.q.Heads * p.q.Seq
 	r := &reference{
-		problem: p, out: make([]float64, n*p.v.Dim), lse: make([]float64, n),
+		operands: p.plainOperands(), problem: p, out: make([]float64, n*p.v.Dim), lse: make([]float64, n),
 		dQ: make([]float64, n*p.q.Dim), dSinks: make([]float64, p.q.Heads), dBias: make([]float64, len(p.bias.data)),
 		dK: make([]float64, p.k.Batch*p.k.Seq*p.k.Heads*p.k.Dim), dV: make([]float64, p.k.Batch*p.k.Seq*p.k.Heads*p.v.Dim),
 		weights: make([]float64, p.k.Seq), drops: make([]float64, p.k.Seq), logits: make([]float64, p.k.Seq),
 		capped: make([]float64, p.k.Seq), visible: make([]bool, p.k.Seq),
 	}
 	fill(r.lse, math.Inf(-1))
-	for _, seg := range p.segs {
+	for s, seg := range p.segs {
 		for h := range p.q.Heads {
 			for i := seg.q0; i < seg.q1; i++ {
-				r.forward(seg, h, i)
+				r.forward(s, h, i)
 				if g != nil {
 					r.backward(seg, h, i, g)
 				}
@@ -53,9 +54,15 @@ func solve(p *problem[float64], g *gradients[float64]) *reference {
 	return r
 }
 
-func (r *reference) forward(seg segment, h, i int) {
-	p := r.problem
-	q, kvHead := p.q.row(seg.batch, i, h), h/p.group
+func (r *reference) forward(s, h, i int) {
+	p, seg := r.problem, r.problem.segs[s]
+	q, kvHead := r.q.row(seg.batch, i, h), h/p.group
+	lift := 0.0
+	if r.mean != nil {
+		for c, y := range r.mean[(s*p.k.Heads+kvHead)*p.k.Dim:][:p.k.Dim] {
+			lift += float64(float32(p.q.row(seg.batch, i, h)[c])) * y
+		}
+	}
 	lo, hi := seg.keys(i, p.sight)
 	top := math.Inf(-1)
 	for j := range r.logits {
@@ -63,8 +70,8 @@ func (r *reference) forward(seg segment, h, i int) {
 		if j < lo || j >= hi {
 			continue
 		}
-		x := 0.0
-		for c, y := range p.k.row(seg.batch, j, kvHead) {
+		x := lift
+		for c, y := range r.k.row(seg.batch, j, kvHead) {
 			x += q[c] * y
 		}
 		x *= p.Scale
@@ -110,7 +117,7 @@ func (r *reference) forward(seg segment, h, i int) {
 			continue
 		}
 		r.weights[j] = math.Exp(x - r.lse[at])
-		for c, y := range p.v.row(seg.batch, j, kvHead) {
+		for c, y := range r.v.row(seg.batch, j, kvHead) {
 			out[c] += r.weights[j] * r.drops[j] * y
 		}
 	}
@@ -124,7 +131,7 @@ func (r *reference) backward(seg segment, h, i int, g *gradients[float64]) {
 	if math.IsInf(r.lse[at], -1) {
 		return
 	}
-	q, dOut := p.q.row(seg.batch, i, h), g.dOut.row(seg.batch, i, h)
+	q, dOut := r.gq.row(seg.batch, i, h), g.dOut.row(seg.batch, i, h)
 	delta := 0.0
 	for c, y := range r.out[row*p.v.Dim:][:p.v.Dim] {
 		delta += y * dOut[c]
@@ -141,7 +148,7 @@ func (r *reference) backward(seg segment, h, i int, g *gradients[float64]) {
 		}
 		kv := (seg.batch*p.k.Seq+j)*p.k.Heads + kvHead
 		dP := 0.0
-		for c, y := range p.v.row(seg.batch, j, kvHead) {
+		for c, y := range r.v.row(seg.batch, j, kvHead) {
 			dP += y * dOut[c]
 			r.dV[kv*p.v.Dim+c] += w * r.drops[j] * dOut[c]
 		}
@@ -150,7 +157,7 @@ func (r *reference) backward(seg segment, h, i int, g *gradients[float64]) {
 			r.dBias[p.bias.at(seg.batch, h, i)+j] += ds
 		}
 		ds *= (1 - r.capped[j]*r.capped[j]) * p.Scale
-		for c, y := range p.k.row(seg.batch, j, kvHead) {
+		for c, y := range r.gk.row(seg.batch, j, kvHead) {
 			r.dQ[row*p.q.Dim+c] += ds * y
 			r.dK[kv*p.q.Dim+c] += ds * q[c]
 		}

@@ -15,9 +15,12 @@ func (p *problem[T]) keyScale() T {
 }
 
 // scores turns the products s of rows t.ra… of st and keys t.ja… into logits. s has the row length ld and begins at
-// (t.ra, t.ja). capped, if not nil, takes a copy of the logits as the softcap leaves them, for its gradient.
+// (t.ra, t.ja). Under Int8, products are those of codes, and logits lower by problem.lift. capped, if not nil, takes a copy of the logits as the softcap leaves them, for its gradient.
 func (p *problem[T]) scores(st *stacked, t tile, s []T, ld int, lo, hi []int32, capped []T) {
 	rows, n := t.rz-t.ra, t.jz-t.ja
+	if p.codes != nil {
+		p.decode(st, t, s, ld)
+	}
 	if p.Softcap > 0 {
 		kernel.Softcap(s, ld, rows, n, p.Scale, p.Softcap)
 		if capped != nil {

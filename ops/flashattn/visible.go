@@ -12,6 +12,7 @@ type segment struct {
 	q0, q1 int // query rows
 	k0, k1 int // key rows
 	at     int // position of row q0, in key rows
+	panel  int // where codes of its keys begin, see codes.go
 }
 
 // sight is the window of keys around a position.

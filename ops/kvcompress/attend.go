@@ -128,6 +128,8 @@ func checkConfig(fn string, cfg flashattn.Config) error {
 	switch {
 	case cfg.Dropout != 0:
 		return fmt.Errorf("%s: Config.Dropout: got %v, want 0", fn, cfg.Dropout)
+	case cfg.Precision != flashattn.Float32:
+		return fmt.Errorf("%s: Config.Precision: got %v, want float32: the cache has a precision of its own", fn, cfg.Precision)
 	case cfg.Bias != nil:
 		return fmt.Errorf("%s: Config.Bias: got a node, want none", fn)
 	case cfg.CuSeqlensQ != nil || cfg.CuSeqlensKV != nil:

@@ -14,17 +14,22 @@ func init() {
 	imports.Packages.MergePackage("stheno/ops/flashattn", imports.PackageUnderlying{
 		Name: "flashattn",
 		Binds: map[string]r.Value{
-			"Attend":    r.ValueOf(p.Attend),
-			"AttendLSE": r.ValueOf(p.AttendLSE),
-			"Memory":    r.ValueOf(p.Memory),
-			"Sliding":   r.ValueOf(p.Sliding),
-			"Slopes":    r.ValueOf(p.Slopes),
-			"Tune":      r.ValueOf(p.Tune),
+			"Attend":         r.ValueOf(p.Attend),
+			"AttendLSE":      r.ValueOf(p.AttendLSE),
+			"BFloat16":       r.ValueOf(p.BFloat16),
+			"Float32":        r.ValueOf(p.Float32),
+			"Int8":           r.ValueOf(p.Int8),
+			"Memory":         r.ValueOf(p.Memory),
+			"ParsePrecision": r.ValueOf(p.ParsePrecision),
+			"Sliding":        r.ValueOf(p.Sliding),
+			"Slopes":         r.ValueOf(p.Slopes),
+			"Tune":           r.ValueOf(p.Tune),
 		},
 		Types: map[string]r.Type{
-			"Config": r.TypeFor[p.Config](),
-			"Shape":  r.TypeFor[p.Shape](),
-			"Window": r.TypeFor[p.Window](),
+			"Config":    r.TypeFor[p.Config](),
+			"Precision": r.TypeFor[p.Precision](),
+			"Shape":     r.TypeFor[p.Shape](),
+			"Window":    r.TypeFor[p.Window](),
 		},
 	})
 }

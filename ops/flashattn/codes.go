@@ -1,0 +1,201 @@
+package flashattn
+
+import (
+	"math"
+	"unsafe"
+
+	"stheno/internal/kernel"
+	"stheno/internal/parallel"
+)
+
+// codes are the queries and keys of a problem as integers of 8 bits (Int8). Rows are filled up with zeros to whole words of four
+// codes, the unit that processors multiply.
+type codes[T kernel.Float] struct {
+	steps int // words of a row
+	// Of queries, by rowAt: 4·steps codes, their scale, −128 times their sum, and q·μ.
+	q      []int8
+	qScale []T
+	qSum   []int32
+	qMean  []T
+	// Of keys, in panels of codePanel keys counted from the first of a segment: word w of key n of a panel is at
+	// (w·codePanel + n)·4, codes 128 higher than they are. A head has panels of them; those of a segment begin at segment.panel.
+	k      []uint8
+	kScale []T
+	panels int
+}
+
+// codePanel is the number of keys in a panel of codes.
+const codePanel = kernel.OnlineKeys
+
+// leastScale is what a largest magnitude below it is taken for: the inverse of a scale stays finite.
+const leastScale = 0x1p-100
+
+// codeSizes are the numbers of codes, of elements and of sums that encode keeps, for rows of queries and panels of keys of all heads.
+func codeSizes(d, qRows, kPanels, kvHeads, segs int) (bytes, elements, sums int) {
+	steps := (d + 3) / 4
+	return 4 * steps * (qRows + kPanels*codePanel), 2*qRows + kPanels*codePanel + d*segs*kvHeads, qRows
+}
+
+// encode rounds queries and keys, and notes in segments where their keys begin.
+func (p *problem[T]) encode(w *parallel.Worker) *codes[T] {
+	d := p.q.Dim
+	c := &codes[T]{steps: (d + 3) / 4}
+	for n := range p.segs {
+		s := &p.segs[n]
+		s.panel = c.panels
+		c.panels += (s.k1 - s.k0 + codePanel - 1) / codePanel
+	}
+	rows, heads := p.q.Batch*p.q.Heads*p.q.Seq, p.k.Heads
+	kPanels := c.panels * heads
+	bytes, elements, sums := codeSizes(d, rows, kPanels, heads, len(p.segs))
+	all := parallel.Scratch[uint8](w, slotCodes, bytes+4*sums)
+	c.k, all = all[:4*c.steps*kPanels*codePanel], all[4*c.steps*kPanels*codePanel:]
+	c.qSum = unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(all))), rows) // whole words lie before it
+	c.q = unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(all[4*rows:]))), 4*c.steps*rows)
+	var means []T
+	carve(parallel.Scratch[T](w, slotCodeRows, elements), part[T]{&c.qScale, rows}, part[T]{&c.qMean, rows},
+		part[T]{&c.kScale, kPanels * codePanel}, part[T]{&means, d * len(p.segs) * heads})
+
+	parallel.Run(len(p.segs)*heads, func(_ *parallel.Worker, n int) {
+		p.encodeKeys(c, p.segs[n/heads], n%heads, means[n*d:][:d])
+	})
+	// Queries of a key head in pieces, for there may be one segment.
+	const piece = 128
+	pieces := (p.q.Seq + piece - 1) / piece
+	parallel.Run(len(p.segs)*p.q.Heads*pieces, func(_ *parallel.Worker, n int) {
+		s, h := n/pieces/p.q.Heads, n/pieces%p.q.Heads
+		seg := p.segs[s]
+		q0 := seg.q0 + n%pieces*piece
+		if q0 < seg.q1 {
+			p.encodeQueries(c, seg.batch, h, q0, min(q0+piece, seg.q1), means[(s*heads+h/p.group)*d:][:d])
+		}
+	})
+	return c
+}
+
+// encodeKeys centres and rounds the keys of one head of a segment, and leaves their mean.
+func (p *problem[T]) encodeKeys(c *codes[T], seg segment, h int, mean []T) {
+	var sum, row, centred [maxDim]float32
+	var code [maxDim + 3]int8
+	d, n := len(mean), 0
+	for j := seg.k0; j < seg.k1; j++ {
+		x := narrowRow(row[:d], p.k.row(seg.batch, j, h))
+		if finite(x) {
+			kernel.Add(sum[:d], sum[:d], x)
+			n++
+		}
+	}
+	if n > 0 {
+		kernel.Scale(sum[:d], sum[:d], -1/float32(n))
+	}
+	if !finite(sum[:d]) {
+		clear(sum[:d])
+	}
+	for i, x := range sum[:d] {
+		mean[i] = -T(x)
+	}
+	at := (h*c.panels + seg.panel) * codePanel
+	for j := seg.k0; j < seg.k1; j++ {
+		kernel.Add(centred[:d], narrowRow(row[:d], p.k.row(seg.batch, j, h)), sum[:d])
+		scale, _ := encodeRow(code[:4*c.steps], centred[:d])
+		c.kScale[at+j-seg.k0] = T(scale)
+		n := j - seg.k0
+		panel := c.k[(at+n/codePanel*codePanel)*4*c.steps:][:codePanel*4*c.steps]
+		for w := range c.steps {
+			word := panel[(w*codePanel+n%codePanel)*4:][:4]
+			for b := range word {
+				word[b] = uint8(code[4*w+b]) ^ 0x80
+			}
+		}
+	}
+}
+
+// encodeQueries rounds queries i0 ≤ i < i1 of a head.
+func (p *problem[T]) encodeQueries(c *codes[T], b, h, i0, i1 int, mean []T) {
+	var row [maxDim]float32
+	var wide [maxDim]T
+	d := len(mean)
+	for i := i0; i < i1; i++ {
+		at := p.rowAt(b, h, i)
+		x := narrowRow(row[:d], p.q.row(b, i, h))
+		scale, sum := encodeRow(c.q[at*4*c.steps:][:4*c.steps], x)
+		for n, v := range x {
+			wide[n] = T(v)
+		}
+		c.qScale[at], c.qSum[at], c.qMean[at] = T(scale), -128*sum, kernel.Dot(wide[:d], mean)
+	}
+}
+
+// narrowRow is x in float32, in dst if it is not already.
+func narrowRow[T kernel.Float](dst []float32, x []T) []float32 {
+	if x, ok := any(x).([]float32); ok {
+		return x
+	}
+	for c, v := range x {
+		dst[c] = float32(v)
+	}
+	return dst
+}
+
+// encodeRow rounds a row to integers, filled up with zeros, and returns their scale and their sum. A row with a NaN or an infinity
+// has zeros and the scale NaN.
+func encodeRow(dst []int8, x []float32) (scale float32, sum int32) {
+	largest := kernel.AbsMax(x)
+	if !(largest <= math.MaxFloat32) {
+		clear(dst)
+		return float32(math.NaN()), 0
+	}
+	largest = max(largest, leastScale)
+	sum = kernel.RoundRow(dst[:len(x)], x, 127/largest)
+	clear(dst[len(x):])
+	return largest / 127, sum
+}
+
+// query widens the codes of a query.
+func (c *codes[T]) query(dst []T, at int) {
+	for n, v := range c.q[at*4*c.steps:][:len(dst)] {
+		dst[n] = T(v)
+	}
+}
+
+// keys widens the codes of keys j0 ≤ j < j1 of a head, transposed, in panels as packKeys does.
+func (c *codes[T]) keys(dst []T, d int, seg segment, h, j0, j1, panel int) {
+	first := (h*c.panels + seg.panel) * codePanel
+	for j := j0; j < j1; j++ {
+		n := j - seg.k0
+		from := c.k[(first+n/codePanel*codePanel)*4*c.steps+n%codePanel*4:]
+		to := dst[(j-j0)/panel*panel*d+(j-j0)%panel:]
+		for e := range d {
+			to[e*panel] = T(int8(from[e/4*codePanel*4+e%4] ^ 0x80))
+		}
+	}
+}
+
+// keyScales are the scales of n keys from key j.
+func (c *codes[T]) keyScales(seg segment, h, j, n int) []T {
+	return c.kScale[(h*c.panels+seg.panel)*codePanel+j-seg.k0:][:n]
+}
+
+// decode turns products of codes, which are integers, into products of queries and keys, but for q·μ where no softcap wants it, and scales them
+// as packed keys otherwise do.
+func (p *problem[T]) decode(st *stacked, t tile, s []T, ld int) {
+	n := t.jz - t.ja
+	scales := p.codes.keyScales(st.seg, st.kvHead, t.ja, n)
+	for r := range t.rz - t.ra {
+		i, h := st.place(t.ra + r)
+		at, row := p.rowAt(st.seg.batch, h, i), s[r*ld:][:n]
+		kernel.Scale(row, row, p.codes.qScale[at]*p.keyScale())
+		kernel.Mul(row, row, scales)
+		if p.Softcap > 0 {
+			kernel.AddScalar(row, row, p.codes.qMean[at])
+		}
+	}
+}
+
+// lift is what the logits of a row are higher than those that are summed: q·μ, which the softmax does not see.
+func (p *problem[T]) lift(at int) float64 {
+	if p.codes == nil || p.Softcap > 0 {
+		return 0
+	}
+	return p.Scale * float64(p.codes.qMean[at])
+}
