@@ -1,9 +1,10 @@
 package main
 
 import (
-	"github.com/mmcloughlin/avo/attr"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"stheno/internal/kernel/gen/amx"
 )
 
 // A tile is 16 rows of 64 bytes; products are made of 32 rows and 32 columns at a time: tiles 0 to 3 are their sums, 4 and 5 two
@@ -60,7 +61,7 @@ func (t *matrixTile) emit(name string) {
 	t.function(name, sig, doc...)
 	config := t.config()
 	t.LEAQ(config, reg.RAX)
-	t.tileConfig(reg.RAX.(reg.GPPhysical))
+	amx.Config(t.Context, reg.RAX.(reg.GPPhysical))
 	rows, few, done := t.label("rows"), t.label("few"), t.label("finished")
 	t.Label(rows)
 	t.CMPQ(t.slot("m"), operand.Imm(matrixRows/2))
@@ -79,20 +80,19 @@ func (t *matrixTile) emit(name string) {
 	t.block(1)
 	t.Label(done)
 	t.SFENCE() // of what went past the caches
-	t.tileRelease()
+	amx.Release(t.Context)
 	t.ret()
 }
 
 // config is the memory that LDTILECFG reads: palette 1, then bytes of a row of each tile, then numbers of rows.
 func (t *matrixTile) config() operand.Mem {
-	var c [64]uint8
-	c[0] = 1
+	var bytes, rows [8]uint8
 	for i := range 8 {
-		c[16+2*i], c[48+i] = 64, 16
+		bytes[i], rows[i] = 64, 16
 	}
 	for i := 4; i < 6; i++ {
-		c[48+i] = uint8(t.rowBytes / 4) // a line of codes for four bytes of a row
-		c[16+2*(i+2)] = uint8(t.rowBytes)
+		rows[i] = uint8(t.rowBytes / 4) // a line of codes for four bytes of a row
+		bytes[i+2] = uint8(t.rowBytes)
 	}
 	name := "tiles64"
 	if t.rowBytes == 32 {
@@ -101,13 +101,8 @@ func (t *matrixTile) config() operand.Mem {
 	if m, ok := t.tables[name]; ok {
 		return m
 	}
-	m := t.StaticGlobal(name + t.name)
-	t.DataAttributes(attr.RODATA | attr.NOPTR)
-	for _, b := range c {
-		t.AppendDatum(operand.U8(b))
-	}
-	t.tables[name] = m
-	return m
+	t.tables[name] = amx.Shape(t.Context, name+t.name, bytes, rows)
+	return t.tables[name]
 }
 
 // next moves the pointer in a slot by 32 rows.
@@ -145,22 +140,22 @@ func (t *matrixTile) block(high int) {
 	t.CMOVQGT(t.slot("per"), n)
 	t.SUBQ(n, left)
 	for i := range uint8(2 * high) {
-		t.tileZero(i)
+		amx.Zero(t.Context, i)
 	}
 	t.Label(tile)
 	for half, limbs := range t.terms {
-		t.tileLoad(codesB, lineB, 1024*half, 4)
-		t.tileLoad(codesB2, lineB, 1024*half, 5)
+		amx.Load(t.Context, codesB, lineB, 1024*half, 4)
+		amx.Load(t.Context, codesB2, lineB, 1024*half, 5)
 		for limb := range limbs {
-			t.tileLoad(rowA, ldA, 64*limb, 6)
+			amx.Load(t.Context, rowA, ldA, 64*limb, 6)
 			if high > 1 {
-				t.tileLoad(rowA2, ldA, 64*limb, 7)
+				amx.Load(t.Context, rowA2, ldA, 64*limb, 7)
 			}
 			for i := range uint8(2 * high) {
 				if t.integers {
-					t.tileBytes(6+i/2, 4+i%2, i)
+					amx.Bytes(t.Context, 6+i/2, 4+i%2, i)
 				} else {
-					t.tileBFloat16(6+i/2, 4+i%2, i)
+					amx.BFloat16(t.Context, 6+i/2, 4+i%2, i)
 				}
 			}
 		}
@@ -177,7 +172,7 @@ func (t *matrixTile) block(high int) {
 	t.MOVQ(t.slot("buf"), sumsAt)
 	t.MOVQ(operand.U32(4*matrixRows), lineSums)
 	for i := range 2 * high {
-		t.tileStore(uint8(i), sumsAt, lineSums, i/2*16*4*matrixRows+i%2*64)
+		amx.Store(t.Context, uint8(i), sumsAt, lineSums, i/2*16*4*matrixRows+i%2*64)
 	}
 	t.scaled(high, s, z, sums, again, left)
 	t.MOVQ(reg.R15, rowA)

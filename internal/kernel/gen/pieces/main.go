@@ -1,0 +1,23 @@
+// Command pieces generates the assembly of package kernel for float32 products in the tiles of AMX: the cutting of numbers into
+// pieces of BF16, and the product of such.
+//
+// Run it from the module's root, the directory above this one:
+//
+//	go run ./pieces -dir ..
+package main
+
+import (
+	"stheno/internal/kernel/gen/files"
+	"stheno/internal/kernel/gen/isa"
+)
+
+func main() { files.Main("pieces", generate) }
+
+// generate returns the text of every generated file by name.
+func generate() (map[string][]byte, error) {
+	asm, stubs, err := isa.Emit(isa.AVX512, "kernel", "gen/pieces", "amd64,!purego", []isa.Fn{splitLines, splitPairs, turnTiles, pieceTile})
+	if err != nil {
+		return nil, err
+	}
+	return map[string][]byte{"pieces_avx512_amd64.s": asm, "pieces_avx512_amd64.go": stubs}, nil
+}

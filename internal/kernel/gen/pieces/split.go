@@ -1,0 +1,172 @@
+package main
+
+import (
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+
+	"stheno/internal/kernel/gen/isa"
+)
+
+// A tile of pieces is 16 lines of 16 pairs: the pair of p and p+16 for p < 16. The three pieces of 32 steps lie one behind the other.
+const (
+	tileBytes = 1024
+	pieces    = 3
+)
+
+// veltkamp is the factor that splits 24 bits into 8 and 16 (Dekker, A floating-point technique for extending the available
+// precision, 1971).
+const veltkamp = 1<<16 + 1
+
+// upper returns v rounded to the 8 bits of a BF16, exact for |v| < 2¹¹⁰.
+func upper(k *isa.K, v isa.V) isa.V {
+	t := k.Mul(v, isa.C(veltkamp))
+	return k.Sub(t, k.Sub(t, v))
+}
+
+// cut returns the three numbers of BF16 whose sum v is.
+func cut(k *isa.K, v isa.V) [pieces]isa.V {
+	high := upper(k, v)
+	rest := k.Sub(v, high)
+	middle := upper(k, rest)
+	return [pieces]isa.V{high, middle, k.Sub(rest, middle)}
+}
+
+// bounds are the largest magnitude so far, and the smallest that is not 0, less 1.
+type bounds struct{ least, most isa.V }
+
+func loadBounds(k *isa.K, p reg.Register) bounds {
+	return bounds{k.Get(operand.Mem{Base: p}), k.Get(operand.Mem{Base: p, Disp: 64})}
+}
+
+func (b bounds) store(k *isa.K, p reg.Register) {
+	k.Put(operand.Mem{Base: p}, b.least)
+	k.Put(operand.Mem{Base: p, Disp: 64}, b.most)
+}
+
+func (b bounds) note(k *isa.K, v isa.V) {
+	u := k.Abs(v)
+	k.UintMaxTo(b.most, u)
+	k.VPMINUD(k.IntSub(u, isa.Bits(1)).R(), b.least.R(), b.least.R()) // of 0 it is the largest integer
+}
+
+// pairs cuts the vectors of p and p+16 and writes their pieces, a tile apart.
+func pairs(k *isa.K, b bounds, low, high isa.V, dst operand.Mem) {
+	b.note(k, low)
+	b.note(k, high)
+	l, h := cut(k, low), cut(k, high)
+	for i := range pieces {
+		k.VPSRLD(operand.Imm(16), l[i].R(), l[i].R())
+		k.VPORD(l[i].R(), h[i].R(), h[i].R())
+		k.VMOVDQU32(h[i].R(), dst.Offset(i*tileBytes))
+	}
+}
+
+func pin(k *isa.K) {
+	k.Pin(isa.C(veltkamp), isa.Bits(0x7fffffff), isa.Bits(1))
+}
+
+var splitLines = isa.Fn{
+	Name: "splitLines", Params: "dst *uint16, x *float32, ldx, lines, tiles int, bounds *uint32",
+	Doc: `cuts x(i, p) = x[i·ldx+p] for i < lines, p < 32·tiles into pieces: of p = 32t+q and 32t+q+16 for
+q < 16, pair q of line i of the tiles 3t, 3t+1, 3t+2 of dst. bounds holds 16 minima of |x|'s bits less 1, then
+16 maxima of |x|'s bits, and is updated. ldx is in bytes. lines ≥ 1, tiles ≥ 1.`,
+	Body: func(k *isa.K) {
+		dst, x, ldx, lines, tiles, at := k.Arg("dst"), k.Arg("x"), k.Arg("ldx"), k.Arg("lines"), k.Arg("tiles"), k.Arg("bounds")
+		pin(k)
+		b := loadBounds(k, at)
+		to, from := k.GP64(), k.GP64()
+		k.Rows(lines, func() {
+			k.MOVQ(dst, to)
+			k.MOVQ(x, from)
+			k.Rows(tiles, func() {
+				pairs(k, b, k.Get(operand.Mem{Base: from}), k.Get(operand.Mem{Base: from, Disp: 64}), operand.Mem{Base: to})
+				k.ADDQ(operand.I32(128), from)
+				k.ADDQ(operand.I32(pieces*tileBytes), to)
+			})
+			k.ADDQ(operand.I32(64), dst)
+			k.ADDQ(ldx, x)
+		})
+		b.store(k, at)
+	},
+}
+
+var splitPairs = isa.Fn{
+	Name: "splitPairs", Params: "dst *uint16, panel int, x *float32, ldx, panels, tiles int, bounds *uint32",
+	Doc: `cuts x(p, j) = x[p·ldx+j] for p < 32·tiles, j < 16·panels into pieces: of p = 32t+q and 32t+q+16 for
+q < 16, pair j%16 of line q of the tiles 3t, 3t+1, 3t+2 of panel j/16 of dst. bounds holds 32 words for each panel: 16
+minima of |x|'s bits less 1, then 16 maxima of |x|'s bits, and is updated. ldx and panel are in bytes. panels ≥ 1, tiles ≥ 1.`,
+	Body: func(k *isa.K) {
+		dst, panel, x, ldx := k.Arg("dst"), k.Arg("panel"), k.Arg("x"), k.Arg("ldx")
+		panels, tiles, bounds := k.Arg("panels"), k.Arg("tiles"), k.Arg("bounds")
+		pin(k)
+		low, high, to, at, lines, half := k.GP64(), k.GP64(), k.GP64(), k.GP64(), k.GP64(), k.GP64()
+		k.MOVQ(ldx, half)
+		k.SHLQ(operand.Imm(4), half)
+		k.Rows(tiles, func() {
+			k.MOVQ(operand.U32(16), lines)
+			k.Rows(lines, func() {
+				k.MOVQ(x, low)
+				k.MOVQ(x, high)
+				k.ADDQ(half, high)
+				k.MOVQ(dst, to)
+				k.MOVQ(bounds, at)
+				k.Rows(panels, func() {
+					b := loadBounds(k, at)
+					pairs(k, b, k.Get(operand.Mem{Base: low}), k.Get(operand.Mem{Base: high}), operand.Mem{Base: to})
+					b.store(k, at)
+					k.ADDQ(operand.I32(64), low)
+					k.ADDQ(operand.I32(64), high)
+					k.ADDQ(panel, to)
+					k.ADDQ(operand.I32(128), at)
+				})
+				k.ADDQ(ldx, x)
+				k.ADDQ(operand.I32(64), dst)
+			})
+			k.ADDQ(half, x)
+			k.ADDQ(operand.I32((pieces-1)*tileBytes), dst)
+		})
+	},
+}
+
+var turnTiles = isa.Fn{
+	Name: "turnTiles", Params: "x *uint16, tiles int",
+	Doc: "transposes tiles of 16 lines of 16 pairs, where they lie. tiles ≥ 0.",
+	Body: func(k *isa.K) {
+		x, tiles := k.Arg("x"), k.Arg("tiles")
+		var r, t [16]isa.V
+		for i := range r {
+			r[i], t[i] = k.New(), k.New()
+		}
+		quarter := func(lanes uint64, a, b, dst isa.V) { k.VSHUFF32X4(operand.Imm(lanes), b.R(), a.R(), dst.R()) }
+		k.Rows(tiles, func() {
+			for i := range r {
+				k.VMOVUPS(operand.Mem{Base: x, Disp: 64 * i}, r[i].R())
+			}
+			for i := 0; i < 16; i += 2 {
+				k.VUNPCKLPS(r[i+1].R(), r[i].R(), t[i].R())
+				k.VUNPCKHPS(r[i+1].R(), r[i].R(), t[i+1].R())
+			}
+			for i := 0; i < 16; i += 4 { // r[i+j] has columns j, j+4, j+8, j+12 of rows i to i+3
+				k.VUNPCKLPD(t[i+2].R(), t[i].R(), r[i].R())
+				k.VUNPCKHPD(t[i+2].R(), t[i].R(), r[i+1].R())
+				k.VUNPCKLPD(t[i+3].R(), t[i+1].R(), r[i+2].R())
+				k.VUNPCKHPD(t[i+3].R(), t[i+1].R(), r[i+3].R())
+			}
+			for j := range 4 {
+				even, odd, even2, odd2 := t[0], t[1], t[2], t[3]
+				quarter(0x88, r[j], r[4+j], even) // columns j, j+8 of rows 0 to 7
+				quarter(0xdd, r[j], r[4+j], odd)  // columns j+4, j+12
+				quarter(0x88, r[8+j], r[12+j], even2)
+				quarter(0xdd, r[8+j], r[12+j], odd2)
+				quarter(0x88, even, even2, t[4])
+				quarter(0x88, odd, odd2, t[5])
+				quarter(0xdd, even, even2, t[6])
+				quarter(0xdd, odd, odd2, t[7])
+				for q := range 4 {
+					k.VMOVUPS(t[4+q].R(), operand.Mem{Base: x, Disp: 64 * (j + 4*q)})
+				}
+			}
+			k.ADDQ(operand.I32(tileBytes), x)
+		})
+	},
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+
+	"stheno/internal/kernel/gen/amx"
+	"stheno/internal/kernel/gen/isa"
+)
+
+// terms are the products of pieces, of A and of B, that are not below a rounding of the sum, in an order in which one operand stays
+// where it is.
+var terms = [][2]int{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}
+
+var pieceTile = isa.Fn{
+	Name: "pieceTile", Params: "rows, tiles int, a *uint16, lda int, b *uint16, panel int, c *float32, ldc, add int",
+	Doc: `computes C = A·B, or C += A·B where add is not 0, in float32 for C of 16·rows×32, A and B in pieces: A by
+tiles of 16 rows lda bytes apart, B in two panels of 16 columns panel bytes apart, each with tiles tiles of 32 steps. ldc is in
+bytes. rows ≥ 1, tiles ≥ 1.`,
+	Body: func(k *isa.K) {
+		var bytes, rows [8]uint8
+		for i := range bytes {
+			bytes[i], rows[i] = 64, 16
+		}
+		config := amx.Shape(k.Context, "pieceShape", bytes, rows)
+		k.LEAQ(config, reg.RAX)
+		amx.Config(k.Context, reg.RAX)
+		left := reg.R9
+		k.Load(k.Param("rows"), left)
+		k.Load(k.Param("a"), a)
+		k.Load(k.Param("c"), c)
+		loop, few, done := k.NewLabel("loop"), k.NewLabel("few"), k.NewLabel("done")
+		k.Label(loop)
+		k.CMPQ(left, operand.Imm(2))
+		k.JLT(operand.LabelRef(few))
+		unit(k, 2)
+		k.SUBQ(operand.Imm(2), left)
+		k.JMP(operand.LabelRef(loop))
+		k.Label(few)
+		k.TESTQ(left, left)
+		k.JZ(operand.LabelRef(done))
+		unit(k, 1)
+		k.Label(done)
+		amx.Release(k.Context)
+	},
+}
+
+// Registers, by hand.
+var (
+	a, a2 = reg.RAX, reg.RSI
+	b, b2 = reg.RCX, reg.RDX
+	line  = reg.RBX
+	c     = reg.RDI
+)
+
+// unit emits the product of high tiles of rows: tiles 0 to 3 are sums, 4 and 5 rows of A, 6 and 7 panels of B. It moves a and c on.
+func unit(k *isa.K, high int) {
+	n := reg.R8
+	k.Load(k.Param("lda"), a2)
+	k.ADDQ(a, a2)
+	k.Load(k.Param("b"), b)
+	k.Load(k.Param("panel"), b2)
+	k.ADDQ(b, b2)
+	k.Load(k.Param("tiles"), n)
+	second := func() { // c becomes the second tile of rows of C
+		k.Load(k.Param("ldc"), line)
+		k.SHLQ(operand.Imm(4), line)
+		k.ADDQ(line, c)
+	}
+	add, start := k.NewLabel("add"), k.NewLabel("start")
+	k.Load(k.Param("add"), line)
+	k.TESTQ(line, line)
+	k.JNZ(operand.LabelRef(add))
+	for i := range uint8(2 * high) {
+		amx.Zero(k.Context, i)
+	}
+	k.JMP(operand.LabelRef(start))
+	k.Label(add)
+	k.MOVQ(c, reg.R10)
+	for h := range high {
+		if h > 0 {
+			second()
+		}
+		k.Load(k.Param("ldc"), line)
+		for j := range 2 {
+			amx.Load(k.Context, c, line, 64*j, uint8(2*h+j))
+		}
+	}
+	k.MOVQ(reg.R10, c)
+	k.Label(start)
+	k.MOVQ(operand.U32(64), line)
+	step := k.NewLabel("step")
+	k.Label(step)
+	held := [2]int{-1, -1}
+	for _, t := range terms {
+		if t[0] != held[0] {
+			for h, from := range []reg.GPPhysical{a, a2}[:high] {
+				amx.Load(k.Context, from, line, tileBytes*t[0], uint8(4+h))
+			}
+		}
+		if t[1] != held[1] {
+			for j, from := range []reg.GPPhysical{b, b2} {
+				amx.Load(k.Context, from, line, tileBytes*t[1], uint8(6+j))
+			}
+		}
+		held = t
+		for i := range uint8(2 * high) {
+			amx.BFloat16(k.Context, 4+i/2, 6+i%2, i)
+		}
+	}
+	for _, p := range []reg.GPPhysical{a, a2, b, b2}[:] {
+		k.ADDQ(operand.I32(pieces*tileBytes), p)
+	}
+	k.DECQ(n)
+	k.JNZ(operand.LabelRef(step))
+	for h := range high {
+		if h > 0 {
+			second()
+		}
+		k.Load(k.Param("ldc"), line)
+		for j := range 2 {
+			amx.Store(k.Context, uint8(2*h+j), c, line, 64*j)
+		}
+	}
+	// a has come to the end of its first tile of rows.
+	second()
+	k.Load(k.Param("tiles"), n)
+	k.IMUL3Q(operand.I32(pieces*tileBytes), n, n)
+	k.SUBQ(n, a)
+	k.Load(k.Param("lda"), a2)
+	for range high {
+		k.ADDQ(a2, a)
+	}
+}

@@ -1,0 +1,229 @@
+package kernel
+
+import "math/bits"
+
+// A float32 has 24 bits and is the sum of three numbers of BF16, of 8 bits and a sign each:
+//
+//	x = x₀ + x₁ + x₂,  x₀ = round₈(x),  x₁ = round₈(x − x₀),  x₂ = x − x₀ − x₁
+//
+// A tile of AMX multiplies 16 rows of 32 numbers of BF16 by 16 columns; each product of two is exact in float32, and they are summed
+// there. Six of the nine products of pieces make up that of float32:
+//
+//	x·y ≈ x₂y₀ + x₁y₀ + x₁y₁ + x₀y₁ + x₀y₂ + x₀y₀
+//
+// The three that are left out are below 2⁻²⁴·|x·y| together. It is as accurate as float32 arithmetic, and rounds less often: sums of 16
+// products are added to the result, six for every 32 steps of k.
+//
+// That holds for products that Safe vouches for. In tiles, numbers, products and sums below 2⁻¹²⁶ count as 0, so that small numbers
+// would lose pieces; numbers beyond 2¹¹⁰ cannot be cut in this way, and of infinities the pieces would be NaN.
+//
+// Lines, the rows of A or the columns of B, lie in panels of PieceLines, a panel as tiles of PieceSteps numbers of k, each three times:
+// the pieces. In a tile, steps p and p+16 for p < 16 are a pair, 32 bits. Panels of A have their pairs line by line, those of B step by
+// step:
+//
+//	A: panel[512·(3t+l) + 32i + 2q + h]    B: panel[512·(3t+l) + 32q + 2j + h]
+//
+// are piece l of step 32t + 16h + q of line i or j. What is beyond k is 0; what is beyond the last line is of no meaning.
+const (
+	PieceLines = 16
+	PieceSteps = 32
+	pieceParts = 3
+	pieceTile  = PieceLines * PieceSteps
+)
+
+// PiecesVectorized reports whether there are tiles, and thus PackPiecesA, PackPiecesB and TilePieces.
+func PiecesVectorized() bool { return matrixVectorized[float32]() }
+
+// PiecePanel is the number of elements of a panel of k steps.
+func PiecePanel(k int) int { return tasks(k, PieceSteps) * pieceParts * pieceTile }
+
+// PiecesLen is the number of elements that the pieces of so many lines of k steps take.
+func PiecesLen(lines, k int) int { return tasks(lines, PieceLines) * PiecePanel(k) }
+
+// PieceBounds are bounds of the numbers in a panel: the bits of the smallest magnitude that is not 0, less 1, and of the largest. The
+// zero value is not an empty panel's.
+type PieceBounds struct{ least, most uint32 }
+
+// Exponents between which numbers have exact pieces, and below which a product of numbers may not fall, lest one of pieces does that
+// is worth a rounding.
+const (
+	pieceLeast   = -102
+	pieceMost    = 110
+	pieceProduct = -102
+)
+
+// exponents returns e and f with 2^e ≤ |x| < 2^f for the numbers that are not 0, and whether there are any. Of infinities and NaN f is
+// 129; of denormal numbers e is −127.
+func (x PieceBounds) exponents() (e, f int, any bool) {
+	return int((x.least+1)>>23) - 127, int(x.most>>23) - 126, x.most > 0
+}
+
+// Exact reports whether the numbers are the sums of their pieces.
+func (x PieceBounds) Exact() bool {
+	e, f, any := x.exponents()
+	return !any || e >= pieceLeast && f <= pieceMost
+}
+
+// Safe reports whether the product of numbers in such bounds over k steps is that of their pieces.
+func (x PieceBounds) Safe(y PieceBounds, k int) bool {
+	if !x.Exact() || !y.Exact() {
+		return false
+	}
+	e, f, some := x.exponents()
+	d, g, any := y.exponents()
+	return !some || !any || e+d >= pieceProduct && f+g+bits.Len(uint(k)) <= 127
+}
+
+// newBounds are words for the assembly to keep bounds in, of no numbers.
+func newBounds(words []uint32) {
+	for i := range words {
+		words[i] = 0
+		if i%32 < 16 {
+			words[i] = ^uint32(0)
+		}
+	}
+}
+
+// boundsOf sums up words of the assembly.
+func boundsOf(words []uint32) PieceBounds {
+	b := PieceBounds{least: ^uint32(0)}
+	for i := range 16 {
+		b.least, b.most = min(b.least, words[i]), max(b.most, words[16+i])
+	}
+	return b
+}
+
+// PackPiecesA cuts the rows of A (m×k, any strides) into pieces: dst has PiecesLen(m, k) elements, bounds one for each panel.
+func PackPiecesA(dst []uint16, a Matrix[float32], bounds []PieceBounds) {
+	a.check("A")
+	packPieces(dst, a, bounds, false)
+}
+
+// PackPiecesB cuts the columns of B (k×n, any strides) into pieces: dst has PiecesLen(n, k) elements, bounds one for each panel.
+func PackPiecesB(dst []uint16, b Matrix[float32], bounds []PieceBounds) {
+	b.check("B")
+	packPieces(dst, b.T(), bounds, true)
+}
+
+// piecePanels is the number of panels that are cut side by side, where the numbers of lines lie side by side.
+const piecePanels = 16
+
+// packPieces cuts x, lines by steps. byStep is the order of B.
+func packPieces(dst []uint16, x Matrix[float32], bounds []PieceBounds, byStep bool) {
+	lines, k := x.Rows, x.Cols
+	checkLen("pieces", len(dst), PiecesLen(lines, k))
+	checkLen("bounds", len(bounds), tasks(lines, PieceLines))
+	if k == 0 {
+		for i := range tasks(lines, PieceLines) {
+			bounds[i] = PieceBounds{least: ^uint32(0)}
+		}
+		return
+	}
+	panel, whole := PiecePanel(k), k/PieceSteps
+	var words [32 * piecePanels]uint32
+	for i := 0; i < lines; {
+		panels := 1
+		if x.RowStride == 1 && x.ColStride != 1 {
+			panels = max(1, min(piecePanels, (lines-i)/PieceLines))
+		}
+		rows := min(lines-i, panels*PieceLines)
+		to := dst[i/PieceLines*panel:]
+		newBounds(words[:32*panels])
+		switch {
+		case whole == 0:
+		case x.ColStride == 1:
+			splitLinesSIMD(to, x.Data[x.at(i, 0):], x.RowStride, rows, whole, words[:])
+			if byStep {
+				turnTilesSIMD(to, pieceParts*whole)
+			}
+		case x.RowStride == 1 && rows == panels*PieceLines:
+			splitPairsSIMD(to, panel, x.Data[x.at(i, 0):], x.ColStride, panels, whole, words[:])
+			for p := range panels {
+				if !byStep {
+					turnTilesSIMD(to[p*panel:], pieceParts*whole)
+				}
+			}
+		default:
+			for p := range whole {
+				packPieceTile(to[p*pieceParts*pieceTile:], x, i, rows, p*PieceSteps, PieceSteps, byStep, words[:])
+			}
+		}
+		if k%PieceSteps != 0 {
+			for p := range panels {
+				packPieceTile(to[p*panel+whole*pieceParts*pieceTile:], x, i+p*PieceLines, min(rows-p*PieceLines, PieceLines),
+					whole*PieceSteps, k%PieceSteps, byStep, words[32*p:])
+			}
+		}
+		for p := range panels {
+			bounds[i/PieceLines+p] = boundsOf(words[32*p:])
+		}
+		i += panels * PieceLines
+	}
+}
+
+// packPieceTile cuts up to 16 lines from i, up to 32 steps from p, of any strides.
+func packPieceTile(dst []uint16, x Matrix[float32], i, lines, p, steps int, byStep bool, words []uint32) {
+	var tile [pieceTile]float32
+	for r := range lines {
+		for q := range steps {
+			tile[r*PieceSteps+q] = x.Data[x.at(i+r, p+q)]
+		}
+	}
+	splitLinesSIMD(dst, tile[:], PieceSteps, PieceLines, 1, words)
+	if byStep {
+		turnTilesSIMD(dst, pieceParts)
+	}
+}
+
+// TilePieces computes C (m×n, rows ldc apart) = A·B or, with TileAdd, C + A·B on the calling goroutine, for A (m×k) and B (k×n) in
+// pieces. Their bounds must be Safe. What C held is not read without TileAdd. The order of the sum depends on k alone.
+func TilePieces(m, n, k int, a, b []uint16, c []float32, ldc int, mode TileMode) {
+	if m <= 0 || n <= 0 {
+		return
+	}
+	checkLen("pieces of A", len(a), PiecesLen(m, k))
+	checkLen("pieces of B", len(b), PiecesLen(n, k))
+	checkLen("C", len(c), (m-1)*ldc+n)
+	if k == 0 {
+		if mode == TileSet {
+			for i := range m {
+				clear(c[i*ldc:][:n])
+			}
+		}
+		return
+	}
+	panel := PiecePanel(k)
+	whole := m / PieceLines
+	for j := 0; j < n; j += matrixStrip {
+		strip, second := b[j/PieceLines*panel:], panel
+		if n-j <= PieceLines {
+			second = 0
+		}
+		full := whole
+		if n-j < matrixStrip {
+			full = 0
+		}
+		// A call stays far below a millisecond.
+		most := max(2, matrixWork/(k*PieceLines)&^1)
+		for i := 0; i < full; i += most {
+			pieceTileSIMD(min(most, full-i), tasks(k, PieceSteps), a[i*panel:], panel, strip, second, c[i*PieceLines*ldc+j:], ldc, mode == TileAdd)
+		}
+		for i := full * PieceLines; i < m; i += matrixUnit {
+			pieceEdge(min(matrixUnit, m-i), min(matrixStrip, n-j), k, a[i/PieceLines*panel:], strip, second, c[i*ldc+j:], ldc, mode == TileAdd)
+		}
+	}
+}
+
+// pieceEdge is up to 32 rows and columns of TilePieces, not all of them.
+func pieceEdge(m, n, k int, a, b []uint16, second int, c []float32, ldc int, add bool) {
+	var sum [matrixUnit * matrixStrip]float32
+	if add {
+		for i := range m {
+			copy(sum[i*matrixStrip:], c[i*ldc:][:n])
+		}
+	}
+	pieceTileSIMD(tasks(m, PieceLines), tasks(k, PieceSteps), a, PiecePanel(k), b, second, sum[:], matrixStrip, add)
+	for i := range m {
+		copy(c[i*ldc:][:n], sum[i*matrixStrip:])
+	}
+}

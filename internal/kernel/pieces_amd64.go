@@ -1,0 +1,27 @@
+//go:build !purego
+
+package kernel
+
+import "unsafe"
+
+//go:noinline
+func splitLinesSIMD(dst []uint16, x []float32, ldx, lines, tiles int, words []uint32) {
+	splitLinesAVX512(unsafe.SliceData(dst), unsafe.SliceData(x), 4*ldx, lines, tiles, unsafe.SliceData(words))
+}
+
+//go:noinline
+func splitPairsSIMD(dst []uint16, panel int, x []float32, ldx, panels, tiles int, words []uint32) {
+	splitPairsAVX512(unsafe.SliceData(dst), 2*panel, unsafe.SliceData(x), 4*ldx, panels, tiles, unsafe.SliceData(words))
+}
+
+//go:noinline
+func turnTilesSIMD(x []uint16, tiles int) { turnTilesAVX512(unsafe.SliceData(x), tiles) }
+
+//go:noinline
+func pieceTileSIMD(rows, tiles int, a []uint16, lda int, b []uint16, panel int, c []float32, ldc int, add bool) {
+	again := 0
+	if add {
+		again = 1
+	}
+	pieceTileAVX512(rows, tiles, unsafe.SliceData(a), 2*lda, unsafe.SliceData(b), 2*panel, unsafe.SliceData(c), 4*ldc, again)
+}
