@@ -327,7 +327,7 @@ func TestMistakesAreOneSentence(t *testing.T) {
 		"no steps":                {with("-steps", "0"), "-steps: got 0"},
 		"no kv-heads":             {with("-kv-heads", "0"), "-kv-heads: got 0"},
 		"endless minutes":         {with("-minutes", "1e300"), "-minutes: got 1e+300"},
-		"drawing over a file":     {with("-data", data, "-steps", "1", "-out", good), "want a directory"},
+		"drawing over a file":     {with("-data", data, "-steps", "1", "-out", good), "want a folder"},
 		"drawing below a file":    {with("-data", data, "-steps", "1", "-out", filepath.Join(good, "x")), "-out: "},
 		"memory with checkpoint":  {[]string{"-load", long, "-data", data, "-steps", "1", "-batch", "65536"}, "GiB"},
 		"prompt over checkpoint":  {[]string{"-load", good, "-data", data, "-prompt", strings.Repeat("x", 40)}, "got 40 bytes, want 1 to 31"},

@@ -5,13 +5,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"runtime"
 
 	"stheno"
+	"stheno/internal/aside"
 	"stheno/ops/kvcompress"
 )
 
@@ -193,8 +193,8 @@ func (o options) check(given map[string]bool) error {
 		}
 	}
 	if o.out != "" && (o.train || o.compare) {
-		if err := checkOut(o.out); err != nil {
-			return err
+		if err := aside.CheckFolder(o.out); err != nil {
+			return fmt.Errorf("-out: %w", err)
 		}
 	}
 	if o.saveQuantized != "" && o.weights == stheno.F32 {
@@ -207,8 +207,8 @@ func (o options) check(given map[string]bool) error {
 		if f.path == "" {
 			continue
 		}
-		if err := checkWritable(f.name, f.path); err != nil {
-			return err
+		if err := aside.CheckFile(f.path); err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
 	return nil
@@ -240,37 +240,4 @@ func sameFile(a, b string) bool {
 		return os.SameFile(x, y)
 	}
 	return filepath.Clean(a) == filepath.Clean(b)
-}
-
-// checkWritable finds out before the training whether its result can be saved.
-func checkWritable(flag, path string) error {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: got %s, a directory or a device, want a file", flag, path)
-	}
-	return tryWriting(flag, filepath.Dir(path))
-}
-
-// checkOut finds out before the training whether pictures can be drawn into dir, without making it.
-func checkOut(dir string) error {
-	for {
-		info, err := os.Stat(dir)
-		switch {
-		case err == nil && info.IsDir():
-			return tryWriting("-out", dir)
-		case err == nil:
-			return fmt.Errorf("-out: got the file %s, want a directory", dir)
-		case !errors.Is(err, fs.ErrNotExist) || filepath.Dir(dir) == dir || dir == ".":
-			return fmt.Errorf("-out: %w", err)
-		}
-		dir = filepath.Dir(dir)
-	}
-}
-
-// tryWriting makes a file in dir and removes it.
-func tryWriting(flag, dir string) error {
-	f, err := os.CreateTemp(dir, ".gotext-*")
-	if err != nil {
-		return fmt.Errorf("%s: %w", flag, err)
-	}
-	return errors.Join(f.Close(), os.Remove(f.Name()))
 }

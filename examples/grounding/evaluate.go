@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"image"
 	"math/rand/v2"
 
@@ -64,11 +65,11 @@ func calibrate(ground method, relative bool, seed uint64, n int) (float64, error
 }
 
 // calibrated is the threshold that suits trained weights.
-func calibrated(w weights, o options) (float64, error) {
+func calibrated(ctx context.Context, w weights, o options) (float64, error) {
 	e, err := newEye(w, perTest, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer e.vm.Close()
-	return calibrate(e.ground, true, o.seed, min(o.scenes, 100))
+	return calibrate(method(e.ground).until(ctx), true, o.seed, min(o.scenes, 100))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"image"
 	"strings"
@@ -20,6 +21,16 @@ type found struct {
 
 // method grounds phrases in a picture.
 type method func(img image.Image, phrases []phrase) ([]found, error)
+
+// until is the method for as long as ctx lasts.
+func (m method) until(ctx context.Context) method {
+	return func(img image.Image, phrases []phrase) ([]found, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		return m(img, phrases)
+	}
+}
 
 func labels(phrases []phrase) []string {
 	out := make([]string, len(phrases))

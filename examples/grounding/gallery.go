@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"image"
 	"io"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 
 	"stheno/ops/grounding"
@@ -12,18 +14,19 @@ import (
 
 // gallery writes test scenes with what was found in them: scenes.png has phrases, words.png the words of one phrase in each
 // scene.
-func gallery(w weights, threshold float64, o options, out io.Writer) error {
+func gallery(ctx context.Context, w weights, threshold float64, o options, out io.Writer) error {
 	const rows = 8
 	e, err := newEye(w, perTest, threshold)
 	if err != nil {
 		return err
 	}
 	defer e.vm.Close()
+	ground := method(e.ground).until(ctx)
 	rng := rand.New(rand.NewPCG(o.seed, 5))
 	var scenes, words album
 	for i := range rows {
 		s := newScene(rng, perTest, i >= rows/2)
-		fs, err := e.ground(s.img, plain(s.phrases))
+		fs, err := ground(s.img, plain(s.phrases))
 		if err != nil {
 			return err
 		}
@@ -43,7 +46,7 @@ func gallery(w weights, threshold float64, o options, out io.Writer) error {
 	}
 	for range rows {
 		s, d := related(rng)
-		fs, err := e.ground(s.img, []phrase{d.phrase, d.phrase})
+		fs, err := ground(s.img, []phrase{d.phrase, d.phrase})
 		if err != nil {
 			return err
 		}
@@ -123,9 +126,13 @@ func (a *album) spell(img image.Image, f found) error {
 	return nil
 }
 
+// save writes a contact sheet and makes its folder.
 func (a *album) save(path string, columns int, out io.Writer) error {
 	sheet, err := grounding.ContactSheet(a.pictures, grounding.SheetConfig{Columns: columns, Captions: a.captions})
 	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	if err := sheet.Save(path); err != nil {

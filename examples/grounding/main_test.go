@@ -183,7 +183,7 @@ func TestProgramTrainsSavesAndGroundsAPicture(t *testing.T) {
 	dir := t.TempDir()
 	file, picture := filepath.Join(dir, "w.safetensors"), filepath.Join(dir, "in.png")
 	var out bytes.Buffer
-	require.NoError(t, run(context.Background(), []string{"-steps", "2", "-scenes", "4", "-save", file, "-out", dir}, &out, io.Discard))
+	require.Zero(t, program(context.Background(), []string{"-steps", "2", "-scenes", "4", "-save", file, "-out", dir}, &out, io.Discard))
 	for _, want := range []string{"trained on 32 scenes", "new scenes", "trained: phrases", "trained: each word by itself", "landmark",
 		"without training", "chance", "held-out combinations (red circle, red cross, blue triangle", "pointing"} {
 		require.Contains(t, out.String(), want)
@@ -196,7 +196,7 @@ func TestProgramTrainsSavesAndGroundsAPicture(t *testing.T) {
 	require.NoError(t, png.Encode(f, image.NewGray(image.Rect(0, 0, 130, 77))))
 	require.NoError(t, f.Close())
 	out.Reset()
-	require.NoError(t, run(context.Background(), []string{"-load", file, "-image", picture, "-caption", "The red disc left of a box and a big thing", "-out", dir}, &out, io.Discard))
+	require.Zero(t, program(context.Background(), []string{"-load", file, "-image", picture, "-caption", "The red disc left of a box and a big thing", "-out", dir}, &out, io.Discard))
 	require.Contains(t, out.String(), "the red disc left of a box: (")
 	require.Contains(t, out.String(), "a big thing: (")
 	require.Contains(t, out.String(), "    of         (")
@@ -218,23 +218,70 @@ func TestErrorsSayWhatIsWrong(t *testing.T) {
 	bad[3] = float32(math.NaN())
 	w["mix.w"] = tensor.New(tensor.WithShape(hidden, hidden), tensor.WithBacking(bad))
 	require.NoError(t, w.save(broken))
+	none := filepath.Join(dir, "none")
 	for _, c := range []struct {
+		code int
 		want string
 		args []string
 	}{
-		{"a.txt: not a PNG, JPEG or GIF", []string{"-image", text, "-caption", "the red circle"}},
-		{"none.png: no such file", []string{"-image", filepath.Join(dir, "none.png"), "-caption", "the red circle"}},
-		{`got "", which describes nothing`, []string{"-image", picture}},
-		{`got "the thing", which describes nothing`, []string{"-image", picture, "-caption", "the thing"}},
-		{`got the unknown word "dog"`, []string{"-image", picture, "-caption", "the red dog"}},
-		{"mix.w: got float32 of shape (2, 2), want float32 of (256, 256): the file is of a model of another size", []string{"-load", small}},
-		{"mix.w: got NaN at 3, want finite numbers", []string{"-load", broken}},
-		{"a.txt: not a weight file of this program", []string{"-load", text}},
-		{"got a -caption without an -image", []string{"-caption", "the red circle"}},
-		{"got -steps 0 and -scenes 400, want at least 1", []string{"-steps", "0"}},
-		{`got the argument "train", want flags only`, []string{"train"}},
+		{exitFailed, "a.txt: got no picture that can be read, want a PNG, JPEG or GIF", []string{"-image", text, "-caption", "the red circle"}},
+		{exitFailed, "got a folder or a device, want a PNG, JPEG or GIF", []string{"-image", dir, "-caption", "the red circle"}},
+		{exitFailed, "none: no such file", []string{"-image", none, "-caption", "the red circle"}},
+		{exitFailed, `got "", which describes nothing`, []string{"-image", picture}},
+		{exitFailed, `got "the thing", which describes nothing`, []string{"-image", picture, "-caption", "the thing"}},
+		{exitFailed, `got the unknown word "dog"`, []string{"-image", picture, "-caption", "the red dog"}},
+		{exitFailed, "mix.w: got float32 of shape (2, 2), want float32 of (256, 256): the file is of a model of another size", []string{"-load", small}},
+		{exitFailed, "mix.w: got NaN at 3, want finite numbers", []string{"-load", broken}},
+		{exitFailed, "a.txt: got no weight file of this program", []string{"-load", text}},
+		{exitFailed, none + ": no such file", []string{"-load", none}},
+		{exitUsage, "-caption: got no -image with it", []string{"-caption", "the red circle"}},
+		{exitUsage, "-load: got -save or -steps with it, want neither", []string{"-load", small, "-save", none}},
+		{exitUsage, "-save: got the folder " + none + ", want one that can be written to", []string{"-save", filepath.Join(none, "w")}},
+		{exitUsage, "-out: got the file " + text + ", want a folder", []string{"-out", text}},
+		{exitUsage, "-steps: got 0, want 1 to", []string{"-steps", "0"}},
+		{exitUsage, "-scenes: got -1, want 1 to", []string{"-scenes", "-1"}},
+		{exitUsage, `invalid value "many" for flag -steps`, []string{"-steps", "many"}},
+		{exitUsage, "flag provided but not defined: -stepps", []string{"-stepps", "3"}},
+		{exitUsage, `got the argument "train", want flags only`, []string{"train"}},
 	} {
-		err := run(context.Background(), append([]string{"-out", dir}, c.args...), io.Discard, io.Discard)
-		require.ErrorContains(t, err, c.want)
+		var log strings.Builder
+		out := filepath.Join(dir, "pictures")
+		require.Equal(t, c.code, program(context.Background(), append([]string{"-out", out}, c.args...), io.Discard, &log), c.args)
+		require.Regexp(t, `^grounding: [^\n]*\n$`, log.String(), "one sentence")
+		require.Contains(t, log.String(), c.want)
+		require.NoDirExists(t, out, c.args)
 	}
+}
+
+// An interrupt ends what comes after the training as well.
+func TestInterruptsLeaveNothingHalfDone(t *testing.T) {
+	dir := t.TempDir()
+	file, out := filepath.Join(dir, "w.safetensors"), filepath.Join(dir, "pictures")
+	require.NoError(t, newWeights(rand.New(rand.NewPCG(1, 0))).save(file))
+	for _, args := range [][]string{{"-save", filepath.Join(dir, "new")}, {"-load", file}} {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		var log strings.Builder
+		require.Equal(t, exitInterrupted, program(ctx, append([]string{"-out", out}, args...), io.Discard, &log))
+		require.True(t, strings.HasSuffix(log.String(), "grounding: stopped\n"), log.String())
+		require.NoDirExists(t, out)
+	}
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, left, 1)
+	w, err := loadWeights(file)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	o := options{scenes: 3, seed: 1, out: out}
+	require.ErrorIs(t, report(ctx, w, 0.5, o, io.Discard), context.Canceled)
+	require.ErrorIs(t, gallery(ctx, w, 0.5, o, io.Discard), context.Canceled)
+	require.NoDirExists(t, out)
+}
+
+func TestHelpIsNoError(t *testing.T) {
+	var out, log strings.Builder
+	require.Zero(t, program(context.Background(), []string{"-h"}, &out, &log))
+	require.Contains(t, out.String(), "-caption")
+	require.Empty(t, log.String())
 }

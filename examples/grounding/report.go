@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -8,13 +9,13 @@ import (
 )
 
 // report prints the metrics of model, baseline and chance on seen and held-out combinations.
-func report(w weights, threshold float64, o options, out io.Writer) error {
+func report(ctx context.Context, w weights, threshold float64, o options, out io.Writer) error {
 	e, err := newEye(w, perTest, threshold)
 	if err != nil {
 		return err
 	}
 	defer e.vm.Close()
-	byColour, err := calibrate(colours(0.5), false, o.seed, min(o.scenes, 100))
+	byColour, err := calibrate(colours(0.5).until(ctx), false, o.seed, min(o.scenes, 100))
 	if err != nil {
 		return err
 	}
@@ -31,7 +32,7 @@ func report(w weights, threshold float64, o options, out io.Writer) error {
 			{"without training: cosine of colours", colours(byColour)},
 			{"chance", chance(rand.New(rand.NewPCG(o.seed, 4)))},
 		} {
-			phrases, words, err := evaluate(m.ground, o.seed, o.scenes, part.unseen)
+			phrases, words, err := evaluate(m.ground.until(ctx), o.seed, o.scenes, part.unseen)
 			if err != nil {
 				return err
 			}

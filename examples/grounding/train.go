@@ -172,7 +172,7 @@ func train(ctx context.Context, w weights, seed uint64, steps int, log io.Writer
 		case err := <-failed:
 			return 0, err
 		case <-ctx.Done():
-			return mean, ctx.Err()
+			return 0, ctx.Err()
 		}
 		if err := errors.Join(b.let(m), G.Let(targets, b.targets), G.Let(weights, b.weights)); err != nil {
 			return 0, err

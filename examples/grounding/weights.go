@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"math/rand/v2"
 
@@ -87,13 +89,13 @@ func loadWeights(path string) (w weights, err error) {
 	err = tensorfile.With(path, func(r io.ReaderAt, size int64) error {
 		file, err := tensorfile.Open(r, size)
 		if err != nil {
-			return fmt.Errorf("not a weight file of this program: %w", err)
+			return fmt.Errorf("got no weight file of this program, want one that -save wrote: %w", err)
 		}
 		w = weights{}
 		for _, s := range specs {
 			d, err := file.Read(s.name)
 			if err != nil {
-				return fmt.Errorf("not a weight file of this program: %s: %w", s.name, err)
+				return fmt.Errorf("got no weight file of this program, want one that -save wrote: %s: %w", s.name, err)
 			}
 			if !d.Shape().Eq(s.shape) || d.Dtype() != tensor.Float32 {
 				return fmt.Errorf("%s: got %v of shape %v, want float32 of %v: the file is of a model of another size", s.name, d.Dtype(), d.Shape(), s.shape)
@@ -107,6 +109,9 @@ func loadWeights(path string) (w weights, err error) {
 		}
 		return nil
 	})
+	if e := (*fs.PathError)(nil); errors.As(err, &e) {
+		err = e.Err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -37,3 +37,21 @@ func TestFailuresLeaveWhatWasThere(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, left, 1, "nothing is left beside it")
 }
+
+func TestChecksLeaveNothing(t *testing.T) {
+	dir := t.TempDir()
+	file, none := filepath.Join(dir, "a"), filepath.Join(dir, "none")
+	require.NoError(t, Write(file, put("one")))
+	require.NoError(t, CheckFile(file))
+	require.NoError(t, CheckFile(filepath.Join(dir, "b")))
+	require.ErrorContains(t, CheckFile(dir), "a folder or a device, want a file")
+	err := CheckFile(filepath.Join(none, "b"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.EqualError(t, err, "got the folder "+none+", want one that can be written to: no such file or directory")
+	require.NoError(t, CheckFolder(filepath.Join(none, "of", "these")))
+	require.ErrorContains(t, CheckFolder(filepath.Join(file)), "got the file "+file+", want a folder")
+	require.ErrorContains(t, CheckFolder(filepath.Join(file, "in")), "not a directory")
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, left, 1)
+}
