@@ -61,13 +61,13 @@ func (m *Model) training(p plan, nodes Nodes) (*TrainingGraph, error) {
 	if out.vm, err = compile(g.g); err != nil {
 		return nil, err
 	}
-	out.results = op.NewRecycler(g.g)
+	out.results = op.NewRecycler(g.g, append(G.Nodes{g.loss, g.logits}, out.Grads...), nil)
 	return out, nil
 }
 
 // Run computes loss and gradients. tokens and targets are batch·seq ids, sequence after sequence; targets[i] is the token
-// that should follow tokens[i]. The gradients are those of this run alone: nothing accumulates from run to run. The values of
-// nodes, gradients and logits among them, are valid until the next Run, which uses their memory again.
+// that should follow tokens[i]. The gradients are those of this run alone: nothing accumulates from run to run. Loss,
+// logits and gradients are valid until the next Run, which uses their memory again; the values of other nodes may not be.
 func (t *TrainingGraph) Run(tokens, targets []int) (loss float64, err error) {
 	if err := t.m.checkTokens("tokens", tokens, t.p.rows()); err != nil {
 		return 0, err
@@ -79,7 +79,7 @@ func (t *TrainingGraph) Run(tokens, targets []int) (loss float64, err error) {
 	t.results.Release()
 	in := feed{tokens: tokens, targets: targets, step: t.Step}
 	t.Step++
-	if err := run(t.vm, t.t, in); err != nil {
+	if err := run(t.vm, t.t, in, t.results); err != nil {
 		return 0, err
 	}
 	t.done = true
@@ -162,7 +162,7 @@ func (m *Model) inference(p plan, nodes Nodes) (*InferenceGraph, error) {
 	}
 	return &InferenceGraph{Graph: g.g, Tokens: g.tokenIn, Logits: g.logits, Caches: p.caches,
 		vm: vm, t: g.t, p: p, m: m,
-		results: op.NewRecycler(g.g, g.logits)}, nil
+		results: op.NewRecycler(g.g, nil, G.Nodes{g.logits})}, nil
 }
 
 // Run computes the logits of batch·seq ids, sequence after sequence, of which the first stands at position pos (0 without
@@ -176,7 +176,7 @@ func (g *InferenceGraph) Run(tokens []int, pos int) (*tensor.Dense, error) {
 		return nil, fmt.Errorf("stheno: got %d tokens at position %d, want both within MaxSeq = %d", g.p.seq, pos, g.m.cfg.MaxSeq)
 	}
 	defer g.results.Release()
-	if err := run(g.vm, g.t, feed{tokens: tokens, pos: pos}); err != nil {
+	if err := run(g.vm, g.t, feed{tokens: tokens, pos: pos}, g.results); err != nil {
 		return nil, err
 	}
 	d, ok := g.Logits.Value().(*tensor.Dense)
@@ -201,11 +201,12 @@ func compile(g *G.ExprGraph) (vm G.VM, err error) {
 }
 
 // run binds the inputs and executes the graph from its start, also after a run that failed.
-func run(vm G.VM, t toolkit, in feed) error {
+func run(vm G.VM, t toolkit, in feed, results *op.Recycler) error {
 	if err := t.let(in); err != nil {
 		return fmt.Errorf("stheno: binding inputs: %w", err)
 	}
 	defer vm.Reset()
+	defer results.Watch()()
 	if err := vm.RunAll(); err != nil {
 		return fmt.Errorf("stheno: running the graph: %w", err)
 	}

@@ -76,6 +76,7 @@ var _ G.SDOp = (*gradOp)(nil)
 
 func (o *gradOp) Do(in ...G.Value) (_ G.Value, err error) {
 	defer Recover(o.name, &err)
+	o.begins()
 	if len(in) != len(o.in) {
 		return nil, fmt.Errorf("%s: got %d inputs, want %d", o.name, len(in), len(o.in))
 	}

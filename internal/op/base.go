@@ -23,6 +23,7 @@ type Base struct {
 	sizes []tensor.Shape // of the inputs
 	out   hm.Type
 	shape tensor.Shape
+	begin func() // nil but for a Recycler
 }
 
 // NewBase describes an op called name (package.Function) that maps inputs to one value of the given shape and dtype.
@@ -64,10 +65,21 @@ func (b *Base) outDtype() tensor.Dtype {
 // Arity is the number of inputs.
 func (b *Base) Arity() int { return len(b.in) }
 
-// CheckShapes reports a wrong number of inputs, and values that have the rank of their nodes and as many numbers, but another
-// shape: one can be transposed or reshaped after it was bound, and would be read in the wrong order. Values of another size are
-// left to those that read them, who know their names.
+// onBegin has f called whenever the op's Do begins.
+func (b *Base) onBegin(f func()) { b.begin = f }
+
+// begins is called by each Do, by way of CheckShapes or itself, before it makes its result.
+func (b *Base) begins() {
+	if b.begin != nil {
+		b.begin()
+	}
+}
+
+// CheckShapes is the beginning of every Do. It reports a wrong number of inputs, and values that have the rank of their nodes and
+// as many numbers, but another shape: one can be transposed or reshaped after it was bound, and would be read in the wrong order.
+// Values of another size are left to those that read them, who know their names.
 func (b *Base) CheckShapes(in []G.Value) error {
+	b.begins()
 	if len(in) != len(b.in) {
 		return fmt.Errorf("%s: got %d inputs, want %d", b.name, len(in), len(b.in))
 	}

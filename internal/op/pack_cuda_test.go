@@ -20,7 +20,7 @@ func TestPackLeavesInputs(t *testing.T) {
 	require.NoError(t, err)
 	vm := G.NewTapeMachine(g)
 	defer vm.Close()
-	r := NewRecycler(g)
+	r := NewRecycler(g, nil, nil)
 	require.NoError(t, vm.RunAll())
 	vm.Reset()
 	r.Release()

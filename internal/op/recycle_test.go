@@ -51,7 +51,7 @@ func TestRecycler(t *testing.T) {
 	_, last := made("last", 7907)
 	vm := G.NewTapeMachine(g)
 	defer vm.Close()
-	r := NewRecycler(g, kept)
+	r := NewRecycler(g, nil, G.Nodes{kept})
 
 	require.NoError(t, vm.RunAll())
 	vm.Reset()
@@ -104,7 +104,7 @@ func TestMemoryOfCardsIsNotRecycled(t *testing.T) {
 	require.NoError(t, err)
 	vm := G.NewTapeMachine(g)
 	defer vm.Close()
-	r := NewRecycler(g)
+	r := NewRecycler(g, nil, nil)
 	require.NoError(t, vm.RunAll())
 	require.NotNil(t, n.Value())
 	vm.Reset()

@@ -32,6 +32,7 @@ type sideOp struct{ Base }
 var _ G.SDOp = (*sideOp)(nil)
 
 func (o *sideOp) Do(...G.Value) (G.Value, error) {
+	o.begins()
 	return newOf(o.outDtype(), o.shape), nil
 }
 
