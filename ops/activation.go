@@ -120,7 +120,7 @@ type activation struct {
 	act   Activation
 }
 
-var _ op.Backwarder = (*activation)(nil)
+var _ op.Selective = (*activation)(nil)
 
 func (o *activation) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
@@ -135,6 +135,9 @@ func (o *activation) Do(in ...G.Value) (_ G.Value, err error) {
 
 // DiffWRT: the input.
 func (o *activation) DiffWRT(n int) []bool { return allTrue(n) }
+
+// BackwardReads: x.
+func (o *activation) BackwardReads(i int) bool { return i == 0 }
 
 // SymDiff builds the gradient for a TapeMachine.
 func (o *activation) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {

@@ -127,7 +127,7 @@ type crossEntropy struct {
 	rows, vocab int
 }
 
-var _ op.Backwarder = (*crossEntropy)(nil)
+var _ op.Selective = (*crossEntropy)(nil)
 
 func (o *crossEntropy) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
@@ -142,6 +142,9 @@ func (o *crossEntropy) Do(in ...G.Value) (_ G.Value, err error) {
 
 // DiffWRT: logits only.
 func (o *crossEntropy) DiffWRT(int) []bool { return []bool{true, false, false} }
+
+// BackwardReads: the inputs.
+func (o *crossEntropy) BackwardReads(i int) bool { return i >= 0 }
 
 // SymDiff builds the gradient for a TapeMachine.
 func (o *crossEntropy) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {

@@ -63,7 +63,7 @@ type dropout struct {
 	cfg   DropoutConfig
 }
 
-var _ op.Backwarder = (*dropout)(nil)
+var _ op.Selective = (*dropout)(nil)
 
 func (o *dropout) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
@@ -78,6 +78,9 @@ func (o *dropout) Do(in ...G.Value) (_ G.Value, err error) {
 
 // DiffWRT: x, not step.
 func (o *dropout) DiffWRT(int) []bool { return []bool{true, false} }
+
+// BackwardReads: the step.
+func (o *dropout) BackwardReads(i int) bool { return i == 1 }
 
 // SymDiff builds the gradient for a TapeMachine.
 func (o *dropout) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {

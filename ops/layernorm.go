@@ -56,7 +56,7 @@ type layerNorm struct {
 	scaled, shifted bool
 }
 
-var _ op.Backwarder = (*layerNorm)(nil)
+var _ op.Selective = (*layerNorm)(nil)
 
 func (o *layerNorm) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
@@ -71,6 +71,9 @@ func (o *layerNorm) Do(in ...G.Value) (_ G.Value, err error) {
 
 // DiffWRT: all inputs.
 func (o *layerNorm) DiffWRT(n int) []bool { return allTrue(n) }
+
+// BackwardReads: the inputs.
+func (o *layerNorm) BackwardReads(i int) bool { return i >= 0 }
 
 // SymDiff builds the gradient for a TapeMachine.
 func (o *layerNorm) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {

@@ -6,7 +6,6 @@ import (
 
 	"stheno/internal/kernel"
 	"stheno/internal/op"
-	"stheno/internal/parallel"
 )
 
 // LinearConfig configures Linear.
@@ -70,7 +69,7 @@ type linear struct {
 	biased, keeps bool
 }
 
-var _ op.Backwarder = (*linear)(nil)
+var _ op.Selective = (*linear)(nil)
 
 // check reads the sizes from the arguments.
 func (o *linear) check(fn string, args []op.Arg) error {
@@ -133,6 +132,17 @@ func (o *linear) DiffWRT(n int) []bool {
 	return wrt
 }
 
+// BackwardReads: x, w, and what the slope of the activation is a function of: what is kept, or for ReLU the result.
+func (o *linear) BackwardReads(i int) bool {
+	switch {
+	case i == op.Output:
+		return o.cfg.Activation != ActNone && !o.keeps
+	case o.biased && i == 2:
+		return false
+	}
+	return true
+}
+
 // SymDiff builds the gradient for a TapeMachine.
 func (o *linear) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	return op.SymDiff(o, in, out, grad)
@@ -156,17 +166,12 @@ func (o *linear) Backward(in []G.Value, out, dOut G.Value, dIn []*tensor.Dense) 
 	return linearBackward[float32](o, in, out, dOut, dIn)
 }
 
-func linearArgs[T kernel.Float](o *linear, in []G.Value) (x, w, b []T, err error) {
+func linearFactors[T kernel.Float](o *linear, in []G.Value) (x, w []T, err error) {
 	if x, err = elements[T](o.Name(), "x", in[0], o.rows*o.in); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	if w, err = elements[T](o.Name(), "w", in[1], o.in*o.out); err != nil {
-		return nil, nil, nil, err
-	}
-	if o.biased {
-		b, err = elements[T](o.Name(), "b", in[2], o.out)
-	}
-	return x, w, b, err
+	w, err = elements[T](o.Name(), "w", in[1], o.in*o.out)
+	return x, w, err
 }
 
 // linearWeight is W as an in×out matrix, however it is stored.
@@ -178,9 +183,15 @@ func linearWeight[T kernel.Float](o *linear, w []T) kernel.Matrix[T] {
 }
 
 func linearForward[T kernel.Float](o *linear, in []G.Value) (G.Value, error) {
-	x, w, b, err := linearArgs[T](o, in)
+	x, w, err := linearFactors[T](o, in)
 	if err != nil {
 		return nil, err
+	}
+	var b []T
+	if o.biased {
+		if b, err = elements[T](o.Name(), "b", in[2], o.out); err != nil {
+			return nil, err
+		}
 	}
 	out, y := op.NewUnset[T](o.OutShape())
 	z := y
@@ -209,7 +220,7 @@ func linearBackward[T kernel.Float](o *linear, in []G.Value, out, dOut G.Value, 
 	if o.cfg.NoGrad {
 		return nil
 	}
-	x, w, _, err := linearArgs[T](o, in)
+	x, w, err := linearFactors[T](o, in)
 	if err != nil {
 		return err
 	}
@@ -231,12 +242,7 @@ func linearBackward[T kernel.Float](o *linear, in []G.Value, out, dOut G.Value, 
 	if o.biased {
 		db = op.Memory[T](dIn[2])
 	}
-	// A Run of one task lends the caller's scratch without taking the workers.
-	parallel.Run(1, func(worker *parallel.Worker, _ int) {
-		dz := dy
-		if z != nil {
-			dz = parallel.Scratch[T](worker, 0, len(dy))
-		}
+	products := func(dz []T) {
 		linearDelta(o, dz, db, z, dy)
 		dZ := kernel.RowMajor(dz, o.rows, o.out)
 		X := kernel.RowMajor(x, o.rows, o.in)
@@ -247,7 +253,12 @@ func linearBackward[T kernel.Float](o *linear, in []G.Value, out, dOut G.Value, 
 		} else {
 			kernel.Gemm(kernel.RowMajor(op.Memory[T](dIn[1]), o.in, o.out), X.T(), dZ, false, kernel.Epilogue[T]{})
 		}
-	})
+	}
+	if z == nil {
+		products(dy)
+	} else {
+		op.Lend(len(dy), products)
+	}
 	return nil
 }
 

@@ -277,7 +277,7 @@ func (c nodeCase) checkInputsUntouched(t *testing.T) {
 	vm := G.NewTapeMachine(g)
 	defer vm.Close()
 	defer op.Poison()()
-	results := op.NewRecycler(g)
+	results := op.NewRecycler(g, nil, nil)
 	var first [][]float64
 	for run := range 3 {
 		require.NoError(t, vm.RunAll())

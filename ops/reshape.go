@@ -61,7 +61,7 @@ type reshape struct {
 	dtype tensor.Dtype
 }
 
-var _ op.Backwarder = (*reshape)(nil)
+var _ op.Selective = (*reshape)(nil)
 
 func (o *reshape) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
@@ -76,6 +76,9 @@ func (o *reshape) Do(in ...G.Value) (_ G.Value, err error) {
 
 // DiffWRT: the input.
 func (o *reshape) DiffWRT(n int) []bool { return allTrue(n) }
+
+// BackwardReads: nothing.
+func (o *reshape) BackwardReads(i int) bool { return false }
 
 // SymDiff builds the gradient for a TapeMachine.
 func (o *reshape) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {

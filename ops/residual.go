@@ -24,7 +24,7 @@ type residual struct {
 	dtype tensor.Dtype
 }
 
-var _ op.Backwarder = (*residual)(nil)
+var _ op.Selective = (*residual)(nil)
 
 func (o *residual) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
@@ -39,6 +39,9 @@ func (o *residual) Do(in ...G.Value) (_ G.Value, err error) {
 
 // DiffWRT: both inputs.
 func (o *residual) DiffWRT(n int) []bool { return allTrue(n) }
+
+// BackwardReads: nothing.
+func (o *residual) BackwardReads(i int) bool { return false }
 
 // SymDiff builds the gradient for a TapeMachine.
 func (o *residual) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {

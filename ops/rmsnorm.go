@@ -86,7 +86,7 @@ type rmsNorm struct {
 	eps       float64
 }
 
-var _ op.Backwarder = (*rmsNorm)(nil)
+var _ op.Selective = (*rmsNorm)(nil)
 
 func (o *rmsNorm) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
@@ -101,6 +101,9 @@ func (o *rmsNorm) Do(in ...G.Value) (_ G.Value, err error) {
 
 // DiffWRT: all inputs.
 func (o *rmsNorm) DiffWRT(n int) []bool { return allTrue(n) }
+
+// BackwardReads: the inputs.
+func (o *rmsNorm) BackwardReads(i int) bool { return i >= 0 }
 
 // SymDiff builds the gradient for a TapeMachine.
 func (o *rmsNorm) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {

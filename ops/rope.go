@@ -86,7 +86,7 @@ type rope struct {
 	batch, seq, heads, headDim int
 }
 
-var _ op.Backwarder = (*rope)(nil)
+var _ op.Selective = (*rope)(nil)
 
 func (o *rope) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
@@ -101,6 +101,9 @@ func (o *rope) Do(in ...G.Value) (_ G.Value, err error) {
 
 // DiffWRT: x, not pos.
 func (o *rope) DiffWRT(int) []bool { return []bool{true, false} }
+
+// BackwardReads: the position.
+func (o *rope) BackwardReads(i int) bool { return i == 1 }
 
 // SymDiff builds the gradient for a TapeMachine.
 func (o *rope) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {

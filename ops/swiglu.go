@@ -29,7 +29,7 @@ type swiGLU struct {
 	dtype tensor.Dtype
 }
 
-var _ op.Backwarder = (*swiGLU)(nil)
+var _ op.Selective = (*swiGLU)(nil)
 
 func (o *swiGLU) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
@@ -44,6 +44,9 @@ func (o *swiGLU) Do(in ...G.Value) (_ G.Value, err error) {
 
 // DiffWRT: both inputs.
 func (o *swiGLU) DiffWRT(n int) []bool { return allTrue(n) }
+
+// BackwardReads: both inputs.
+func (o *swiGLU) BackwardReads(i int) bool { return i >= 0 }
 
 // SymDiff builds the gradient for a TapeMachine.
 func (o *swiGLU) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {

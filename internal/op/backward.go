@@ -20,13 +20,39 @@ type Backwarder interface {
 	Backward(in []G.Value, out, dOut G.Value, dIn []*tensor.Dense) error
 }
 
+// Selective is a Backwarder whose gradient does not read all of its inputs, or not its output: a machine need not keep those
+// until then. In Backward they are nil under a TapeMachine.
+type Selective interface {
+	Backwarder
+
+	// BackwardReads reports whether Backward reads input i, or the output, where i is Output.
+	BackwardReads(i int) bool
+}
+
+// Output stands for an op's result among its inputs.
+const Output = -1
+
+func backwardReads(o Backwarder, i int) bool {
+	s, ok := o.(Selective)
+	return !ok || s.BackwardReads(i)
+}
+
 // SymDiff builds the nodes of o's gradients, one per input, nil where o.DiffWRT is false. All are computed by a single
 // call of Backward: the first is the result of the gradient op, the others are side values that it fills.
 func SymDiff(o Backwarder, inputs G.Nodes, output, grad *G.Node) (G.Nodes, error) {
 	wrt := o.DiffWRT(len(inputs))
 	first := -1
 	grads := make(G.Nodes, len(inputs))
-	args := append(append(G.Nodes{}, inputs...), output, grad)
+	var args G.Nodes
+	for i, n := range inputs {
+		if backwardReads(o, i) {
+			args = append(args, n)
+		}
+	}
+	if backwardReads(o, Output) {
+		args = append(args, output)
+	}
+	args = append(args, grad)
 	for i, want := range wrt {
 		switch {
 		case !want:
@@ -64,8 +90,8 @@ func SymDiff(o Backwarder, inputs G.Nodes, output, grad *G.Node) (G.Nodes, error
 	return grads, nil
 }
 
-// gradOp runs Backward. Inputs: those of the forward op, its output, the output's gradient, and the sides for the
-// gradients after the first.
+// gradOp runs Backward. Inputs: those of the forward op and its output, as far as they are read, the output's gradient, and the
+// sides for the gradients after the first.
 type gradOp struct {
 	Base
 	of       Backwarder
@@ -77,25 +103,59 @@ var _ G.SDOp = (*gradOp)(nil)
 func (o *gradOp) Do(in ...G.Value) (_ G.Value, err error) {
 	defer Recover(o.name, &err)
 	o.begins()
-	if len(in) != len(o.in) {
-		return nil, fmt.Errorf("%s: got %d inputs, want %d", o.name, len(in), len(o.in))
+	args, err := o.split(in)
+	if err != nil {
+		return nil, err
 	}
 	dIn := make([]*tensor.Dense, o.n)
-	dIn[o.first] = NewLike(in[o.first])
-	sides := in[o.n+2:]
-	for i, want := range o.of.DiffWRT(o.n) {
-		if want && i != o.first {
-			d, ok := sides[0].(*tensor.Dense)
-			if !ok {
-				return nil, fmt.Errorf("%s: got a side of type %T, want *tensor.Dense", o.name, sides[0])
-			}
-			dIn[i], sides = d, sides[1:]
+	for i, v := range args.dIn {
+		if v == nil {
+			continue
 		}
+		d, ok := v.(*tensor.Dense)
+		if !ok {
+			return nil, fmt.Errorf("%s: got a side of type %T, want *tensor.Dense", o.name, v)
+		}
+		dIn[i] = d
 	}
-	if err = o.of.Backward(in[:o.n], in[o.n], in[o.n+1], dIn); err != nil {
+	dIn[o.first] = newOf(o.outDtype(), o.shape)
+	if err = o.of.Backward(args.in, args.out, args.dOut, dIn); err != nil {
 		return nil, err
 	}
 	return dIn[o.first], nil
+}
+
+// gradArgs is what Backward takes. In dIn are the sides.
+type gradArgs struct {
+	in, dIn   []G.Value
+	out, dOut G.Value
+}
+
+// split tells the inputs apart.
+func (o *gradOp) split(in []G.Value) (gradArgs, error) {
+	if len(in) != len(o.in) {
+		return gradArgs{}, fmt.Errorf("%s: got %d inputs, want %d", o.name, len(in), len(o.in))
+	}
+	args := gradArgs{in: make([]G.Value, o.n), dIn: make([]G.Value, o.n)}
+	next := func() (v G.Value) {
+		v, in = in[0], in[1:]
+		return v
+	}
+	for i := range args.in {
+		if backwardReads(o.of, i) {
+			args.in[i] = next()
+		}
+	}
+	if backwardReads(o.of, Output) {
+		args.out = next()
+	}
+	args.dOut = next()
+	for i, want := range o.of.DiffWRT(o.n) {
+		if want && i != o.first {
+			args.dIn[i] = next()
+		}
+	}
+	return args, nil
 }
 
 func (o *gradOp) DiffWRT(n int) []bool { return make([]bool, n) }

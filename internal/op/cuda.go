@@ -164,18 +164,12 @@ func (o *cudaGradOp) CallsExtern() bool { return true }
 
 func (o *cudaGradOp) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
 	return Forward(o.name, ext, dev, prealloc, func(c *Card) error {
-		if len(in) != len(o.in) {
-			return fmt.Errorf("%s: got %d inputs, want %d", o.name, len(in), len(o.in))
+		args, err := o.split(in)
+		if err != nil {
+			return err
 		}
-		dIn := make([]G.Value, o.n)
-		dIn[o.first] = prealloc
-		sides := in[o.n+2:]
-		for i, want := range o.of.DiffWRT(o.n) {
-			if want && i != o.first {
-				dIn[i], sides = sides[0], sides[1:]
-			}
-		}
-		return o.of.(CUDABackwarder).CUDABackward(c, in[:o.n], in[o.n], in[o.n+1], dIn)
+		args.dIn[o.first] = prealloc
+		return o.of.(CUDABackwarder).CUDABackward(c, args.in, args.out, args.dOut, args.dIn)
 	})
 }
 

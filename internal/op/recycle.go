@@ -2,6 +2,7 @@ package op
 
 import (
 	"math"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,10 +35,42 @@ func Poison() (restore func()) {
 // recycles reports whether n numbers of the given size are recycled.
 func recycles(n, size int) bool { return n*size >= recycleFrom || poison.Load() && n > 0 }
 
-// pools holds a *sync.Pool of *[]T for each poolKey.
-var pools sync.Map
+// idle is the memory that was handed back, by size. (A sync.Pool would keep one piece of each size for each processor, out of
+// reach of the others.)
+var idle struct {
+	sync.Mutex
+	pieces map[poolKey][]piece
+	cycle  int  // how many cycles of the garbage collector were seen
+	ticks  bool // they are being counted
+}
 
 type poolKey struct{ bytes, elements int } // of one element, and how many
+
+type piece struct {
+	data  any // a []T
+	since int // the cycle in which it was handed back
+}
+
+// tick is called after each cycle of the garbage collector, as long as there are pieces, and drops those that two cycles found idle.
+func tick() {
+	idle.Lock()
+	defer idle.Unlock()
+	idle.cycle++
+	for k, pieces := range idle.pieces {
+		pieces = slices.DeleteFunc(pieces, func(p piece) bool { return idle.cycle-p.since >= 2 })
+		idle.pieces[k] = pieces
+		if len(pieces) == 0 {
+			delete(idle.pieces, k)
+		}
+	}
+	idle.ticks = len(idle.pieces) > 0
+	if idle.ticks {
+		awaitCycle()
+	}
+}
+
+// awaitCycle has tick called when the next cycle is over, by way of a piece of garbage.
+func awaitCycle() { runtime.AddCleanup(new([16]byte), func(struct{}) { tick() }, struct{}{}) }
 
 // makeUnset returns n numbers, zeroed or else of any content.
 func makeUnset[T kernel.Float](n int) (data []T, zeroed bool) {
@@ -45,15 +78,20 @@ func makeUnset[T kernel.Float](n int) (data []T, zeroed bool) {
 	if !recycles(n, size) {
 		return make([]T, n), true
 	}
-	if p, ok := pools.Load(poolKey{size, n}); ok {
-		if b, ok := p.(*sync.Pool).Get().(*[]T); ok {
-			return *b, false
-		}
+	idle.Lock()
+	k := poolKey{size, n}
+	if have := idle.pieces[k]; len(have) > 0 {
+		last := len(have) - 1 // the warmest
+		data, have[last] = have[last].data.([]T), piece{}
+		idle.pieces[k] = have[:last]
+		idle.Unlock()
+		return data, false
 	}
+	idle.Unlock()
 	return make([]T, n), true
 }
 
-// recycle gives memory that makeUnset returned to the pool.
+// recycle hands back memory that makeUnset returned.
 func recycle[T kernel.Float](data []T) {
 	size := int(unsafe.Sizeof(*new(T)))
 	if !recycles(len(data), size) {
@@ -64,8 +102,24 @@ func recycle[T kernel.Float](data []T) {
 			data[i] = T(math.NaN())
 		}
 	}
-	p, _ := pools.LoadOrStore(poolKey{size, len(data)}, new(sync.Pool))
-	p.(*sync.Pool).Put(&data)
+	idle.Lock()
+	defer idle.Unlock()
+	if idle.pieces == nil {
+		idle.pieces = map[poolKey][]piece{}
+	}
+	k := poolKey{size, len(data)}
+	idle.pieces[k] = append(idle.pieces[k], piece{data, idle.cycle})
+	if !idle.ticks {
+		idle.ticks = true
+		awaitCycle()
+	}
+}
+
+// Lend lends n numbers of any content to f, from the same store: scratch that is too large to keep.
+func Lend[T kernel.Float](n int, f func(data []T)) {
+	data, _ := makeUnset[T](n)
+	defer recycle(data)
+	f(data)
 }
 
 // Recycler hands the results of one graph's nodes back: between Watch and its stop as soon as the last node that reads them is
@@ -73,7 +127,6 @@ func recycle[T kernel.Float](data []T) {
 type Recycler struct {
 	results []*result
 	reads   map[*G.Node][]*result // by the nodes that tell when they begin
-	others  G.Nodes               // all the other nodes with an op
 	running *G.Node               // the teller that began last
 	watched bool
 }
@@ -84,7 +137,6 @@ type result struct {
 	last    G.Value // what the node held when it was handed back
 	readers int     // how many tellers read it; 0 if it stays until Release
 	left    int     // how many of them are not done, in this run
-	shared  G.Nodes // nodes whose values may lie in its memory: they are read no longer than it is
 }
 
 // teller is an op that tells when its Do begins. Every node that runs before is done then.
@@ -108,8 +160,6 @@ func NewRecycler(g *G.ExprGraph, read, keep G.Nodes) *Recycler {
 	for _, n := range g.AllNodes() {
 		if tells(n) {
 			n.Op().(teller).onBegin(func() { r.begin(n) })
-		} else if n.Op() != nil {
-			r.others = append(r.others, n)
 		}
 		if !isFresh(n) || slices.Contains(keep, n) {
 			continue
@@ -117,12 +167,14 @@ func NewRecycler(g *G.ExprGraph, read, keep G.Nodes) *Recycler {
 		x := &result{node: n}
 		r.results = append(r.results, x)
 		readers := map[*G.Node]bool{}
-		if slices.Contains(read, n) || !x.follow(g, n, outside, tells, readers) {
+		if slices.Contains(read, n) || !readersOf(n, g, outside, tells, readers) {
 			continue
 		}
-		x.readers = len(readers)
-		for reader := range readers {
-			r.reads[reader] = append(r.reads[reader], x)
+		for reader, tells := range readers {
+			if tells {
+				x.readers++
+				r.reads[reader] = append(r.reads[reader], x)
+			}
 		}
 	}
 	return r
@@ -134,24 +186,22 @@ func isFresh(n *G.Node) bool {
 	return ok && o.FreshResult()
 }
 
-// follow collects the tellers that read the memory of n's value, also those that read it by way of nodes that may hand it on. It
-// is false if somebody might read it when the run is over.
-func (x *result) follow(g *G.ExprGraph, n *G.Node, outside G.Nodes, tells func(*G.Node) bool, readers map[*G.Node]bool) bool {
+// readersOf collects the nodes that read the memory of n's value, with whether they tell. Those that do not may hand it on, as views
+// do and Gorgonia's ops that write into an input: who reads their values reads it, too. (A TapeMachine gives no op the memory of any
+// other dead value.) It is false if somebody might read the memory when the run is over.
+func readersOf(n *G.Node, g *G.ExprGraph, outside G.Nodes, tells func(*G.Node) bool, readers map[*G.Node]bool) bool {
 	some := false
 	for it := g.To(n.ID()); it.Next(); {
 		some = true
 		reader := it.Node().(*G.Node)
+		if _, seen := readers[reader]; seen {
+			continue
+		}
+		readers[reader] = tells(reader)
 		switch {
-		case tells(reader):
-			readers[reader] = true
-		case slices.Contains(x.shared, reader):
-		case slices.Contains(outside, reader):
+		case readers[reader]:
+		case slices.Contains(outside, reader) || !readersOf(reader, g, outside, tells, readers):
 			return false
-		default:
-			x.shared = append(x.shared, reader)
-			if !x.follow(g, reader, outside, tells, readers) {
-				return false
-			}
 		}
 	}
 	return some
@@ -180,25 +230,14 @@ func (r *Recycler) begin(n *G.Node) {
 	r.running = n
 }
 
-// early hands back what x holds in the middle of a run. A machine gives nodes whose values it knows to be dead to Gorgonia's own ops
-// to write into: that is why the values lose their memory, and why one that such an op has taken stays.
+// early hands back what x holds in the middle of a run.
 func (r *Recycler) early(x *result) {
 	d := hostDense(x.node)
 	if d == nil || d == x.last {
 		return
 	}
-	for _, n := range r.others {
-		if o := hostDense(n); o != nil && overlap(d, o) && !slices.Contains(x.shared, n) {
-			return
-		}
-	}
 	data := d.Data()
-	for _, n := range x.shared {
-		if o := hostDense(n); o != nil && o != d && overlap(d, o) {
-			empty(o)
-		}
-	}
-	empty(d)
+	*d = *tensor.New(tensor.Of(d.Dtype()), tensor.WithShape(1)) // Gorgonia panics on tensors without any memory
 	x.last = d
 	recycleAny(data)
 }
@@ -222,14 +261,6 @@ func hostDense(n *G.Node) *tensor.Dense {
 	}
 	return d
 }
-
-// overlap reports whether two tensors have memory in common.
-func overlap(a, b *tensor.Dense) bool {
-	return a.Uintptr() < b.Uintptr()+b.MemSize() && b.Uintptr() < a.Uintptr()+a.MemSize()
-}
-
-// empty takes a tensor's memory away: what is left is one zero of its own. (Gorgonia panics on tensors without any memory.)
-func empty(d *tensor.Dense) { *d = *tensor.New(tensor.Of(d.Dtype()), tensor.WithShape(1)) }
 
 func recycleAny(data any) {
 	switch x := data.(type) {

@@ -2,7 +2,9 @@ package op
 
 import (
 	"math"
+	"runtime"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
@@ -115,4 +117,142 @@ func TestMemoryOfCardsIsNotRecycled(t *testing.T) {
 func TestAfterKeepsItsMemory(t *testing.T) {
 	require.False(t, (&afterOp{}).FreshResult())
 	require.True(t, (&sideOp{}).FreshResult())
+}
+
+// passOn adds 1 and notes where its result lies.
+type passOn struct {
+	Base
+	at *float32
+}
+
+func (o *passOn) Do(in ...G.Value) (G.Value, error) {
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
+	}
+	out, data := NewUnset[float32](o.OutShape())
+	x, err := Data[float32](in[0])
+	if err != nil {
+		return nil, err
+	}
+	for i := range data {
+		data[i] = x[i] + 1
+	}
+	o.at = &data[0]
+	return out, nil
+}
+
+// chain is a graph x → n passOn nodes, after each of which between may put another node.
+func chain(t *testing.T, n int, between func(i int, n *G.Node) *G.Node) (g *G.ExprGraph, nodes G.Nodes, ops []*passOn) {
+	g = G.NewGraph()
+	x := G.NewVector(g, tensor.Float32, G.WithName("x"), G.WithShape(5), G.WithValue(tensor.New(tensor.WithShape(5), tensor.WithBacking(make([]float32, 5)))))
+	for i := range n {
+		o := &passOn{Base: NewBase("pass", i, tensor.Shape{5}, tensor.Float32, x)}
+		node, err := G.ApplyOp(o, x)
+		require.NoError(t, err)
+		nodes, ops = append(nodes, node), append(ops, o)
+		if x = node; between != nil {
+			x = between(i, node)
+		}
+	}
+	return g, append(nodes, x), ops
+}
+
+func TestResultsGoBackDuringARun(t *testing.T) {
+	defer Poison()()
+	g, nodes, ops := chain(t, 6, nil)
+	vm := G.NewTapeMachine(g)
+	defer vm.Close()
+	r := NewRecycler(g, G.Nodes{nodes[1], nodes[5]}, nil)
+	for run := range 3 {
+		stop := r.Watch()
+		require.NoError(t, vm.RunAll())
+		stop()
+		vm.Reset()
+		require.Equal(t, []float32{6, 6, 6, 6, 6}, nodes[5].Value().Data(), "run %d", run)
+		require.Equal(t, []float32{2, 2, 2, 2, 2}, nodes[1].Value().Data(), "run %d: it is read outside", run)
+		// 1 is computed from 0, which is free when 2 begins.
+		require.Same(t, ops[0].at, ops[2].at)
+		require.Same(t, ops[2].at, ops[4].at)
+		require.NotSame(t, ops[2].at, ops[3].at)
+		require.Equal(t, 1, nodes[0].Value().(*tensor.Dense).Size(), "it has no memory any more")
+		r.Release()
+	}
+	// Without Watch everything stays until Release.
+	require.NoError(t, vm.RunAll())
+	vm.Reset()
+	require.Equal(t, []float32{1, 1, 1, 1, 1}, nodes[0].Value().Data())
+}
+
+// second is its second input, when the first is there.
+type second struct{ Base }
+
+func (o *second) Do(in ...G.Value) (G.Value, error) {
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
+	}
+	out, data := NewUnset[float32](o.OutShape())
+	x, err := Data[float32](in[1])
+	copy(data, x)
+	return out, err
+}
+
+// TestResultsThatOthersShare: Gorgonia's ops write into their inputs and look into their memory. What such an op made of an early
+// result is read at the end.
+func TestResultsThatOthersShare(t *testing.T) {
+	defer Poison()()
+	one := func() *G.Node { return G.NewConstant(float32(1)) }
+	for name, c := range map[string]struct {
+		of    func(nodes G.Nodes) *G.Node // the first nodes of the chain
+		want  float32
+		first int // the chain's nodes that there are before
+	}{
+		"in place": {func(n G.Nodes) *G.Node { return G.Must(G.Add(n[0], one())) }, 2, 1},
+		"view":     {func(n G.Nodes) *G.Node { return G.Must(G.Reshape(n[0], tensor.Shape{5, 1})) }, 1, 1},
+		"two views": {func(n G.Nodes) *G.Node {
+			return G.Must(G.Reshape(G.Must(G.Reshape(n[0], tensor.Shape{5, 1})), tensor.Shape{1, 5}))
+		}, 1, 1},
+		"two results": {func(n G.Nodes) *G.Node { return G.Must(G.Add(n[1], n[2])) }, 5, 3},
+		"of two":      {func(n G.Nodes) *G.Node { return G.Must(G.HadamardProd(n[2], G.Must(G.Add(n[1], n[2])))) }, 15, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var other *G.Node
+			var before G.Nodes
+			g, nodes, _ := chain(t, 9, func(i int, n *G.Node) *G.Node {
+				if before = append(before, n); len(before) == c.first {
+					other = c.of(before)
+				}
+				return n
+			})
+			end := nodes[8]
+			o := &second{NewBase("second", nil, tensor.Shape{5}, tensor.Float32, end, other)}
+			total, err := G.ApplyOp(o, end, other)
+			require.NoError(t, err)
+			vm := G.NewTapeMachine(g)
+			defer vm.Close()
+			r := NewRecycler(g, G.Nodes{total}, nil)
+			for run := range 3 {
+				stop := r.Watch()
+				require.NoError(t, vm.RunAll())
+				stop()
+				vm.Reset()
+				require.Equal(t, []float32{c.want, c.want, c.want, c.want, c.want}, total.Value().Data(), "run %d", run)
+				r.Release()
+			}
+		})
+	}
+}
+
+func TestIdleMemoryIsFreed(t *testing.T) {
+	const n = 7901 * 8
+	held := func() int {
+		idle.Lock()
+		defer idle.Unlock()
+		return len(idle.pieces[poolKey{4, n}])
+	}
+	Lend(n, func(a []float32) {
+		Lend(n, func(b []float32) { require.NotSame(t, &a[0], &b[0]) })
+	})
+	require.Equal(t, 2, held())
+	Lend(n, func([]float32) { require.Equal(t, 1, held()) })
+	require.Eventually(t, func() bool { runtime.GC(); return held() == 0 }, 10*time.Second, time.Millisecond)
 }

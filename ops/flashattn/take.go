@@ -15,7 +15,7 @@ type takeOp struct {
 	from int
 }
 
-var _ op.Backwarder = (*takeOp)(nil)
+var _ op.Selective = (*takeOp)(nil)
 
 func take(x *G.Node, from int, shape tensor.Shape) (*G.Node, error) {
 	o := &takeOp{op.NewBase("flashattn.take", struct{ From int }{from}, shape, x.Dtype(), x), from}
@@ -44,6 +44,9 @@ func doTake[T kernel.Float](o *takeOp, x G.Value) (G.Value, error) {
 }
 
 func (o *takeOp) DiffWRT(int) []bool { return []bool{true} }
+
+// BackwardReads: nothing.
+func (o *takeOp) BackwardReads(i int) bool { return false }
 
 func (o *takeOp) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	return op.SymDiff(o, in, out, grad)
