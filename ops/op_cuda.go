@@ -3,6 +3,7 @@
 package ops
 
 import (
+	"stheno/cudamodules"
 	"stheno/internal/op"
 
 	G "gorgonia.org/gorgonia"
@@ -162,8 +163,8 @@ func (m cardMatrix) t() cardMatrix { return cardMatrix{m.data, m.col, m.row} }
 
 // gemmOnCard is out = a·b, out (m × n) and a (m × k).
 func gemmOnCard(c *op.Card, suffix string, m, n, k int, out, a, b cardMatrix) error {
-	const tile = 64
-	return c.Launch("matmul.gemm"+suffix, [3]int{(m + tile - 1) / tile, (n + tile - 1) / tile}, [3]int{256}, 0,
+	g := cudamodules.ProductGeometry(op.SizeOf(suffix), m, n, 1)
+	return c.Launch("matmul.gemm"+suffix, g.Grid, g.Block, 0,
 		out.data, a.data, b.data, m, n, k, a.row, a.col, b.row, b.col, out.row, out.col, 0, 0, 0, 1.0, 0.0)
 }
 

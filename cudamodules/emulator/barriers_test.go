@@ -8,9 +8,11 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"gorgonia.org/tensor"
 
 	"stheno/cudamodules"
 	"stheno/cudamodules/emulator"
+	"stheno/ops/quantize"
 )
 
 // probes are, for each module with barriers, how many there are and a run that uses all of them.
@@ -70,13 +72,48 @@ var probes = map[string]struct {
 			emulator.In{same}, int64(8), int64(300), int64(2), int64(1), int64(2), int64(1), 0.0, 0.0)
 		return []any{losses, stats, total, d}, err
 	}},
-	"matmul": {2, func(s *emulator.Session) (any, error) {
+	"matmul": {4, func(s *emulator.Session) (any, error) {
 		const m, n, k = 20, 70, 40
-		c := make([]float32, m*n)
-		err := s.Run("matmul", "gemm_f32", cudamodules.Geometry{Grid: [3]int{1, 2}, Block: [3]int{256}},
-			emulator.Out{c}, emulator.In{random[float32](1, m*k)}, emulator.In{random[float32](2, k*n)}, int64(m), int64(n), int64(k),
-			int64(k), int64(1), int64(n), int64(1), int64(n), int64(1), int64(0), int64(0), int64(0), 1.0, 0.0)
-		return c, err
+		c, wide := make([]float32, m*n), make([]float64, m*n)
+		sizes := []any{int64(m), int64(n), int64(k), int64(k), int64(1), int64(n), int64(1), int64(n), int64(1), int64(0), int64(0), int64(0), 1.0, 0.0}
+		err := s.Run("matmul", "gemm_f32", cudamodules.ProductGeometry(4, m, n, 1),
+			append([]any{emulator.Out{c}, emulator.In{random[float32](1, m*k)}, emulator.In{random[float32](2, k*n)}}, sizes...)...)
+		if err != nil {
+			return nil, err
+		}
+		err = s.Run("matmul", "gemm_f64", cudamodules.ProductGeometry(8, m, n, 1),
+			append([]any{emulator.Out{wide}, emulator.In{random[float64](1, m*k)}, emulator.In{random[float64](2, k*n)}}, sizes...)...)
+		return []any{c, wide}, err
+	}},
+	"quantized": {9, func(s *emulator.Session) (any, error) {
+		const rows, k, n = 20, 170, 70
+		p, err := quantize.Quantize(tensor.New(tensor.WithShape(k, n), tensor.WithBacking(random[float32](1, k*n))), quantize.Config{Scheme: quantize.INT8})
+		if err != nil {
+			return nil, err
+		}
+		matrix, sizes := packedCase{p: p}.params()
+		x, y, wide := random[float32](2, rows*k), make([]float32, rows*n), make([]float64, rows*n)
+		var out []any
+		run := func(kernel string, g cudamodules.Geometry, head, more []any) {
+			if err == nil {
+				err = s.Run("quantized", kernel, g, join(head, matrix, []any{int64(rows)}, sizes, more)...)
+				out = append(out, fmt.Sprint(y), fmt.Sprint(wide))
+			}
+		}
+		run("quantized_int8_f32", cudamodules.ProductGeometry(4, rows, n, 1), []any{emulator.Out{y}, emulator.In{x}}, nil)
+		run("quantized_int8_f64", cudamodules.ProductGeometry(8, rows, n, 1), []any{emulator.Out{wide}, emulator.In{random[float64](2, rows*k)}}, nil)
+		row := cudamodules.Geometry{Grid: [3]int{(n + 15) / 16, (rows + 3) / 4}, Block: [3]int{256}}
+		run("quantized_row_int8_f32", row, []any{emulator.Out{y}, emulator.In{x}}, nil)
+		const pitch = (k + 63) / 64 * 64
+		q, sx := make([]int8, rows*pitch), make([]float32, rows)
+		if err == nil {
+			err = s.Run("quantized", "round_rows_f32", cudamodules.Geometry{Block: [3]int{256}}, emulator.Out{q}, emulator.Out{sx}, emulator.In{x},
+				int64(rows), int64(k), int64(pitch), 0.0)
+			out = append(out, q, sx)
+		}
+		g := cudamodules.Geometry{Grid: [3]int{1, 1}, Block: [3]int{256}}
+		run("rounded_int8_f32", g, []any{emulator.Out{y}, emulator.In{q}, emulator.In{sx}}, []any{int64(pitch)})
+		return out, err
 	}},
 	"attention": {2, func(s *emulator.Session) (any, error) {
 		c := attention{1, 64, 100, 1, 1, 8, 8, -1, -1, 0, false, false, false, false, 0}

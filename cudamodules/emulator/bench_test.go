@@ -86,7 +86,7 @@ func BenchmarkCard(b *testing.B) {
 			f, err := s.Kernel("matmul", "gemm_f32")
 			require.NoError(b, err)
 			m := int64(n)
-			g := cudamodules.Geometry{Grid: [3]int{(n + 63) / 64, (n + 63) / 64}, Block: [3]int{256}}
+			g := cudamodules.ProductGeometry(4, n, n, 1)
 			onCard(b, s, "TFLOP/s", 2*math.Pow(float64(n), 3)/1e12, func() error {
 				return f.Launch(g, z, x, y, m, m, m, m, int64(1), m, int64(1), m, int64(1), int64(0), int64(0), int64(0), 1.0, 0.0)
 			})

@@ -5,6 +5,7 @@ package emulator_test
 import (
 	"fmt"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -15,7 +16,7 @@ import (
 // Products of matrices in every layout, against plain sums in float64.
 func TestMatmul(t *testing.T) {
 	s := emulator.Open(t, emulator.Config{})
-	for _, size := range [][3]int{{1, 1, 1}, {1, 97, 40}, {65, 3, 17}, {70, 129, 33}} {
+	for _, size := range [][3]int{{1, 1, 1}, {1, 97, 40}, {65, 3, 17}, {70, 129, 33}, {130, 70, 50}} {
 		for layout := range 4 {
 			testMatmul[float32](t, s, size, layout)
 			testMatmul[float64](t, s, size, layout)
@@ -53,7 +54,8 @@ func testMatmul[T number](t *testing.T, s *emulator.Session, size [3]int, layout
 			}
 		}
 	}
-	g := cudamodules.Geometry{Grid: [3]int{(m + 63) / 64, (n + 63) / 64, batch}, Block: [3]int{256}}
+	var zero T
+	g := cudamodules.ProductGeometry(int(unsafe.Sizeof(zero)), m, n, batch)
 	if beta == 0 {
 		for i := range c {
 			c[i] /= 0 // not read

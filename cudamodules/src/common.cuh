@@ -60,6 +60,9 @@ INLINE double root(double x) { return __dsqrt_rn(x); }
 
 #endif
 
+// METHOD is INLINE for members of a struct.
+#define METHOD __device__ inline __attribute__((always_inline))
+
 INLINE double from_bits(u64 b) { return __builtin_bit_cast(double, b); }
 INLINE float from_bits(u32 b) { return __builtin_bit_cast(float, b); }
 INLINE u64 to_bits(double x) { return __builtin_bit_cast(u64, x); }

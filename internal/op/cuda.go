@@ -133,6 +133,14 @@ func Suffix(v G.Value) string {
 	return "_f32"
 }
 
+// SizeOf is the size of a number of a kernel's suffix, in bytes.
+func SizeOf(suffix string) int {
+	if suffix == "_f64" {
+		return 8
+	}
+	return 4
+}
+
 // Forward runs an op's kernel into the memory that the machine has set aside for its result.
 func Forward(name string, ext G.External, dev G.Device, prealloc G.Value, f func(c *Card) error) (_ G.Value, err error) {
 	defer Recover(name, &err)
@@ -270,6 +278,10 @@ func (o *packOp) Do(in ...G.Value) (_ G.Value, err error) {
 	case []int32:
 		data = RowMajor(d, x)
 	case []int64:
+		data = RowMajor(d, x)
+	case []uint8:
+		data = RowMajor(d, x)
+	case []uint16:
 		data = RowMajor(d, x)
 	default:
 		return nil, fmt.Errorf("%s: got a view of %v, want floats or integers", o.name, d.Dtype())

@@ -52,7 +52,7 @@ func Embedding(w *Weights, ids *G.Node) (*G.Node, error) {
 		In, Out    int
 		Transposed bool // Config prints without
 	}{w.Config, w.In, w.Out, w.Config.Transposed}, shape, tensor.Float32, in...)
-	return G.ApplyOp(o, in...)
+	return op.Apply(o, in...)
 }
 
 // embedding has the inputs ids and the codes, then scales and zero points as far as the weights have them.

@@ -89,7 +89,7 @@ func MatMul(x *G.Node, w *Weights, cfg MatMulConfig) (*G.Node, error) {
 	}
 	o.keeps = cfg.Activation != ops.ActNone && cfg.Activation != ops.ActReLU && !cfg.NoGrad
 	if o.keeps {
-		kept, err := op.Side(x, shape, x.Dtype())
+		kept, err := op.SideFor(o, x, shape, x.Dtype())
 		if err != nil {
 			return nil, err
 		}
@@ -97,7 +97,7 @@ func MatMul(x *G.Node, w *Weights, cfg MatMulConfig) (*G.Node, error) {
 	}
 	o.dtype, o.rows = x.Dtype(), x.Shape().TotalSize()/o.in
 	o.Base = op.NewBase(fn, o.attrs(), shape, x.Dtype(), in...)
-	return G.ApplyOp(o, in...)
+	return op.Apply(o, in...)
 }
 
 // matMul has the inputs x and the codes, then scales, zero points, the bias and a side for the pre-activation, as far as it has

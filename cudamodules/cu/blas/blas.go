@@ -4,6 +4,7 @@ package cublas
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -105,7 +106,11 @@ func (s *Standard) launch(kernel string, m, n, k int, alpha float64, a, b matrix
 		return err
 	}
 	at := func(x matrix) cudamodules.Ptr { return cudamodules.Ptr(uintptr(x.p)) }
-	return f.Launch(cudamodules.Geometry{Grid: [3]int{(m + 63) / 64, (n + 63) / 64}, Block: [3]int{256}},
+	size := 8
+	if strings.HasSuffix(kernel, "_f32") {
+		size = 4
+	}
+	return f.Launch(cudamodules.ProductGeometry(size, m, n, 1),
 		at(c), at(a), at(b), int64(m), int64(n), int64(k), int64(a.row), int64(a.col), int64(b.row), int64(b.col),
 		int64(c.row), int64(c.col), int64(0), int64(0), int64(0), alpha, beta)
 }
