@@ -4,7 +4,12 @@
 
 package kernel
 
-// attnForwardAVX512 takes groups of six query rows over a panel of at most 64 keys: one step of the online softmax. See AttendPanel.
+// attnForwardAVX512 takes groups of six query rows over a panel of at most 64 keys: one step of the online softmax. See Online.
 //
 //go:noescape
 func attnForwardAVX512(args *byte)
+
+// attnCodesAVX512 takes groups of six query rows over a panel of at most 64 keys: one step of the online softmax. See OnlineCodes.
+//
+//go:noescape
+func attnCodesAVX512(args *byte)

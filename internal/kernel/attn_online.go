@@ -34,14 +34,7 @@ func (s *Online[T]) Step(r0, r1 int, kt, v []T, j, n int) {
 	if r0 >= r1 || n <= 0 {
 		return
 	}
-	if r0 < 0 || r0%tileRows != 0 || r1%tileRows != 0 || n > OnlineKeys || s.Ld%16 != 0 || s.Ld > onlineCols {
-		panic(fmt.Sprintf("kernel: Online.Step: got rows %d to %d, %d keys, values in rows of %d, want multiples of %d, at most %d, and a multiple of 16 up to %d",
-			r0, r1, n, s.Ld, tileRows, OnlineKeys, onlineCols))
-	}
-	checkLen("Q", len(s.Q), r1*s.D)
-	checkLen("O", len(s.O), r1*s.Ld)
-	checkRows("Online.Step", r1, len(s.RowMax), len(s.RowSum), len(s.Lo), len(s.Hi))
-	checkLen("Work", len(s.Work), OnlineWork)
+	s.checkStep(r0, r1, n, "Q", len(s.Q), r1*s.D)
 	checkLen("keys", len(kt), s.D*OnlineKeys)
 	checkLen("values", len(v), n*s.Ld)
 	if OnlineFused[T]() {
@@ -49,12 +42,35 @@ func (s *Online[T]) Step(r0, r1 int, kt, v []T, j, n int) {
 		return
 	}
 	for r := r0; r < r1; r += tileRows {
-		s.six(r, kt, v, j, n)
+		s.six(r, v, j, n, func(row []T, r int) { s.products(row, r, kt) })
 	}
 }
 
-// six is Step on six rows in portable pieces.
-func (s *Online[T]) six(r int, kt, v []T, j, n int) {
+// checkStep reports rows, keys and columns that a step does not take, and memory that is too short for them; queries are got of what and
+// want numbers.
+func (s *Online[T]) checkStep(r0, r1, n int, what string, got, want int) {
+	if r0 < 0 || r0%tileRows != 0 || r1%tileRows != 0 || n > OnlineKeys || s.Ld%16 != 0 || s.Ld > onlineCols {
+		panic(fmt.Sprintf("kernel: Online.Step: got rows %d to %d, %d keys, values in rows of %d, want multiples of %d, at most %d, and a multiple of 16 up to %d",
+			r0, r1, n, s.Ld, tileRows, OnlineKeys, onlineCols))
+	}
+	checkLen(what, got, want)
+	checkLen("O", len(s.O), r1*s.Ld)
+	checkRows("Online.Step", r1, len(s.RowMax), len(s.RowSum), len(s.Lo), len(s.Hi))
+	checkLen("Work", len(s.Work), OnlineWork)
+}
+
+// products fills a row of scores.
+func (s *Online[T]) products(row []T, r int, kt []T) {
+	clear(row)
+	for c, q := range s.Q[r*s.D:][:s.D] {
+		for p, k := range kt[c*OnlineKeys:][:len(row)] {
+			row[p] = fma(q, k, row[p])
+		}
+	}
+}
+
+// six is Step on six rows in portable pieces, with products to fill a row of scores.
+func (s *Online[T]) six(r int, v []T, j, n int, products func(row []T, r int)) {
 	n = min(n, int(s.Hi[r+tileRows-1])-j)
 	if n <= 0 || int(s.Lo[r])-j >= n {
 		return
@@ -62,12 +78,7 @@ func (s *Online[T]) six(r int, kt, v []T, j, n int) {
 	scores, alpha := s.Work[:tileRows*OnlineKeys], s.Work[tileRows*OnlineKeys:][:tileRows]
 	for i := range tileRows {
 		row := scores[i*OnlineKeys:][:n]
-		clear(row)
-		for c, q := range s.Q[(r+i)*s.D:][:s.D] {
-			for p, k := range kt[c*OnlineKeys:][:n] {
-				row[p] = fma(q, k, row[p])
-			}
-		}
+		products(row, r+i)
 		for p := range row {
 			if j+p < int(s.Lo[r+i]) || j+p >= int(s.Hi[r+i]) {
 				row[p] = T(math.Inf(-1))
@@ -104,13 +115,19 @@ func (s *Online[T]) fused(r0, r1 int, kt, v []T, j, n int) {
 	step := max(1, onlineMaxWork/(tileRows*OnlineKeys*(s.D+s.Ld)))
 	for groups := (r1 - r0) / tileRows; groups > 0; groups -= a.groups {
 		g := min(groups, step)
-		a.q, a.o, a.rowMax, a.rowSum = pointer(s.Q[r0*s.D:]), pointer(s.O[r0*s.Ld:]), pointer(s.RowMax[r0:]), pointer(s.RowSum[r0:])
-		a.lo, a.hi = unsafe.Pointer(unsafe.SliceData(s.Lo[r0:])), unsafe.Pointer(unsafe.SliceData(s.Hi[r0:]))
+		s.point(&a, r0)
+		a.q = pointer(s.Q[r0*s.D:])
 		a.groups, a.colsBefore = g, 0
 		onlineCall(&a)
 		a.groups = g
 		r0 += g * tileRows
 	}
+}
+
+// point lets a begin at row r.
+func (s *Online[T]) point(a *attnForwardArgs, r int) {
+	a.o, a.rowMax, a.rowSum = pointer(s.O[r*s.Ld:]), pointer(s.RowMax[r:]), pointer(s.RowSum[r:])
+	a.lo, a.hi = unsafe.Pointer(unsafe.SliceData(s.Lo[r:])), unsafe.Pointer(unsafe.SliceData(s.Hi[r:]))
 }
 
 // onlineMaxWork bounds the multiply-adds of one call.

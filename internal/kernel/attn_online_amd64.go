@@ -8,3 +8,8 @@ import "unsafe"
 //
 //go:noinline
 func onlineCall(a *attnForwardArgs) { attnForwardAVX512((*byte)(unsafe.Pointer(a))) }
+
+// onlineCodesCall is for codes.
+//
+//go:noinline
+func onlineCodesCall(a *onlineCodesArgs) { attnCodesAVX512((*byte)(unsafe.Pointer(a))) }

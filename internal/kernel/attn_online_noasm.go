@@ -3,3 +3,5 @@
 package kernel
 
 func onlineCall(*attnForwardArgs) { panic(unreached) }
+
+func onlineCodesCall(*onlineCodesArgs) { panic(unreached) }

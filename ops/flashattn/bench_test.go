@@ -38,12 +38,22 @@ func (c instance) useful() float64 {
 	return ops
 }
 
+// BenchmarkForward has the precisions that round under names of their own; %peak stays that of float32.
 func BenchmarkForward(b *testing.B) {
-	grid(b, func(b *testing.B, c instance, threads int) {
+	forward := func(b *testing.B, c instance, threads int) {
 		p, _ := build(c, generate(c).narrow())
 		p.rowMax, p.rowSum = nil, nil
 		optest.FLOPs(c.useful(), threads).Run(b, p.forward)
-	})
+	}
+	grid(b, forward)
+	for _, precision := range roundings {
+		b.Run("precision="+precision.String(), func(b *testing.B) {
+			grid(b, func(b *testing.B, c instance, threads int) {
+				c.cfg.Precision = precision
+				forward(b, c, threads)
+			})
+		})
+	}
 }
 
 // BenchmarkBackward counts five products where the forward pass has two.

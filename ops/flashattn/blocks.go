@@ -21,8 +21,8 @@ type blocks struct {
 	// chunk rows × panel keys is the tile of scores that exists at a time, in the first-level cache. chunk is a multiple
 	// of the six rows of a register tile.
 	chunk, panel int
-	// scoreRows is the rows of a chunk whose codes the backward pass holds beside them.
-	scoreRows int
+	// coded says that rows are held as codes of 8 bits too.
+	coded bool
 }
 
 // unitQueries is the number of query rows of a unit of forward work for a number of heads per key head. Units begin at a
@@ -56,14 +56,11 @@ func (a attrs) backwardBlocks(d, dv int) blocks {
 	if d+dv > 256 {
 		b.keys = 192
 	}
-	b = a.given(b)
-	if a.Precision == Int8 {
-		b.scoreRows = b.chunk
-	}
-	return b
+	return a.given(b)
 }
 
 func (a attrs) given(b blocks) blocks {
+	b.coded = a.Precision == Int8
 	if a.BlockQ > 0 {
 		b.rows = a.BlockQ
 		b.chunk = min(b.chunk, ceilTo(a.BlockQ, 6))

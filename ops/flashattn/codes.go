@@ -76,7 +76,8 @@ func (p *problem[T]) encode(w *parallel.Worker) *codes[T] {
 // encodeKeys centres and rounds the keys of one head of a segment, and leaves their mean.
 func (p *problem[T]) encodeKeys(c *codes[T], seg segment, h int, mean []T) {
 	var sum, row, centred [maxDim]float32
-	var code [maxDim + 3]int8
+	var aligned [maxDim / 4]uint32
+	code := unsafe.Slice((*int8)(unsafe.Pointer(&aligned)), len(aligned)*4)
 	d, n := len(mean), 0
 	for j := seg.k0; j < seg.k1; j++ {
 		x := narrowRow(row[:d], p.k.row(seg.batch, j, h))
@@ -100,14 +101,16 @@ func (p *problem[T]) encodeKeys(c *codes[T], seg segment, h int, mean []T) {
 		scale, _ := encodeRow(code[:4*c.steps], centred[:d])
 		c.kScale[at+j-seg.k0] = T(scale)
 		n := j - seg.k0
-		panel := c.k[(at+n/codePanel*codePanel)*4*c.steps:][:codePanel*4*c.steps]
-		for w := range c.steps {
-			word := panel[(w*codePanel+n%codePanel)*4:][:4]
-			for b := range word {
-				word[b] = uint8(code[4*w+b]) ^ 0x80
-			}
+		panel := words(c.panel(seg, h, j-n%codePanel))[n%codePanel:]
+		for w, x := range words(code[:4*c.steps]) {
+			panel[w*codePanel] = x ^ 0x80808080
 		}
 	}
+}
+
+// words are the words of four codes in x, which lies at a multiple of 4 bytes.
+func words[T int8 | uint8](x []T) []uint32 {
+	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(x))), len(x)/4)
 }
 
 // encodeQueries rounds queries i0 ≤ i < i1 of a head.
@@ -169,6 +172,11 @@ func (c *codes[T]) keys(dst []T, d int, seg segment, h, j0, j1, panel int) {
 			to[e*panel] = T(int8(from[e/4*codePanel*4+e%4] ^ 0x80))
 		}
 	}
+}
+
+// panel is the panel of codes that begins with key j.
+func (c *codes[T]) panel(seg segment, h, j int) []uint8 {
+	return c.k[((h*c.panels+seg.panel)*codePanel+j-seg.k0)*4*c.steps:][:codePanel*4*c.steps]
 }
 
 // keyScales are the scales of n keys from key j.

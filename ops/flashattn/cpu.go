@@ -13,7 +13,8 @@ type forwardRun[T kernel.Float] struct {
 	blocks
 	units   []stacked
 	scratch [forwardSlots]int // elements in each slot for the largest unit, so that no slot grows on the way
-	fused   bool              // see online.go
+	// fused is for plain attention, see online.go; of codes, if coded.
+	fused, fusedCodes bool
 }
 
 // forward fills p.out and, unless nil, p.lse, p.rowMax and p.rowSum. Rows that belong to no segment get what a row without keys gets.
@@ -47,7 +48,7 @@ func (f *forwardRun[T]) plan() {
 		n += (seg.q1 - seg.q0 + step - 1) / step * f.k.Heads
 	}
 	f.scratch = f.forwardScratch(min(step, longest)*f.group, f.q.Dim, f.v.Dim, f.Dropout > 0)
-	f.fused = f.online()
+	f.fused, f.fusedCodes = f.online()
 	f.units = make([]stacked, 0, n)
 	for _, seg := range f.segs {
 		for q1 := seg.q1; q1 > seg.q0; {
@@ -70,6 +71,7 @@ const (
 	slotV
 	slotS
 	slotDropped
+	slotUnitCodes
 	forwardSlots
 )
 
@@ -80,6 +82,9 @@ func (b blocks) forwardScratch(rows, d, dv int, dropout bool) (n [forwardSlots]i
 	n = [forwardSlots]int{
 		slotQ: rows * d, slotO: rows * dv, slotStats: 3 * rows, slotEdges: 2 * rows,
 		slotK: b.keys * d, slotV: b.keys * dv, slotS: max(b.chunk*b.panel, kernel.OnlineWork),
+	}
+	if b.coded { // a word of codes for four elements, scales and sums
+		n[slotUnitCodes] = rows * ((d+3)/4 + 2)
 	}
 	if dropout {
 		n[slotDropped] = b.chunk * b.panel
@@ -97,6 +102,8 @@ type forwardUnit[T kernel.Float] struct {
 	lo, hi                []int32
 	kt, v                 []T // packed keys, panels of (d × panel); packed values, keys × ld
 	s, dropped            []T // a tile of scores, and of weights after dropout
+	coded                 unitCodes
+	wide                  bool // q holds codes
 	vFinite               bool
 	direct                bool // see direct.go
 }
@@ -123,8 +130,7 @@ func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 		switch to := u.q[r*d:][:d]; {
 		case u.direct:
 			kernel.Scale(to, f.q.row(st.seg.batch, i, h), f.keyScale())
-		case f.codes != nil:
-			f.codes.query(to, f.rowAt(st.seg.batch, h, i))
+		case f.codes != nil: // widened where a block is not fused
 		default:
 			copy(to, f.q.row(st.seg.batch, i, h))
 		}
@@ -135,6 +141,9 @@ func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 	st.edges(f.sight, u.lo, u.hi)
 	first, last := st.span(u.lo[:rows], u.hi[:rows], f.panel)
 	u.fillUp(rows)
+	if f.fusedCodes {
+		u.gatherCodes(w)
+	}
 	for j0 := first; j0 < last; j0 += f.keys {
 		u.pass(j0, min(j0+f.keys, last))
 	}
@@ -146,9 +155,15 @@ func (u *forwardUnit[T]) pass(j0, j1 int) {
 	if !u.direct {
 		u.pack(j0, j1)
 	}
-	if u.fused && u.vFinite && !u.direct {
+	switch {
+	case u.fused && u.vFinite && !u.direct:
 		u.online(j0, j1)
 		return
+	case u.fusedCodes && u.vFinite:
+		u.onlineCodes(j0, j1)
+		return
+	case u.codes != nil && !u.wide:
+		u.widen()
 	}
 	rows := u.st.rows()
 	for r0 := 0; r0 < rows; r0 += u.chunk {
@@ -164,9 +179,11 @@ func (u *forwardUnit[T]) pass(j0, j1 int) {
 // pack copies keys, transposed and scaled, and values of j0 ≤ j < j1.
 func (u *forwardUnit[T]) pack(j0, j1 int) {
 	b, h := u.st.seg.batch, u.st.kvHead
-	u.packScores(u.kt, u.st.seg, h, j0, j1, u.panel)
 	gather(u.v, u.ld, u.problem.v.Data[u.problem.v.at(b, j0, h):], j1-j0, u.problem.v.SeqStride, u.problem.v.Dim)
 	u.vFinite = finite(u.v[:(j1-j0)*u.ld])
+	if !u.fusedCodes || !u.vFinite {
+		u.packScores(u.kt, u.st.seg, h, j0, j1, u.panel)
+	}
 }
 
 // packScores packs the keys that scores are made of: scaled, or their codes.

@@ -132,8 +132,16 @@ const (
 func (b blocks) backwardScratch(rows, d, dv int) [allSlots]int {
 	return [allSlots]int{
 		slotBackEdges: 2 * rows, slotBackKeys: b.keys * (2*d + dv), slotBackGrads: b.keys * (d + dv),
-		slotBackRows: b.chunk*(2*d+dv+2) + b.scoreRows*d, slotBackTiles: 4 * b.chunk * b.panel,
+		slotBackRows: b.chunk*(2*d+dv+2) + b.codedRows(b.chunk)*d, slotBackTiles: 4 * b.chunk * b.panel,
 	}
+}
+
+// codedRows is n if rows are held as codes too.
+func (b blocks) codedRows(n int) int {
+	if b.coded {
+		return n
+	}
+	return 0
 }
 
 // backwardUnit is the state of one (segment, key head) and split on one worker.
@@ -191,7 +199,7 @@ func (u *backwardUnit[T]) run(w *parallel.Worker) {
 	keys, c, size := u.keys, u.chunk, u.chunk*u.panel
 	carve(parallel.Scratch[T](w, slotBackKeys, n[slotBackKeys]), part[T]{&u.k, keys * d}, part[T]{&u.kt, keys * d}, part[T]{&u.vt, keys * dv})
 	carve(parallel.Scratch[T](w, slotBackGrads, n[slotBackGrads]), part[T]{&u.dk, keys * d}, part[T]{&u.dv, keys * dv})
-	carve(parallel.Scratch[T](w, slotBackRows, n[slotBackRows]), part[T]{&u.q, c * d}, part[T]{&u.qCodes, u.scoreRows * d}, part[T]{&u.dq, c * d}, part[T]{&u.dOut, c * dv},
+	carve(parallel.Scratch[T](w, slotBackRows, n[slotBackRows]), part[T]{&u.q, c * d}, part[T]{&u.qCodes, u.codedRows(c) * d}, part[T]{&u.dq, c * d}, part[T]{&u.dOut, c * dv},
 		part[T]{&u.rowMax, c}, part[T]{&u.delta, c})
 	carve(parallel.Scratch[T](w, slotBackTiles, n[slotBackTiles]), part[T]{&u.s, size}, part[T]{&u.ds, size}, part[T]{&u.dropped, size}, part[T]{&u.capped, size})
 

@@ -26,6 +26,12 @@
 //
 // NaN and ±Inf in the inputs reach the rows that see them and no others.
 //
+// # Fewer bits
+//
+// Config.Precision multiplies numbers of BF16, or queries and keys as integers of 8 bits, with all other features. Precision says
+// exactly which numbers are rounded, and what gradients are then; docs/numerics.md has a table of the error that this adds. With
+// normal inputs an output in BF16 is off by 0.3 %, in INT8 by 0.7 %.
+//
 // # How
 //
 // A block of query rows passes over the keys once, a tile at a time, and keeps for each row the running maximum, the running

@@ -2,14 +2,19 @@ package flashattn
 
 import (
 	"sort"
+	"unsafe"
 
 	"stheno/internal/kernel"
+	"stheno/internal/parallel"
 )
 
-// online reports whether forward tiles are kernel.Online's: what lies between the two products is a mask and the softmax, and one
-// kernel does it all. Other features are stages between kernels of their own.
-func (f *forwardRun[T]) online() bool {
-	return kernel.OnlineFused[T]() && f.panel == kernel.OnlineKeys && f.Softcap == 0 && f.slopes == nil && f.bias.data == nil && f.Dropout == 0 && f.codes == nil
+// online reports whether forward tiles are kernel.Online's, or kernel.OnlineCodes's: what lies between the two products is a mask and the
+// softmax, and one kernel does it all. Other features are stages between kernels of their own.
+func (f *forwardRun[T]) online() (floats, codes bool) {
+	if f.panel != kernel.OnlineKeys || f.Softcap != 0 || f.slopes != nil || f.bias.data != nil || f.Dropout != 0 {
+		return false, false
+	}
+	return kernel.OnlineFused[T]() && f.codes == nil, kernel.OnlineCodesFused[T]() && f.codes != nil
 }
 
 // fillUp makes whole sixes of the unit's rows: rows of zeros that see what the last one sees.
@@ -26,8 +31,63 @@ func (u *forwardUnit[T]) online(j0, j1 int) {
 	s := kernel.Online[T]{Q: u.q, O: u.o, D: d, Ld: u.ld, RowMax: u.rowMax, RowSum: u.rowSum, Lo: u.lo, Hi: u.hi, Work: u.s}
 	for j := j0; j < j1; j += u.panel {
 		n := min(u.panel, j1-j)
-		r0 := sort.Search(len(u.hi), func(r int) bool { return int(u.hi[r]) > j })
-		r1 := sort.Search(len(u.lo), func(r int) bool { return int(u.lo[r]) >= j+n })
-		s.Step(r0/6*6, ceilTo(r1, 6), u.kt[(j-j0)*d:][:d*u.panel], u.v[(j-j0)*u.ld:], j, n)
+		r0, r1 := u.seeing(j, n)
+		s.Step(r0, r1, u.kt[(j-j0)*d:][:d*u.panel], u.v[(j-j0)*u.ld:], j, n)
 	}
+}
+
+// seeing are the sixes of rows that may see some of the keys j ≤ … < j+n.
+func (u *forwardUnit[T]) seeing(j, n int) (r0, r1 int) {
+	r0 = sort.Search(len(u.hi), func(r int) bool { return int(u.hi[r]) > j })
+	r1 = sort.Search(len(u.lo), func(r int) bool { return int(u.lo[r]) >= j+n })
+	return r0 / 6 * 6, ceilTo(r1, 6)
+}
+
+// unitCodes are the rows of a unit as kernel.OnlineCodes wants them.
+type unitCodes struct {
+	q     []int8
+	scale []float32
+	sum   []int32
+}
+
+// gatherCodes copies the codes of the unit's rows; those that fill it up are 0.
+func (u *forwardUnit[T]) gatherCodes(w *parallel.Worker) {
+	c, all := u.codes, len(u.lo)
+	words := parallel.Scratch[int32](w, slotUnitCodes, u.scratch[slotUnitCodes])[:all*(c.steps+2)]
+	clear(words)
+	u.coded.sum, words = words[:all], words[all:]
+	u.coded.scale = unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(words))), all)
+	u.coded.q = unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(words[all:]))), 4*all*c.steps)
+	for r := range u.st.rows() {
+		i, h := u.st.place(r)
+		at := u.rowAt(u.st.seg.batch, h, i)
+		copy(u.coded.q[r*4*c.steps:], c.q[at*4*c.steps:][:4*c.steps])
+		u.coded.scale[r], u.coded.sum[r] = float32(c.qScale[at]*u.keyScale()), c.qSum[at]
+	}
+}
+
+// onlineCodes is online on codes, which lie in panels already.
+func (u *forwardUnit[T]) onlineCodes(j0, j1 int) {
+	c, h, seg := u.codes, u.st.kvHead, u.st.seg
+	s := kernel.OnlineCodes{Codes: u.coded.q, Scale: u.coded.scale, Sum: u.coded.sum, Online: kernel.Online[float32]{
+		O: as32(u.o), D: c.steps, Ld: u.ld, RowMax: as32(u.rowMax), RowSum: as32(u.rowSum), Lo: u.lo, Hi: u.hi, Work: as32(u.s)}}
+	for j := j0; j < j1; j += codePanel {
+		n := min(codePanel, j1-j)
+		r0, r1 := u.seeing(j, n)
+		s.Step(r0, r1, c.panel(seg, h, j), as32(c.keyScales(seg, h, j, codePanel)), as32(u.v[(j-j0)*u.ld:]), j, n)
+	}
+}
+
+// as32 is x, whose T is float32.
+func as32[T kernel.Float](x []T) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(x))), len(x))
+}
+
+// widen fills q with the codes of the unit's rows, for blocks that are not fused.
+func (u *forwardUnit[T]) widen() {
+	for r := range u.st.rows() {
+		i, h := u.st.place(r)
+		u.codes.query(u.q[r*u.problem.q.Dim:][:u.problem.q.Dim], u.rowAt(u.st.seg.batch, h, i))
+	}
+	u.wide = true
 }

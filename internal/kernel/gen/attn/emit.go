@@ -102,8 +102,8 @@ func (e *emitter) triple(base, stride reg.Register) reg.GPVirtual {
 }
 
 // product emits sums(6×nv) += A·B over the steps in left, which is consumed: a(i, u) is the operand of A at row i and u steps
-// ahead, advance moves A by n steps, and B is at walk, in rows of ldb bytes, a register or a number.
-func (e *emitter) product(nv int, left, walk reg.GPVirtual, ldb any, a func(i, u int) operand.Mem, advance func(n int)) {
+// ahead, advance moves A by n steps, and B is at walk, in rows of ldb bytes, a register or a number. multiply is one step of 16 lanes.
+func (e *emitter) product(nv int, left, walk reg.GPVirtual, ldb any, a func(i, u int) operand.Mem, advance func(n int), multiply func(b, a, sum reg.VecPhysical)) {
 	step := func(u int) {
 		disp := 0
 		if n, ok := ldb.(int); ok {
@@ -116,7 +116,7 @@ func (e *emitter) product(nv int, left, walk reg.GPVirtual, ldb any, a func(i, u
 			x := z[28+i%4]
 			e.VBROADCASTSS(a(i, u), x)
 			for j := range nv {
-				e.VFMADD231PS(z[24+j], x, z[4*i+j])
+				multiply(z[24+j], x, z[4*i+j])
 			}
 		}
 		if r, ok := ldb.(reg.GPVirtual); ok {

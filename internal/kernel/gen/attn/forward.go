@@ -27,6 +27,13 @@ const (
 	fPanels
 )
 
+// Fields of onlineCodesArgs, which begins with attnForwardArgs and its five panels.
+const (
+	fScale = fPanels + 5 + iota
+	fSum
+	fKeyScale
+)
+
 // Places in the work memory.
 const (
 	workS     = 0
@@ -39,6 +46,7 @@ const (
 // forwardFunc is the forward kernel under construction.
 type forwardFunc struct {
 	*emitter
+	codes                  bool // queries and keys are words of four codes
 	work, off, q, cols, nv reg.GPVirtual
 }
 
@@ -47,10 +55,13 @@ type forwardFunc struct {
 // The groups go through two stages in turn. While the weighted sum of the group before runs on P, the maximum of this one, which is
 // all latency, is found; then its exponentials, whose instructions overlap with the product of the next. So both units that
 // multiply stay busy.
-func (e *emitter) forward() {
-	e.function("attnForwardAVX512",
-		"attnForwardAVX512 takes groups of six query rows over a panel of at most 64 keys: one step of the online softmax. See AttendPanel.")
-	f := &forwardFunc{emitter: e}
+func (e *emitter) forward(codes bool) {
+	name, see := "attnForwardAVX512", "Online."
+	if codes {
+		name, see = "attnCodesAVX512", "OnlineCodes."
+	}
+	e.function(name, name+" takes groups of six query rows over a panel of at most 64 keys: one step of the online softmax. See "+see)
+	f := &forwardFunc{emitter: e, codes: codes}
 	six, lanes := e.GP64(), reg.K2
 	e.MOVQ(operand.U32(0x3f), six)
 	e.KMOVW(six.As32(), lanes)
@@ -136,9 +147,15 @@ func (f *forwardFunc) dispatch(to [5]string) {
 // scores computes the group's scores, masks them where rows see different keys, and leaves them in S and each row's
 // maximum, not yet folded, in z24 to z29.
 func (f *forwardFunc) scores(nv int) {
-	for i := range tileRows {
-		for j := range nv {
-			f.VPXORD(z[4*i+j], z[4*i+j], z[4*i+j])
+	multiply := f.multiply
+	if f.codes {
+		multiply = f.multiplyCodes
+		f.beginCodes(nv)
+	} else {
+		for i := range tileRows {
+			for j := range nv {
+				f.VPXORD(z[4*i+j], z[4*i+j], z[4*i+j])
+			}
 		}
 	}
 	a, ld, b, left := f.GP64(), f.get(fD), f.get(fKT), f.get(fD)
@@ -148,7 +165,10 @@ func (f *forwardFunc) scores(nv int) {
 	f.product(nv, left, b, rowBytes, func(i, u int) operand.Mem { return row(a, a3, ld, i, 4*u) }, func(n int) {
 		f.ADDQ(operand.Imm(uint64(4*n)), a)
 		f.ADDQ(operand.Imm(uint64(4*n)), a3)
-	})
+	}, multiply)
+	if f.codes {
+		f.endCodes(nv)
+	}
 	f.mask(nv)
 	for i := range tileRows {
 		for j := range nv {
@@ -273,7 +293,7 @@ func (f *forwardFunc) weigh(done string) {
 		f.MOVQ(v, walk)
 		f.product(nv, left, walk, ld, func(i, u int) operand.Mem { return at(p, rowBytes*i+4*u) }, func(n int) {
 			f.ADDQ(operand.Imm(uint64(4*n)), p)
-		})
+		}, f.multiply)
 		for i := range tileRows {
 			for j := range nv {
 				f.VMOVUPS(z[4*i+j], row(o, o3, ld, i, line*j))

@@ -16,7 +16,8 @@ func main() { files.Main("attn", generate) }
 // generate returns the text of every generated file by name.
 func generate() (map[string][]byte, error) {
 	e := newEmitter()
-	e.forward()
+	e.forward(false)
+	e.forward(true)
 	asm, stubs, err := files.Assembly(e.Context, printer.Config{Argv: []string{"go", "run", "./attn"}, Pkg: "kernel"}, nil)
 	if err != nil {
 		return nil, err
