@@ -53,7 +53,7 @@ func Dropout(x, step *G.Node, cfg DropoutConfig) (*G.Node, error) {
 	if err := op.CheckRank(fn, s, 0); err != nil {
 		return nil, err
 	}
-	return G.ApplyOp(&dropout{op.NewBase(fn, cfg, x.Shape(), x.Dtype(), x, step), x.Dtype(), cfg}, x, step)
+	return op.Apply(&dropout{op.NewBase(fn, cfg, x.Shape(), x.Dtype(), x, step), x.Dtype(), cfg}, x, step)
 }
 
 // dropout has the inputs x and step.

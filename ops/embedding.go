@@ -63,7 +63,7 @@ func Embedding(table, ids *G.Node, cfg EmbeddingConfig) (*G.Node, error) {
 		return nil, fmt.Errorf("%s: PaddingID: got %d, want 0 to %d", fn, cfg.PaddingID, vocab-1)
 	}
 	shape := append(ids.Shape().Clone(), dim)
-	return G.ApplyOp(&embedding{
+	return op.Apply(&embedding{
 		Base:  op.NewBase(fn, cfg, shape, table.Dtype(), table, ids),
 		cfg:   cfg,
 		dtype: table.Dtype(),

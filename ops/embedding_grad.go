@@ -39,7 +39,7 @@ func applyEmbeddingGrad[T kernel.Float](o *embedding, table, ids, grad *G.Node) 
 		of:      o,
 		buffers: &embeddingBuffers[T]{size: o.vocab * o.dim, dim: o.dim},
 	}
-	n, err := G.ApplyOp(d, ids, grad)
+	n, err := op.Apply(embeddingGradFor(d, d.Base, o), ids, grad)
 	if err != nil {
 		return nil, err
 	}

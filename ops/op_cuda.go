@@ -3,10 +3,14 @@
 package ops
 
 import (
-	"stheno/cudamodules"
-	"stheno/internal/op"
+	"fmt"
 
 	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"stheno/cudamodules"
+	"stheno/internal/kernel"
+	"stheno/internal/op"
 )
 
 // The nodes that run on a card under the build tag cuda. CallsExtern makes the machine set memory aside for the result; the checks
@@ -21,6 +25,10 @@ var (
 	_ G.CUDADoer        = (*linear)(nil)
 	_ G.CUDADoer        = (*rope)(nil)
 	_ G.CUDADoer        = (*crossEntropy)(nil)
+	_ G.CUDADoer        = (*embedding)(nil)
+	_ G.CUDADoer        = (*cudaEmbeddingGrad)(nil)
+	_ G.CUDADoer        = (*reshape)(nil)
+	_ G.CUDADoer        = (*dropout)(nil)
 	_ op.CUDABackwarder = (*rmsNorm)(nil)
 	_ op.CUDABackwarder = (*layerNorm)(nil)
 	_ op.CUDABackwarder = (*activation)(nil)
@@ -29,10 +37,18 @@ var (
 	_ op.CUDABackwarder = (*linear)(nil)
 	_ op.CUDABackwarder = (*rope)(nil)
 	_ op.CUDABackwarder = (*crossEntropy)(nil)
+	_ op.CUDABackwarder = (*reshape)(nil)
+	_ op.CUDABackwarder = (*dropout)(nil)
 )
 
 // rowGrid gives each row a block, and rows beyond the limit of a grid their turn after.
 func rowGrid(rows int) (grid, block [3]int) { return [3]int{min(rows, 65535)}, [3]int{256} }
+
+// elementGrid has a thread for each of n elements, or several elements for each.
+func elementGrid(n int) (grid, block [3]int) {
+	const threads, most = 256, 4096
+	return [3]int{min((n+threads-1)/threads, most)}, [3]int{threads}
+}
 
 // given is value i of in, or nil for a null pointer.
 func given(in []G.Value, i int, there bool) any {
@@ -255,12 +271,11 @@ func (o *rope) rotateOnCard(c *op.Card, y, x, pos G.Value, back bool) error {
 		starts = pos.Shape()[0]
 	}
 	return c.Scratch(8*len(theta), func(p op.DevicePtr) error {
-		if err := c.CopyIn(p, theta); err != nil {
+		if err := op.CopyIn(c, p, theta); err != nil {
 			return err
 		}
-		const threads, most = 256, 4096
-		n := o.batch * o.seq * (o.headDim - o.cfg.Dim/2)
-		return c.Launch("tokens.rope"+op.Suffix(x), [3]int{min((n+threads-1)/threads, most)}, [3]int{threads}, 0,
+		grid, block := elementGrid(o.batch * o.seq * (o.headDim - o.cfg.Dim/2))
+		return c.Launch("tokens.rope"+op.Suffix(x), grid, block, 0,
 			y, x, pos, p, int(pos.Dtype().Size()), starts, o.batch, o.seq, o.heads, o.headDim, o.cfg.Dim,
 			flag(o.cfg.Interleaved), flag(back), amplitude)
 	})
@@ -290,4 +305,93 @@ func (o *crossEntropy) CUDABackward(c *op.Card, in []G.Value, _, dOut G.Value, d
 	return c.Launch("tokens.cross_entropy_grad"+op.Suffix(in[0]), grid, block, 0, dIn[0], in[0], in[2], dOut, in[1],
 		int(in[1].Dtype().Size()), o.rows, o.vocab, flag(o.cfg.Ignore), o.cfg.IgnoreIndex, flag(o.cfg.Reduction == ReduceMean),
 		o.cfg.LabelSmoothing, o.cfg.ZLoss)
+}
+
+func (o *embedding) CallsExtern() bool { return true }
+
+// CUDADo is Do on a card. An id out of range makes NaN of its row there, where Do has an error.
+func (o *embedding) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
+	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error {
+		grid, block := elementGrid(o.n * o.dim)
+		return c.Launch("tokens.embedding"+op.Suffix(in[0]), grid, block, 0, prealloc, in[0], in[1], int(in[1].Dtype().Size()), o.vocab, o.dim, o.n)
+	})
+}
+
+// cudaEmbeddingGrad is embeddingGrad on a card. It sums in the same order.
+type cudaEmbeddingGrad struct {
+	op.Base
+	of *embedding
+}
+
+// embeddingGradFor is d, on a card.
+func embeddingGradFor(d G.Op, base op.Base, of *embedding) G.Op { return &cudaEmbeddingGrad{base, of} }
+
+func (d *cudaEmbeddingGrad) CallsExtern() bool { return true }
+
+// Do is for machines that run on no card.
+func (d *cudaEmbeddingGrad) Do(in ...G.Value) (_ G.Value, err error) {
+	defer op.Recover(d.Name(), &err)
+	if err := d.CheckShapes(in); err != nil {
+		return nil, err
+	}
+	out := op.NewOf(d.of.dtype, d.OutShape())
+	if d.of.dtype == tensor.Float64 {
+		return out, embeddingAccumulate[float64](d.of, out, in[0], in[1])
+	}
+	return out, embeddingAccumulate[float32](d.of, out, in[0], in[1])
+}
+
+// CUDADo is Do on a card.
+func (d *cudaEmbeddingGrad) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
+	return op.Forward(d.Name(), ext, dev, prealloc, func(c *op.Card) error {
+		o, padding := d.of, -1
+		if o.cfg.Padding {
+			padding = o.cfg.PaddingID
+		}
+		if err := c.Zero(prealloc, op.At(prealloc, 0), o.vocab*o.dim); err != nil {
+			return err
+		}
+		return c.Launch("tokens.embedding_grad"+op.Suffix(in[1]), [3]int{min(o.n, 65535)}, [3]int{128}, 0, prealloc, in[1], in[0],
+			int(in[0].Dtype().Size()), o.vocab, o.dim, o.n, padding)
+	})
+}
+
+// DiffWRT: second derivatives are not supported.
+func (d *cudaEmbeddingGrad) DiffWRT(n int) []bool { return make([]bool, n) }
+
+// SymDiff fails: second derivatives are not supported.
+func (d *cudaEmbeddingGrad) SymDiff(G.Nodes, *G.Node, *G.Node) (G.Nodes, error) {
+	return nil, fmt.Errorf("%s: second derivatives are not supported", d.Name())
+}
+
+func (o *reshape) CallsExtern() bool { return true }
+
+// CUDADo is Do on a card.
+func (o *reshape) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
+	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error {
+		return c.Copy(prealloc, in[0], o.OutShape().TotalSize()*int(o.dtype.Size()))
+	})
+}
+
+// CUDABackward is Backward on a card.
+func (o *reshape) CUDABackward(c *op.Card, _ []G.Value, _, dOut G.Value, dIn []G.Value) error {
+	return c.Copy(dIn[0], dOut, o.OutShape().TotalSize()*int(o.dtype.Size()))
+}
+
+func (o *dropout) CallsExtern() bool { return true }
+
+// CUDADo is Do on a card.
+func (o *dropout) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
+	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error { return o.dropOnCard(c, prealloc, in[0], in[1]) })
+}
+
+// CUDABackward is Backward on a card.
+func (o *dropout) CUDABackward(c *op.Card, in []G.Value, _, dOut G.Value, dIn []G.Value) error {
+	return o.dropOnCard(c, dIn[0], dOut, in[1])
+}
+
+func (o *dropout) dropOnCard(c *op.Card, y, x, step G.Value) error {
+	keep := 1 - o.cfg.Rate
+	return c.Elementwise("elements.dropout"+op.Suffix(x), o.OutShape().TotalSize(), y, x, int(o.cfg.Seed), step, int(step.Dtype().Size()),
+		kernel.DropoutBound(keep), keep)
 }

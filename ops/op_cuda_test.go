@@ -92,6 +92,7 @@ func TestNodesOnTheCard(t *testing.T) {
 		cfg.Dim = 4
 		cases = append(cases, ropeCase(cfg, []int{7}, 1, 4, 2, 11))
 	}
+	cases = append(cases, reshapeCase([]int{2, 3, 5}, 6, 5), dropoutCase(0.3, 5, 30), dropoutCase(0.9, 3, 7, 11))
 	for _, c := range cases {
 		c.onCard(t, tensor.Float32)
 		c.onCard(t, tensor.Float64)
@@ -161,5 +162,48 @@ func TestLongChainsOnTheCard(t *testing.T) {
 		}
 		require.Equal(t, first, optest.Values(t, got))
 		vm.Reset()
+	}
+}
+
+// Rows of a table and the gradient of their weighted sum on the card: sums in the order of the ids, so that they have the bits of Do's.
+func TestEmbeddingOnTheCard(t *testing.T) {
+	optest.Card(t)
+	for _, x := range []struct {
+		cfg        ops.EmbeddingConfig
+		vocab, dim int
+		ids        []int
+		shape      []int
+	}{
+		{ops.EmbeddingConfig{}, 5, 3, []int{4, 0, 0, 2, 4, 4}, []int{2, 3}},
+		{ops.EmbeddingConfig{Padding: true, PaddingID: 2}, 4, 131, []int{2, 1, 2, 0, 1}, []int{5}},
+		{ops.EmbeddingConfig{}, 1, 1, []int{0}, []int{1}},
+	} {
+		for _, dt := range []tensor.Dtype{tensor.Float32, tensor.Float64} {
+			c := embeddingCase(x.cfg, x.vocab, x.dim, x.ids, x.shape...)
+			_, nodes := c.graph(t, dt, c.build)
+			for _, n := range nodes {
+				_, onCard := n.Op().(G.CUDADoer)
+				require.True(t, onCard, "%v is not on the card", n.Op())
+			}
+			got := c.run(t, dt, c.build)
+			table, weights := optest.Values(t, c.inputs[0].Node(G.NewGraph(), dt).Value()), optest.Normal[float64](99, len(x.ids)*x.dim, 1)
+			require.Equal(t, refEmbedding(table, x.dim, x.ids), got[0])
+			want := make([]float64, len(table))
+			for i, id := range x.ids {
+				for j := range x.dim {
+					if x.cfg.Padding && id == x.cfg.PaddingID {
+						continue
+					}
+					at := id*x.dim + j
+					if dt == tensor.Float32 {
+						want[at] = float64(float32(want[at]) + float32(weights[i*x.dim+j]))
+					} else {
+						want[at] += weights[i*x.dim+j]
+					}
+				}
+			}
+			require.Equal(t, want, got[1])
+			c.checkViews(t)
+		}
 	}
 }

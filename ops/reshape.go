@@ -24,7 +24,7 @@ func Reshape(x *G.Node, shape ...int) (*G.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return G.ApplyOp(&reshape{op.NewBase(fn, nil, to, x.Dtype(), x), x.Dtype()}, x)
+	return op.Apply(&reshape{op.NewBase(fn, nil, to, x.Dtype(), x), x.Dtype()}, x)
 }
 
 // fillShape replaces the −1 in shape, if there is one, so that it has the size of from.

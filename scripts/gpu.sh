@@ -8,7 +8,7 @@
 #
 # Wanted: Go and a C compiler to build; an NVIDIA driver of 12.0 or later to run. To another machine, copy the folder and this script.
 #
-# Not covered yet: the bars of attention in BF16, backward and decoding, which have no kernels, and PyTorch beside them.
+# Not covered yet: the bars of attention in BF16 and of decoding, which have no kernels, and PyTorch beside them.
 set -uo pipefail
 
 step=${1:-all} folder=${2:-gpu}
@@ -25,6 +25,7 @@ if [[ $step != run ]]; then
     go test -c -o "$folder/kernels.test" ./cudamodules/emulator &&
     go test -c -tags cuda -modfile=go.cuda.mod -o "$folder/ops.test" ./ops &&
     go test -c -tags cuda -modfile=go.cuda.mod -o "$folder/op.test" ./internal/op &&
+    go test -c -tags cuda -modfile=go.cuda.mod -o "$folder/flashattn.test" ./ops/flashattn &&
     git rev-parse --short HEAD >"$folder/commit") || exit 1
 fi
 [[ $step != build ]] || exit 0
@@ -40,6 +41,7 @@ report() { echo; echo "== $*"; "$@" || echo "FAILED: $*"; }
   for run in 1 2; do report ./kernels.test -test.count=1 "${kernels[@]}"; done
   report ./op.test -test.run 'OnTheCard|GiveTheCardBack'
   report ./ops.test -test.run OnTheCard
+  report ./flashattn.test -test.run OnTheCard
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck; do
       report compute-sanitizer --tool "$tool" --error-exitcode 1 ./kernels.test -test.short -test.count=1 "${kernels[@]}"

@@ -31,7 +31,8 @@ var inUse struct {
 
 type shared struct {
 	*cudamodules.Context
-	users int
+	users   int
+	scratch map[int64][]DevicePtr // by size: what nobody has borrowed
 }
 
 // MakeContext begins to use the card.

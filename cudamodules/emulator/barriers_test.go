@@ -43,7 +43,7 @@ var probes = map[string]struct {
 			emulator.Out{sum}, emulator.In{random[float32](1, 30*40)}, int64(30), int64(40))
 		return sum, err
 	}},
-	"tokens": {6, func(s *emulator.Session) (any, error) {
+	"tokens": {8, func(s *emulator.Session) (any, error) {
 		const rows, vocab = 3, 300
 		z, targets := random[float32](1, rows*vocab), []int64{5, 200, 7}
 		losses, stats, total, d := make([]float64, rows), make([]float32, 2*rows), make([]float32, 1), make([]float32, rows*vocab)
@@ -70,7 +70,20 @@ var probes = map[string]struct {
 		d = make([]float32, 600)
 		err := s.Run("tokens", "cross_entropy_grad_f32", one, emulator.Out{d}, emulator.In{z}, emulator.In{stats}, emulator.In{[]float32{1}},
 			emulator.In{same}, int64(8), int64(300), int64(2), int64(1), int64(2), int64(1), 0.0, 0.0)
-		return []any{losses, stats, total, d}, err
+		if err != nil {
+			return nil, err
+		}
+		// In one block, ids that are new and ids that were there by turns: what a fast warp finds for the next must not reach a slow one.
+		const n, columns = 200, 130
+		ids, dy, table := make([]int64, n), random[float32](4, n*columns), make([]float32, n/2*columns)
+		for i := range ids {
+			if ids[i] = int64(i / 2); i%2 == 1 {
+				ids[i] = int64(7 * i % (i/2 + 1))
+			}
+		}
+		err = s.Run("tokens", "embedding_grad_f32", cudamodules.Geometry{Block: [3]int{128}}, emulator.InOut{table}, emulator.In{dy}, emulator.In{ids},
+			int64(8), int64(n/2), int64(columns), int64(n), int64(-1))
+		return []any{losses, stats, total, d, table}, err
 	}},
 	"matmul": {4, func(s *emulator.Session) (any, error) {
 		const m, n, k = 20, 70, 40
@@ -114,6 +127,28 @@ var probes = map[string]struct {
 		g := cudamodules.Geometry{Grid: [3]int{1, 1}, Block: [3]int{256}}
 		run("rounded_int8_f32", g, []any{emulator.Out{y}, emulator.In{q}, emulator.In{sx}}, []any{int64(pitch)})
 		return out, err
+	}},
+	"elements": {1, func(s *emulator.Session) (any, error) {
+		parts := make([]float64, 1)
+		err := s.Run("elements", "squares_f32", cudamodules.Geometry{Block: [3]int{256}}, emulator.Out{parts}, emulator.In{random[float32](1, 3000)}, int64(3000))
+		return parts, err
+	}},
+	"attention_grad": {4, func(s *emulator.Session) (any, error) {
+		const n, d = 100, 8
+		q, k, v, dOut := random[float32](1, n*d), random[float32](2, n*d), random[float32](3, n*d), random[float32](4, n*d)
+		stats, delta := make([]float32, 2*n), random[float32](5, n)
+		for i := range n {
+			stats[n+i] = n // largest logits of 0
+		}
+		dQ, dK, dV := make([]float32, n*d), make([]float32, n*d), make([]float32, n*d)
+		params := []any{emulator.In{dOut}, emulator.In{stats}, emulator.In{delta}, emulator.In{q}, emulator.In{k}, emulator.In{v}, nil, nil,
+			int64(0), int64(0), int64(1), int64(n), int64(n), int64(1), int64(1), int64(d), int64(d), int64(n), int64(n), 0.1, 0.0}
+		g := cudamodules.Geometry{Grid: [3]int{2}, Block: [3]int{128}, Shared: 4 * 96 * 2 * pitch(d)}
+		if err := s.Run("attention_grad", "attention_grad_rows_64_f32", g, append([]any{emulator.Out{dQ}}, params...)...); err != nil {
+			return nil, err
+		}
+		err := s.Run("attention_grad", "attention_grad_keys_64_f32", g, append([]any{emulator.Out{dK}, emulator.Out{dV}}, params...)...)
+		return []any{dQ, dK, dV}, err
 	}},
 	"attention": {2, func(s *emulator.Session) (any, error) {
 		c := attention{1, 64, 100, 1, 1, 8, 8, -1, -1, 0, false, false, false, false, 0}

@@ -41,7 +41,7 @@ func testEmbedding[T number](t *testing.T, s *emulator.Session) {
 			}
 		}
 		require.NoError(t, s.Run("tokens", "embedding_grad"+suffix[T](), cudamodules.Geometry{Grid: [3]int{3}, Block: [3]int{128}},
-			emulator.Out{d}, emulator.In{dy}, emulator.In{ids}, int64(8), int64(vocab), int64(dim), int64(n), int64(padding)))
+			emulator.InOut{d}, emulator.In{dy}, emulator.In{ids}, int64(8), int64(vocab), int64(dim), int64(n), int64(padding)))
 		require.Equal(t, want, d)
 		return d
 	})

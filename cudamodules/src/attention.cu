@@ -9,93 +9,9 @@
 //
 // A block of four warps has 64 rows of one head; tiles of 32 keys pass through shared memory. A warp has 16 rows, and keeps their
 // output in registers. The online softmax is that of FlashAttention (Dao et al. 2022, algorithm 1; Dao 2023, section 3.1).
-#include "math.cuh"
-#include "mma.cuh"
+#include "attention.cuh"
 
-constexpr int rows_tile = 64, keys_tile = 32, attention_threads = 128;
-
-// pitch is the length of a row in shared memory: with it, the lanes that read a fragment hit 32 banks.
-INLINE int pitch(int d) { return (d + 7) / 8 * 8 + 4; }
-
-// load copies rows first … first+rows of a matrix of rows of d numbers, stride apart, into shared memory, zeros beyond `end` and d.
-INLINE void load(float *to, const float *from, i64 first, int rows, i64 end, i64 stride, int d) {
-  int p = pitch(d);
-  for (int e = threadIdx.x; e < rows * (p - 4); e += attention_threads) {
-    int r = e / (p - 4), c = e % (p - 4);
-    to[r * p + c] = first + r < end && c < d ? from[(first + r) * stride + c] : 0.f;
-  }
-}
-
-// left_fragment is rows r0 … r0+15 and columns c0 … c0+7 of a matrix in shared memory as A.
-INLINE Halves<4> left_fragment(const float *m, int p, int r0, int c0) {
-  int g = lane_id() / 4, t = lane_id() % 4;
-  Halves<4> a;
-  UNROLL
-  for (int i = 0; i < 4; i++) split(m[(r0 + g + i % 2 * 8) * p + c0 + t + i / 2 * 4], &a.hi[i], &a.lo[i]);
-  return a;
-}
-
-// right_rows is the transposed of rows r0 … r0+7, columns c0 … c0+7, as B: the product is with those rows.
-INLINE Halves<2> right_rows(const float *m, int p, int r0, int c0) {
-  int g = lane_id() / 4, t = lane_id() % 4;
-  Halves<2> b;
-  UNROLL
-  for (int i = 0; i < 2; i++) split(m[(r0 + g) * p + c0 + t + i * 4], &b.hi[i], &b.lo[i]);
-  return b;
-}
-
-// right_paired is rows r0 … r0+7 and columns c0 … c0+7 as B, for an A whose columns are those of a C fragment: row t of B is row 2t of
-// the matrix, and row t+4 is row 2t+1. The sum does not mind the order.
-INLINE Halves<2> right_paired(const float *m, int p, int r0, int c0) {
-  int g = lane_id() / 4, t = lane_id() % 4;
-  Halves<2> b;
-  UNROLL
-  for (int i = 0; i < 2; i++) split(m[(r0 + 2 * t + i) * p + c0 + g], &b.hi[i], &b.lo[i]);
-  return b;
-}
-
-// paired makes an A of a C: its columns come in the order that right_paired has.
-INLINE Halves<4> paired(const float *c) {
-  Halves<4> a;
-  split(c[0], &a.hi[0], &a.lo[0]);
-  split(c[2], &a.hi[1], &a.lo[1]);
-  split(c[1], &a.hi[2], &a.lo[2]);
-  split(c[3], &a.hi[3], &a.lo[3]);
-  return a;
-}
-
-struct Attention {
-  float *out, *lse, *stats;
-  const float *q, *k, *v, *sinks, *slopes, *bias;
-  i64 bias_batch, bias_head, seqQ, seqKV, heads, kvHeads, d, dv, left, right;
-  float scale, softcap;
-};
-
-// first_key and end_key bound what row i sees.
-INLINE i64 first_key(const Attention &a, i64 i) {
-  i64 p = i + a.seqKV - a.seqQ - a.left;
-  return p < 0 ? 0 : p > a.seqKV ? a.seqKV : p;
-}
-INLINE i64 end_key(const Attention &a, i64 i) {
-  i64 p = i + a.seqKV - a.seqQ + a.right + 1;
-  return p < 0 ? 0 : p > a.seqKV ? a.seqKV : p;
-}
-
-// capped is the softcap. It is rare and long, so it stays out of line.
-OUTLINE float capped(float x, float cap) { return cap * tanh_of(x / cap); }
-
-// logit is what product s of row i and key j counts, −∞ where it is not seen.
-INLINE float logit(const Attention &a, float s, i64 b, i64 h, i64 i, i64 j) {
-  if (i >= a.seqQ || j < first_key(a, i) || j >= end_key(a, i)) return -infinity<float>();
-  float x = s * a.scale;
-  if (a.softcap > 0) x = capped(x, a.softcap);
-  i64 distance = i + a.seqKV - a.seqQ - j;
-  if (a.slopes) x -= a.slopes[h] * (float)(distance < 0 ? -distance : distance);
-  if (a.bias) x += a.bias[b * a.bias_batch + h * a.bias_head + i * a.seqKV + j];
-  return x;
-}
-
-template <int NV> INLINE void attend(const Attention &a, float *shared) {
+template <int NV> INLINE void attend(const Attention &a, float *to, float *lse, float *stats, float *shared) {
   const i64 h = blockIdx.y, b = blockIdx.z, kh = h / (a.heads / a.kvHeads), i0 = (i64)blockIdx.x * rows_tile;
   const int warp = threadIdx.x / 32, g = lane_id() / 4, t = lane_id() % 4, d = (int)a.d, dv = (int)a.dv, pd = pitch(d), pv = pitch(dv);
   float *sq = shared, *sk = sq + rows_tile * pd, *sv = sk + keys_tile * pd;
@@ -183,13 +99,13 @@ UNROLL
     }
     if (i >= a.seqQ) continue;
     if (t == 0) {
-      if (a.lse) a.lse[row] = blind ? top[r] : top[r] + logarithm(sum[r]);
-      if (a.stats) {
-        a.stats[row] = top[r];
-        a.stats[(i64)gridDim.z * a.heads * a.seqQ + row] = blind ? 0.f : sum[r];
+      if (lse) lse[row] = blind ? top[r] : top[r] + logarithm(sum[r]);
+      if (stats) {
+        stats[row] = top[r];
+        stats[(i64)gridDim.z * a.heads * a.seqQ + row] = blind ? 0.f : sum[r];
       }
     }
-    float *out = a.out + ((b * a.seqQ + i) * a.heads + h) * a.dv;
+    float *out = to + ((b * a.seqQ + i) * a.heads + h) * a.dv;
     UNROLL
     for (int n = 0; n < NV; n++)
       UNROLL
@@ -207,9 +123,9 @@ UNROLL
           const float *slopes, const float *bias, i64 bias_batch, i64 bias_head, i64 seqQ, i64 seqKV, i64 heads, i64 kvHeads,       \
           i64 d, i64 dv, i64 left, i64 right, double scale, double softcap)) {                                                      \
     DYNAMIC_SHARED(float, shared);                                                                                                  \
-    attend<most / 8>({out, lse, stats, q, k, v, sinks, slopes, bias, bias_batch, bias_head, seqQ, seqKV, heads, kvHeads, d, dv,     \
+    attend<most / 8>({q, k, v, sinks, slopes, bias, bias_batch, bias_head, seqQ, seqKV, heads, kvHeads, d, dv,                      \
                       left, right, (float)scale, (float)softcap},                                                                   \
-                     shared);                                                                                                       \
+                     out, lse, stats, shared);                                                                                      \
   }
 
 ATTENTION(64)

@@ -72,12 +72,24 @@ INLINE double shuffle_xor(double v, int lane) {
   u32 lo = (u32)shuffle_xor((int)(u32)b, lane), hi = (u32)shuffle_xor((int)(u32)(b >> 32), lane);
   return from_bits((u64)hi << 32 | lo);
 }
+INLINE double shuffle(double v, int lane) {
+  u64 b = to_bits(v);
+  u32 lo = (u32)shuffle((int)(u32)b, lane), hi = (u32)shuffle((int)(u32)(b >> 32), lane);
+  return from_bits((u64)hi << 32 | lo);
+}
 INLINE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 INLINE double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
 INLINE float nearest(float x) { return __builtin_rintf(x); }
 INLINE double nearest(double x) { return __builtin_rint(x); }
 INLINE float magnitude(float x) { return __builtin_fabsf(x); }
 INLINE double magnitude(double x) { return __builtin_fabs(x); }
+
+// integer_at is integer i of an array of integers of 4 or 8 bytes.
+INLINE i64 integer_at(const void *p, i64 bytes, i64 i) {
+  return bytes == 4 ? (i64)static_cast<const int *>(p)[i] : static_cast<const i64 *>(p)[i];
+}
+
+INLINE int lane_id() { return threadIdx.x & 31; }
 
 // BARRIER is __syncthreads() that a test may take away: compiled with -DREMOVE_BARRIER=n, the n-th one of a source is gone, and
 // the kernel must then be found wrong.

@@ -18,6 +18,7 @@ template <> struct Float<double> {
 };
 
 template <class T> INLINE T infinity() { return (T)__builtin_inff(); }
+template <class T> INLINE T not_a_number() { return infinity<T>() - infinity<T>(); }
 template <class T> INLINE bool is_nan(T x) { return x != x; }
 
 // power_of_two is 2^n for n in the range of normal numbers.

@@ -10,8 +10,6 @@
 // UNROLL stands before loops over registers: an index that is not known would put them in memory.
 #define UNROLL _Pragma("unroll")
 
-INLINE int lane_id() { return threadIdx.x & 31; }
-
 // mma_tf32 is c += A·B. Of each number the sign, the exponent and 10 bits of the mantissa are read.
 INLINE void mma_tf32(float *c, const u32 *a, const u32 *b) {
 #if defined(CUEMU)

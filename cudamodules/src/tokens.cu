@@ -2,11 +2,6 @@
 // a parameter says. One that is out of range makes NaN of what depends on it: a kernel cannot return an error.
 #include "math.cuh"
 
-INLINE i64 integer_at(const void *p, i64 bytes, i64 i) {
-  return bytes == 4 ? (i64)static_cast<const int *>(p)[i] : static_cast<const i64 *>(p)[i];
-}
-template <class T> INLINE T not_a_number() { return infinity<T>() - infinity<T>(); }
-
 constexpr int loss_threads = 256;
 
 // BLOCK_REDUCE folds v over the block; every thread gets it. scratch holds one a warp, and is not used again before another barrier.
@@ -28,16 +23,28 @@ INLINE double plus(double a, double b) { return a + b; }
       y[e] = id >= 0 && id < vocab ? table[id * dim + e % dim] : not_a_number<T>();                                            \
     }                                                                                                                          \
   }                                                                                                                            \
-  /* dtable[v] = Σ dy[i] over ids[i] = v, in the order of i; zero for v = padding (−1: none). A block has one v. */             \
+  /* dtable[v] = Σ dy[i] over ids[i] = v, in the order of i, for each v that occurs but padding (−1: none); the rest of dtable must  */ \
+  /* be zero before. The block of the first i with an id has its row.                                                            */ \
   KERNEL(128, embedding_grad_##t,                                                                                              \
          (T *RESTRICT dtable, const T *dy, const void *ids, i64 id_bytes, i64 vocab, i64 dim, i64 n, i64 padding)) {           \
-    for (i64 v = blockIdx.x; v < vocab; v += gridDim.x)                                                                        \
-      for (i64 j = threadIdx.x; j < dim; j += blockDim.x) {                                                                    \
+    __shared__ int before[4];                                                                                                  \
+    for (i64 i = blockIdx.x; i < n; i += gridDim.x) {                                                                          \
+      i64 id = integer_at(ids, id_bytes, i);                                                                                   \
+      if (id < 0 || id >= vocab || id == padding) continue;                                                                    \
+      int found = 0;                                                                                                           \
+      for (i64 p = threadIdx.x; p < i; p += 128) found |= integer_at(ids, id_bytes, p) == id;                                  \
+      found = warp_max(found);                                                                                                 \
+      BARRIER(6);                                                                                                              \
+      if (lane_id() == 0) before[threadIdx.x / 32] = found;                                                                    \
+      BARRIER(7);                                                                                                              \
+      if (before[0] | before[1] | before[2] | before[3]) continue;                                                             \
+      for (i64 j = threadIdx.x; j < dim; j += 128) {                                                                           \
         T s = 0;                                                                                                               \
-        for (i64 i = 0; v != padding && i < n; i++)                                                                            \
-          if (integer_at(ids, id_bytes, i) == v) s += dy[i * dim + j];                                                         \
-        dtable[v * dim + j] = s;                                                                                               \
+        for (i64 p = i; p < n; p++)                                                                                            \
+          if (integer_at(ids, id_bytes, p) == id) s += dy[p * dim + j];                                                        \
+        dtable[id * dim + j] = s;                                                                                              \
       }                                                                                                                        \
+    }                                                                                                                          \
   }                                                                                                                            \
   /* Rotary positions: pairs (i, i+dim/2), or (2i, 2i+1) if interleaved, of each head of x (batch, seq, heads, width) turn by  */ \
   /* (pos + s)·theta[i], backwards if so; sines and cosines are multiplied by amplitude. What is beyond dim passes through.    */ \

@@ -53,7 +53,7 @@ func DropoutRow[T Float](dst, x []T, seed, offset uint64, keep float64) {
 	if !(keep >= 0 && keep <= 1) {
 		panic(fmt.Sprintf("kernel: DropoutRow: keep %v, want 0 to 1", keep))
 	}
-	below := uint64(math.Round(keep * (1 << 32)))
+	below := uint64(DropoutBound(keep))
 	switch {
 	case below == 0:
 		clear(dst)
@@ -73,6 +73,9 @@ func DropoutRow[T Float](dst, x []T, seed, offset uint64, keep float64) {
 		dst, x, offset = dst[n:], x[n:], offset+uint64(n)
 	}
 }
+
+// DropoutBound is what a random word must be below for its element to be kept: 2³² keeps all.
+func DropoutBound(keep float64) int { return int(math.Round(keep * (1 << 32))) }
 
 func dropWords[T Float](dst, x []T, words []uint32, below uint32, scale T) {
 	if is32[T]() && simdDropWords(as32(dst), as32(x), words, below, float32(scale)) {

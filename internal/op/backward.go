@@ -118,7 +118,7 @@ func (o *gradOp) Do(in ...G.Value) (_ G.Value, err error) {
 		}
 		dIn[i] = d
 	}
-	dIn[o.first] = newOf(o.outDtype(), o.shape)
+	dIn[o.first] = NewOf(o.outDtype(), o.shape)
 	if err = o.of.Backward(args.in, args.out, args.dOut, dIn); err != nil {
 		return nil, err
 	}

@@ -99,30 +99,66 @@ func (c *Card) Elementwise(kernel string, n int, params ...any) error {
 }
 
 // Copy copies a value of n bytes within the card.
-func (c *Card) Copy(dst, src G.Value, n int) error {
-	e := &c.machine.Engines()[int(c.dev)]
-	e.Context().Memcpy(cu.DevicePtr(dst.Uintptr()), cu.DevicePtr(src.Uintptr()), int64(n))
-	return c.settle()
-}
+func (c *Card) Copy(dst, src G.Value, n int) error { return c.CopyBytes(At(dst, 0), At(src, 0), n) }
 
 // CopyIn copies numbers to the card.
-func (c *Card) CopyIn(dst DevicePtr, numbers []float64) error {
+func CopyIn[T float32 | float64](c *Card, dst DevicePtr, numbers []T) error {
 	e := &c.machine.Engines()[int(c.dev)]
-	e.Context().MemcpyHtoD(dst, unsafe.Pointer(&numbers[0]), int64(8*len(numbers)))
+	e.Context().MemcpyHtoD(dst, unsafe.Pointer(&numbers[0]), int64(len(numbers))*int64(unsafe.Sizeof(numbers[0])))
 	err := c.settle()
 	runtime.KeepAlive(numbers)
 	return err
 }
 
-// Scratch lends n bytes to f. They come from the machine's arena, which has room for half as much again as its values take, so
-// scratch must be small beside the op's result.
-func (c *Card) Scratch(n int, f func(p DevicePtr) error) error {
-	mem, err := c.ext.Get(c.dev, int64(n))
-	if err != nil {
-		return fmt.Errorf("%s: %d bytes of scratch: %w", c.name, n, err)
+// At is the address n bytes into a value on the card.
+func At(v G.Value, n int) DevicePtr { return DevicePtr(v.Uintptr()) + DevicePtr(n) }
+
+// CopyBytes copies n bytes within the card.
+func (c *Card) CopyBytes(dst, src DevicePtr, n int) error {
+	c.machine.Engines()[int(c.dev)].Context().Memcpy(dst, src, int64(n))
+	return c.settle()
+}
+
+// Zero makes n numbers of the kind of v zero, from dst on.
+func (c *Card) Zero(v G.Value, dst DevicePtr, n int) error {
+	return c.Elementwise("elements.zero"+Suffix(v), n, dst)
+}
+
+// SharedMost is how many bytes of dynamic shared memory a block may have. gorgonia.org/cu cannot ask for more than 48 KB.
+func (c *Card) SharedMost() (int, error) {
+	const optIn, always = 97, 48 << 10 // CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+	if x, ok := any(c.machine.Engines()[int(c.dev)].Context()).(interface{ Eager() bool }); !ok || !x.Eager() {
+		return always, nil
 	}
-	defer c.ext.Put(c.dev, mem, int64(n))
-	return f(cu.DevicePtr(mem.Uintptr()))
+	got, err := cu.Device(c.dev).Attributes(optIn)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", c.name, err)
+	}
+	return max(got[0], always), nil
+}
+
+// Scratch lends n bytes, with arbitrary contents, to the kernels that f launches. gorgonia.org/cu lends none: there they come from the
+// machine's arena, which has room for half as much again as its values take.
+func (c *Card) Scratch(n int, f func(p DevicePtr) error) error {
+	failed := func(err error) error { return fmt.Errorf("%s: %d bytes of scratch: %w", c.name, n, err) }
+	lender, ok := any(c.machine.Engines()[int(c.dev)].Context()).(interface {
+		Borrow(n int64) (DevicePtr, error)
+		Return(p DevicePtr, n int64)
+	})
+	if !ok {
+		mem, err := c.ext.Get(c.dev, int64(n))
+		if err != nil {
+			return failed(err)
+		}
+		defer c.ext.Put(c.dev, mem, int64(n))
+		return f(cu.DevicePtr(mem.Uintptr()))
+	}
+	p, err := lender.Borrow(int64(n))
+	if err != nil {
+		return failed(err)
+	}
+	defer lender.Return(p, int64(n))
+	return f(p)
 }
 
 // Suffix is how kernels are named after the dtype of v.

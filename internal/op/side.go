@@ -33,7 +33,7 @@ var _ G.SDOp = (*sideOp)(nil)
 
 func (o *sideOp) Do(...G.Value) (G.Value, error) {
 	o.begins()
-	return newOf(o.outDtype(), o.shape), nil
+	return NewOf(o.outDtype(), o.shape), nil
 }
 
 func (o *sideOp) DiffWRT(n int) []bool { return make([]bool, n) }

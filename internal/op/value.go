@@ -146,9 +146,10 @@ func NewUnset[T kernel.Float](shape tensor.Shape) (*tensor.Dense, []T) {
 }
 
 // NewLike returns a zeroed tensor with the shape and dtype of v, which has rank 1 or more.
-func NewLike(v G.Value) *tensor.Dense { return newOf(v.Dtype(), v.Shape()) }
+func NewLike(v G.Value) *tensor.Dense { return NewOf(v.Dtype(), v.Shape()) }
 
-func newOf(dt tensor.Dtype, shape tensor.Shape) *tensor.Dense {
+// NewOf is New for a dtype that is known at run time only.
+func NewOf(dt tensor.Dtype, shape tensor.Shape) *tensor.Dense {
 	if dt == tensor.Float64 {
 		d, _ := New[float64](shape)
 		return d

@@ -58,7 +58,7 @@ func lseShape(q *G.Node) tensor.Shape {
 }
 
 func apply(fn string, a attrs, in G.Nodes, shape tensor.Shape) (*G.Node, error) {
-	stats, err := op.Side(in[0], append(tensor.Shape{2}, lseShape(in[0])...), in[0].Dtype())
+	stats, err := op.SideFor(attendFor(&attendOp{attrs: a}), in[0], append(tensor.Shape{2}, lseShape(in[0])...), in[0].Dtype())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", fn, err)
 	}
@@ -69,7 +69,7 @@ func apply(fn string, a attrs, in G.Nodes, shape tensor.Shape) (*G.Node, error) 
 			o.floats = append(o.floats, in[i].Shape())
 		}
 	}
-	n, err := G.ApplyOp(o, in...)
+	n, err := op.Apply(attendFor(o), in...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", fn, err)
 	}

@@ -19,7 +19,7 @@ var _ op.Selective = (*takeOp)(nil)
 
 func take(x *G.Node, from int, shape tensor.Shape) (*G.Node, error) {
 	o := &takeOp{op.NewBase("flashattn.take", struct{ From int }{from}, shape, x.Dtype(), x), from}
-	return G.ApplyOp(o, x)
+	return op.Apply(o, x)
 }
 
 func (o *takeOp) Do(in ...G.Value) (_ G.Value, err error) {

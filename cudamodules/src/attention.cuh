@@ -1,0 +1,96 @@
+// What the kernels of attention on tensor cores share: tiles in shared memory, fragments of them, and logits.
+//
+// q is (batch, seqQ, heads, d), k and v (batch, seqKV, kvHeads, d and dv), contiguous. Row i stands at p = i + seqKV − seqQ and sees the
+// keys p−left … p+right. A block has four warps. What is not finite spreads to the rows and keys of its tile.
+#pragma once
+#include "math.cuh"
+#include "mma.cuh"
+
+constexpr int rows_tile = 64, keys_tile = 32, attention_threads = 128;
+
+// pitch is the length of a row in shared memory: with it, the lanes that read a fragment hit 32 banks.
+INLINE int pitch(int d) { return (d + 7) / 8 * 8 + 4; }
+
+// load copies rows first … first+rows of a matrix of rows of d numbers, stride apart, into shared memory, zeros beyond `end` and d.
+INLINE void load(float *to, const float *from, i64 first, int rows, i64 end, i64 stride, int d) {
+  int p = pitch(d);
+  for (int e = threadIdx.x; e < rows * (p - 4); e += attention_threads) {
+    int r = e / (p - 4), c = e % (p - 4);
+    to[r * p + c] = first + r < end && c < d ? from[(first + r) * stride + c] : 0.f;
+  }
+}
+
+// left_fragment is rows r0 … r0+15 and columns c0 … c0+7 of a matrix in shared memory as A.
+INLINE Halves<4> left_fragment(const float *m, int p, int r0, int c0) {
+  int g = lane_id() / 4, t = lane_id() % 4;
+  Halves<4> a;
+  UNROLL
+  for (int i = 0; i < 4; i++) split(m[(r0 + g + i % 2 * 8) * p + c0 + t + i / 2 * 4], &a.hi[i], &a.lo[i]);
+  return a;
+}
+
+// right_rows is the transposed of rows r0 … r0+7, columns c0 … c0+7, as B: the product is with those rows.
+INLINE Halves<2> right_rows(const float *m, int p, int r0, int c0) {
+  int g = lane_id() / 4, t = lane_id() % 4;
+  Halves<2> b;
+  UNROLL
+  for (int i = 0; i < 2; i++) split(m[(r0 + g) * p + c0 + t + i * 4], &b.hi[i], &b.lo[i]);
+  return b;
+}
+
+// right_paired is rows r0 … r0+7 and columns c0 … c0+7 as B, for an A whose columns are those of a C fragment: row t of B is row 2t of
+// the matrix, and row t+4 is row 2t+1. The sum does not mind the order.
+INLINE Halves<2> right_paired(const float *m, int p, int r0, int c0) {
+  int g = lane_id() / 4, t = lane_id() % 4;
+  Halves<2> b;
+  UNROLL
+  for (int i = 0; i < 2; i++) split(m[(r0 + 2 * t + i) * p + c0 + g], &b.hi[i], &b.lo[i]);
+  return b;
+}
+
+// paired makes an A of a C: its columns come in the order that right_paired has.
+INLINE Halves<4> paired(const float *c) {
+  Halves<4> a;
+  split(c[0], &a.hi[0], &a.lo[0]);
+  split(c[2], &a.hi[1], &a.lo[1]);
+  split(c[1], &a.hi[2], &a.lo[2]);
+  split(c[3], &a.hi[3], &a.lo[3]);
+  return a;
+}
+
+// Attention is a problem. Null pointers stand for no sinks (heads), slopes (heads) or bias.
+struct Attention {
+  const float *q, *k, *v, *sinks, *slopes, *bias;
+  i64 bias_batch, bias_head, seqQ, seqKV, heads, kvHeads, d, dv, left, right;
+  float scale, softcap;
+};
+
+// first_key and end_key bound what row i sees.
+INLINE i64 first_key(const Attention &a, i64 i) {
+  i64 p = i + a.seqKV - a.seqQ - a.left;
+  return p < 0 ? 0 : p > a.seqKV ? a.seqKV : p;
+}
+INLINE i64 end_key(const Attention &a, i64 i) {
+  i64 p = i + a.seqKV - a.seqQ + a.right + 1;
+  return p < 0 ? 0 : p > a.seqKV ? a.seqKV : p;
+}
+
+// capped is the softcap. It is rare and long, so it stays out of line.
+OUTLINE float capped(float x, float cap) { return cap * tanh_of(x / cap); }
+
+// logit is what product s of row i and key j counts, −∞ where it is not seen. slope, if it is not null, gets the derivative by s.
+INLINE float logit(const Attention &a, float s, i64 b, i64 h, i64 i, i64 j, float *slope = nullptr) {
+  if (slope) *slope = 0;
+  if (i >= a.seqQ || j < first_key(a, i) || j >= end_key(a, i)) return -infinity<float>();
+  float x = s * a.scale, by = a.scale;
+  if (a.softcap > 0) {
+    x = capped(x, a.softcap);
+    float share = x / a.softcap;
+    by *= 1 - share * share;
+  }
+  if (slope) *slope = by;
+  i64 distance = i + a.seqKV - a.seqQ - j;
+  if (a.slopes) x -= a.slopes[h] * (float)(distance < 0 ? -distance : distance);
+  if (a.bias) x += a.bias[b * a.bias_batch + h * a.bias_head + i * a.seqKV + j];
+  return x;
+}

@@ -1,0 +1,220 @@
+//go:build cuda
+
+package flashattn
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"stheno/internal/op"
+	"stheno/internal/optest"
+)
+
+// cardCase is one attention for the card: sizes, and which of a Config's nodes there are.
+type cardCase struct {
+	batch, seqQ, seqKV, heads, kvHeads, d, dv int
+	cfg                                       Config
+	sinks, step, lse                          bool
+	biasBatch, biasHeads                      int
+	cuQ, cuKV                                 []int
+}
+
+func (c cardCase) String() string {
+	return fmt.Sprintf("%d×%d×%d×%d/%d×%d×%d,%+v,sinks=%t,bias=%d/%d,cu=%v/%v,lse=%t", c.batch, c.seqQ, c.seqKV, c.heads, c.kvHeads,
+		c.d, c.dv, c.cfg, c.sinks, c.biasBatch, c.biasHeads, c.cuQ, c.cuKV, c.lse)
+}
+
+// build makes the graph; the loss weighs all results with fixed numbers.
+func (c cardCase) build(t *testing.T, dt tensor.Dtype) (g *G.ExprGraph, in, outs G.Nodes, loss *G.Node) {
+	g = G.NewGraph()
+	float := func(seed uint64, name string, shape ...int) *G.Node {
+		n := optest.Seeded(name, seed, shape...).Node(g, dt)
+		in = append(in, n)
+		return n
+	}
+	q := float(1, "q", c.batch, c.seqQ, c.heads, c.d)
+	k, v := float(2, "k", c.batch, c.seqKV, c.kvHeads, c.d), float(3, "v", c.batch, c.seqKV, c.kvHeads, c.dv)
+	cfg := c.cfg
+	if c.sinks {
+		cfg.Sinks = float(4, "sinks", c.heads)
+	}
+	if c.biasBatch > 0 {
+		cfg.Bias = float(5, "bias", c.biasBatch, c.biasHeads, c.seqQ, c.seqKV)
+	}
+	lengths := func(name string, cu []int) *G.Node {
+		if cu == nil {
+			return nil
+		}
+		return optest.Input{Name: name, Shape: []int{len(cu)}, Ints: cu}.Node(g, dt)
+	}
+	cfg.CuSeqlensQ, cfg.CuSeqlensKV = lengths("cuQ", c.cuQ), lengths("cuKV", c.cuKV)
+	if c.step {
+		cfg.Step = G.NewScalar(g, tensor.Int, G.WithName("step"), G.WithValue(3))
+	}
+	if c.lse {
+		out, lse, err := AttendLSE(q, k, v, cfg)
+		require.NoError(t, err)
+		outs = G.Nodes{out, lse}
+	} else {
+		out, err := Attend(q, k, v, cfg)
+		require.NoError(t, err)
+		outs = G.Nodes{out}
+	}
+	for i, o := range outs {
+		w := optest.Seeded(fmt.Sprintf("weights%d", i), uint64(90+i), o.Shape()...).Node(g, dt)
+		term := G.Must(G.Sum(G.Must(G.HadamardProd(o, w))))
+		if loss == nil {
+			loss = term
+		} else {
+			loss = G.Must(G.Add(loss, term))
+		}
+	}
+	return g, in, outs, loss
+}
+
+// onCard runs the graph on the card and holds results and gradients to those of Do and Backward.
+func (c cardCase) onCard(t *testing.T, dt tensor.Dtype) {
+	t.Run(fmt.Sprintf("%v,%v", dt, c), func(t *testing.T) {
+		optest.Card(t)
+		g, in, outs, loss := c.build(t, dt)
+		grads, err := G.Grad(loss, in...)
+		require.NoError(t, err)
+		got := make([]G.Value, len(outs)+len(grads))
+		for i, n := range append(append(G.Nodes{}, outs...), grads...) {
+			_, onCard := n.Op().(G.CUDADoer)
+			require.True(t, onCard, "%v is not on the card", n.Op())
+			G.Read(n, &got[i])
+		}
+		vm := G.NewTapeMachine(g)
+		defer vm.Close()
+		require.NoError(t, vm.RunAll())
+		first := make([][]float64, len(got))
+		for i, v := range got {
+			first[i] = optest.Values(t, v)
+		}
+		want := c.byHand(t, dt)
+		require.Len(t, first, len(want))
+		for i := range want {
+			tol := 4e-6
+			if dt == tensor.Float64 {
+				tol = 1e-12
+			}
+			largest := 1.0
+			for _, x := range want[i] {
+				if !math.IsInf(x, 0) {
+					largest = max(largest, math.Abs(x))
+				}
+			}
+			optest.Close(t, fmt.Sprintf("value %d", i), first[i], want[i], tol*largest)
+		}
+		vm.Reset()
+		require.NoError(t, vm.RunAll())
+		for i, v := range got {
+			require.Equal(t, first[i], optest.Values(t, v), "the same bits in the next run, value %d", i)
+		}
+	})
+}
+
+// byHand are results and gradients by the CPU methods of the attention node.
+func (c cardCase) byHand(t *testing.T, dt tensor.Dtype) (all [][]float64) {
+	g, in, outs, _ := c.build(t, dt)
+	var o *attendOp
+	for _, n := range g.AllNodes() {
+		if a, ok := n.Op().(*cudaAttend); ok {
+			o = a.attendOp
+		}
+	}
+	var values []G.Value
+	for _, n := range in {
+		values = append(values, n.Value())
+	}
+	for _, cu := range [][]int{c.cuQ, c.cuKV} {
+		if cu != nil {
+			values = append(values, tensor.New(tensor.WithBacking(append([]int(nil), cu...))))
+		}
+	}
+	if c.step {
+		values = append(values, G.NewI(3))
+	}
+	values = append(values, op.NewOf(dt, append(tensor.Shape{2}, lseShape(in[0])...)))
+	out, err := o.Do(values...)
+	require.NoError(t, err)
+	d := optest.Values(t, out)
+	dOut := op.NewOf(dt, out.Shape())
+	var weights []float64
+	for i, n := range outs {
+		size := n.Shape().TotalSize()
+		all, d = append(all, d[:size]), d[size:]
+		weights = append(weights, optest.Seeded("", uint64(90+i), size).Data...)
+	}
+	for i, w := range weights {
+		if dt == tensor.Float64 {
+			op.Memory[float64](dOut)[i] = w
+		} else {
+			op.Memory[float32](dOut)[i] = float32(w)
+		}
+	}
+	dIn := make([]*tensor.Dense, len(values))
+	for i := range in {
+		dIn[i] = op.NewLike(values[i])
+	}
+	require.NoError(t, o.Backward(values, out, dOut, dIn))
+	for _, x := range dIn[:len(in)] {
+		all = append(all, optest.Values(t, x))
+	}
+	return all
+}
+
+func TestAttendOnTheCard(t *testing.T) {
+	for i, c := range []cardCase{
+		{batch: 1, seqQ: 1, seqKV: 1, heads: 1, kvHeads: 1, d: 1, dv: 1},
+		{batch: 2, seqQ: 17, seqKV: 33, heads: 2, kvHeads: 1, d: 8, dv: 8, cfg: Config{Causal: true}},
+		{batch: 1, seqQ: 70, seqKV: 97, heads: 4, kvHeads: 2, d: 19, dv: 11, cfg: Config{Causal: true, Window: Sliding(20)}, sinks: true},
+		{batch: 1, seqQ: 40, seqKV: 35, heads: 2, kvHeads: 2, d: 16, dv: 72, cfg: Config{Causal: true, ALiBi: true, Softcap: 3}}, // rows that see no key
+		{batch: 2, seqQ: 9, seqKV: 66, heads: 2, kvHeads: 1, d: 70, dv: 8, cfg: Config{Window: Window{Limited: true, Left: 5, Right: 30}}, biasBatch: 2, biasHeads: 2},
+		{batch: 2, seqQ: 9, seqKV: 12, heads: 2, kvHeads: 1, d: 8, dv: 8, sinks: true, lse: true, biasBatch: 1, biasHeads: 2},
+		{batch: 2, seqQ: 7, seqKV: 5, heads: 2, kvHeads: 2, d: 8, dv: 8, cfg: Config{Softcap: 2}, lse: true, biasBatch: 2, biasHeads: 1},
+		{batch: 1, seqQ: 5, seqKV: 9, heads: 1, kvHeads: 1, d: 130, dv: 200, lse: true, biasBatch: 1, biasHeads: 1},
+		{batch: 2, seqQ: 9, seqKV: 40, heads: 4, kvHeads: 2, d: 8, dv: 12, cfg: Config{Causal: true, Dropout: 0.3, Seed: 5}, step: true, sinks: true},
+		{batch: 1, seqQ: 37, seqKV: 37, heads: 2, kvHeads: 1, d: 8, dv: 8, cfg: Config{Causal: true}, cuQ: []int{0, 5, 5, 30}, lse: true},
+		{batch: 1, seqQ: 11, seqKV: 40, heads: 2, kvHeads: 2, d: 8, dv: 40, cfg: Config{ALiBi: true, Dropout: 0.1, Softcap: 4, Window: Sliding(9)},
+			cuQ: []int{0, 4, 11}, cuKV: []int{0, 1, 40}, sinks: true, biasBatch: 1, biasHeads: 1},
+	} {
+		c.onCard(t, tensor.Float32)
+		if i%2 == 0 || c.cfg.Dropout > 0 || c.cuQ != nil {
+			c.onCard(t, tensor.Float64)
+		}
+	}
+}
+
+// There are no kernels of narrower precision: such a node stays on the CPU.
+func TestNarrowPrecisionOnTheCard(t *testing.T) {
+	_, _, outs, _ := cardCase{batch: 1, seqQ: 2, seqKV: 2, heads: 1, kvHeads: 1, d: 2, dv: 2, cfg: Config{Precision: BFloat16}}.build(t, tensor.Float32)
+	_, onCard := outs[0].Op().(G.CUDADoer)
+	require.False(t, onCard)
+}
+
+// Lengths that are out of range make NaN of the rows that depend on them, and of their gradients.
+func TestBadLengthsOnTheCard(t *testing.T) {
+	optest.Card(t)
+	c := cardCase{batch: 1, seqQ: 4, seqKV: 4, heads: 1, kvHeads: 1, d: 2, dv: 2, cuQ: []int{0, 2, 4}, cuKV: []int{0, 2, 5}}
+	g, in, outs, loss := c.build(t, tensor.Float32)
+	grads, err := G.Grad(loss, in...)
+	require.NoError(t, err)
+	var out, dQ G.Value
+	G.Read(outs[0], &out)
+	G.Read(grads[0], &dQ)
+	vm := G.NewTapeMachine(g)
+	defer vm.Close()
+	require.NoError(t, vm.RunAll())
+	for _, v := range []G.Value{out, dQ} {
+		for i, x := range optest.Values(t, v) {
+			require.Equal(t, i >= 4, math.IsNaN(x), "element %d is %v", i, x)
+		}
+	}
+}
