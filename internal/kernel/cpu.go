@@ -17,8 +17,12 @@ const (
 	AVX512             // amd64 AVX-512 F, BW, DQ and VL
 )
 
-// EnvISA names the environment variable that selects an instruction set below the best supported one.
+// EnvISA names the environment variable that selects an instruction set below the best supported one. Where there are matrix tiles,
+// which AVX512 then uses, "amx" asks for them and "avx512" for AVX-512 alone.
 const EnvISA = "STHENO_KERNEL"
+
+// nameAMX is AVX512 with the tiles of AMX.
+const nameAMX = "amx"
 
 var isaNames = [...]string{"generic", "neon", "avx2", "avx512"}
 
@@ -30,7 +34,10 @@ func (i ISA) String() string {
 	return isaNames[i]
 }
 
-var active, activeErr = choose(os.Getenv(EnvISA), Supported())
+var active, activeErr = choose(os.Getenv(EnvISA), Supported(), haveMatrices)
+
+// noMatrices turns products in tiles off.
+var noMatrices = strings.EqualFold(os.Getenv(EnvISA), AVX512.String())
 
 // Active returns the instruction set whose kernels run in this process.
 func Active() ISA { return active }
@@ -43,7 +50,7 @@ func ActiveErr() error { return activeErr }
 func Supported() []ISA { return append([]ISA{Generic}, supportedSIMD()...) }
 
 // choose resolves a request (empty: the best) against what is supported.
-func choose(request string, supported []ISA) (ISA, error) {
+func choose(request string, supported []ISA, matrices func() bool) (ISA, error) {
 	best := supported[len(supported)-1]
 	if request == "" {
 		return best, nil
@@ -54,6 +61,12 @@ func choose(request string, supported []ISA) (ISA, error) {
 			return s, nil
 		}
 		names = append(names, s.String())
+	}
+	if best == AVX512 && matrices() {
+		if strings.EqualFold(request, nameAMX) {
+			return best, nil
+		}
+		names = append(names, nameAMX)
 	}
 	return best, fmt.Errorf("kernel: %s=%q is not supported here, want one of %s; using %s", EnvISA, request, strings.Join(names, ", "), best)
 }

@@ -63,7 +63,7 @@ func Gemm[T Float](c, a, b Matrix[T], accumulate bool, ep Epilogue[T]) {
 		return
 	}
 	g := &gemm[T]{c: c, a: a, b: b, accumulate: accumulate, ep: ep}
-	if k > 0 && g.asVectors() {
+	if k > 0 && (g.asVectors() || g.pieces()) {
 		return
 	}
 	g.plan(m, n, k, parallel.Threads())

@@ -70,9 +70,7 @@ func testGemm[T Float](t *testing.T, g gemmCase, seed uint64) {
 		}
 	}
 	ref := multiply(c.Matrix, a.Matrix, b.Matrix, scale, ep.Bias)
-	for _, isa := range tested() {
-		restore, err := Use(isa)
-		require.NoError(t, err)
+	run := func(name string) {
 		got := c.clone()
 		if !g.accumulate {
 			for i := range got.Data {
@@ -80,10 +78,19 @@ func testGemm[T Float](t *testing.T, g gemmCase, seed uint64) {
 			}
 		}
 		Gemm(got.Matrix, a.Matrix, b.Matrix, g.accumulate, ep)
-		restore()
-		msg := fmt.Sprint(isa, " ", g)
+		msg := fmt.Sprint(name, " ", g)
 		got.requireIntact(t, msg)
 		ref.requireClose(t, got.Matrix, g.k, msg)
+	}
+	for _, isa := range tested() {
+		restore, err := Use(isa)
+		require.NoError(t, err)
+		run(isa.String())
+		if isa == AVX512 && setMatrices(false) {
+			run("without AMX")
+			setMatrices(true)
+		}
+		restore()
 	}
 }
 
@@ -119,7 +126,7 @@ func TestGemmBlocks(t *testing.T) {
 			if testing.Short() && a != b {
 				continue
 			}
-			for _, s := range [][3]int{{gemmRows + 7, 97, gemmSteps + 13}, {2*gemmRows + 1, 65, 33}, {13, gemmCols + 77, 2*gemmSteps + 1}, {1, 2049, 771}, {2, 1030, 1111}, {777, 1, 1025}} {
+			for _, s := range [][3]int{{gemmRows + 7, 97, gemmSteps + 13}, {2*gemmRows + 1, 65, 33}, {13, gemmCols + 77, 2*gemmSteps + 1}, {pieceRows + 70, 40, 50}, {61, pieceColsMost + 70, 45}, {50, 70, pieceSteps + 77}, {1, 2049, 771}, {2, 1030, 1111}, {777, 1, 1025}} {
 				testGemm[float32](t, gemmCase{m: s[0], n: s[1], k: s[2], a: a, b: b, accumulate: a == b, bias: a == "row", gap: 3}, 7)
 			}
 		}
@@ -136,7 +143,7 @@ func TestGemmOneColumn(t *testing.T) {
 			a, b, c := newGuarded(97, k, rs, cs, x), newGuarded(k, 1, 5, 1, x), newGuarded(97, 1, 7, 3, x)
 			bias := []float32{x()}
 			ref := multiply(c.Matrix, a.Matrix, b.Matrix, nil, bias)
-			forEachISA(t, func(t *testing.T) {
+			forEachMatrixISA(t, func(t *testing.T) {
 				got := c.clone()
 				Gemm(got.Matrix, a.Matrix, b.Matrix, false, Epilogue[float32]{Bias: bias})
 				got.requireIntact(t, "")
@@ -148,8 +155,8 @@ func TestGemmOneColumn(t *testing.T) {
 
 // The result is the same to the bit for any number of threads.
 func TestGemmThreads(t *testing.T) {
-	forEachISA(t, func(t *testing.T) {
-		for _, s := range [][3]int{{97, 257, 130}, {200, 700, 400}, {1, 3001, 770}, {2, 1500, 300}, {1500, 1, 777}, {6, 1025, 200}, {500, 16, 64}} {
+	forEachMatrixISA(t, func(t *testing.T) {
+		for _, s := range [][3]int{{97, 257, 130}, {200, 700, 400}, {1, 3001, 770}, {2, 1500, 300}, {1500, 1, 777}, {6, 1025, 200}, {500, 16, 64}, {pieceRows + 40, 48, 40}, {70, 90, pieceSteps + 50}} {
 			for _, transposed := range []bool{false, true} {
 				x := normal[float32](9)
 				a, b := newGuarded(s[0], s[2], s[2], 1, x), newGuarded(s[2], s[1], s[1], 1, x)
@@ -176,7 +183,7 @@ func TestGemmAfter(t *testing.T) {
 	for _, threads := range []int{1, 3} {
 		withThreads(t, threads)
 		for _, s := range [][3]int{{300, 1100, 70}, {1, 900, 200}, {2, 70, 3}, {900, 1, 200}, {5, 6, 0}, {64, 64, 64}} {
-			forEachISA(t, func(t *testing.T) {
+			forEachMatrixISA(t, func(t *testing.T) {
 				x := normal[float32](10)
 				m, n, k := s[0], s[1], s[2]
 				a, b, c := newGuarded(m, k, k, 1, x), newGuarded(k, n, n, 1, x), newGuarded(m, n, n, 1, x)
@@ -221,13 +228,15 @@ func TestGemmChecksShapes(t *testing.T) {
 // A warm product allocates its own record and closure, whatever its size.
 func TestGemmAllocations(t *testing.T) {
 	withThreads(t, 1)
-	for _, s := range [][3]int{{1, 300, 300}, {64, 64, 64}, {200, 600, 500}} {
-		a, b, c := make([]float32, s[0]*s[2]), make([]float32, s[2]*s[1]), make([]float32, s[0]*s[1])
-		got := testing.AllocsPerRun(5, func() {
-			Gemm(RowMajor(c, s[0], s[1]), RowMajor(a, s[0], s[2]), RowMajor(b, s[2], s[1]), false, Epilogue[float32]{})
-		})
-		require.LessOrEqual(t, got, 3.0, "%v", s)
-	}
+	forEachMatrixISA(t, func(t *testing.T) {
+		for _, s := range [][3]int{{1, 300, 300}, {64, 64, 64}, {200, 600, 500}} {
+			a, b, c := make([]float32, s[0]*s[2]), make([]float32, s[2]*s[1]), make([]float32, s[0]*s[1])
+			got := testing.AllocsPerRun(5, func() {
+				Gemm(RowMajor(c, s[0], s[1]), RowMajor(a, s[0], s[2]), RowMajor(b, s[2], s[1]), false, Epilogue[float32]{})
+			})
+			require.LessOrEqual(t, got, 3.0, "%v", s)
+		}
+	})
 }
 
 // A product of many seconds, made of short calls of assembly, has to come to points where the garbage collector can stop
@@ -239,7 +248,7 @@ func TestGemmLetsCollectorRun(t *testing.T) {
 	a := Matrix[float32]{Data: make([]float32, k), Rows: m, Cols: k, ColStride: 1}
 	b := RowMajor(make([]float32, k*n), k, n)
 	c := Matrix[float32]{Data: make([]float32, n), Rows: m, Cols: n, ColStride: 1}
-	forEachISA(t, func(t *testing.T) {
+	forEachMatrixISA(t, func(t *testing.T) {
 		var stop atomic.Bool
 		var blocks atomic.Int64
 		done := make(chan struct{})

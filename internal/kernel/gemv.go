@@ -24,17 +24,17 @@ const (
 // asVectors computes the product as one or a few vectors times a matrix and reports whether it did. One column is one row
 // of the transposed product.
 func (g *gemm[T]) asVectors() bool {
-	v := gemv[T]{c: g.c, a: g.a, b: g.b, accumulate: g.accumulate, ep: g.ep}
-	if g.c.Cols == 1 && g.c.Rows > 1 {
-		v.c, v.a, v.b, v.flipped = g.c.T(), g.b.T(), g.a.T(), true
+	c, a, b := g.c, g.a, g.b
+	flipped := c.Cols == 1 && c.Rows > 1
+	if flipped {
+		c, a, b = c.T(), b.T(), a.T()
 	}
-	switch rows := v.c.Rows; {
-	case v.b.RowStride == 1 && rows <= gemvRowsDot:
-		v.dot = true
-	case v.b.ColStride == 1 && (rows <= gemvRowsAxpy || rows <= gemvRowsCold && v.b.Rows*v.b.Cols > gemvCold):
-	default:
+	rows := c.Rows
+	dot := b.RowStride == 1 && rows <= gemvRowsDot
+	if !dot && !(b.ColStride == 1 && (rows <= gemvRowsAxpy || rows <= gemvRowsCold && b.Rows*b.Cols > gemvCold)) {
 		return false
 	}
+	v := gemv[T]{c: c, a: a, b: b, accumulate: g.accumulate, ep: g.ep, flipped: flipped, dot: dot}
 	v.run()
 	return true
 }

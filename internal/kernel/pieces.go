@@ -105,8 +105,11 @@ func PackPiecesB(dst []uint16, b Matrix[float32], bounds []PieceBounds) {
 	packPieces(dst, b.T(), bounds, true)
 }
 
-// piecePanels is the number of panels that are cut side by side, where the numbers of lines lie side by side.
-const piecePanels = 16
+// What is cut together, so that the pieces stay in the first-level cache until their lines are whole.
+const (
+	piecePanels = 8 // panels, where numbers of different lines lie side by side
+	pieceTiles  = 8 // steps in tiles, where those of one line do
+)
 
 // packPieces cuts x, lines by steps. byStep is the order of B.
 func packPieces(dst []uint16, x Matrix[float32], bounds []PieceBounds, byStep bool) {
@@ -132,9 +135,12 @@ func packPieces(dst []uint16, x Matrix[float32], bounds []PieceBounds, byStep bo
 		switch {
 		case whole == 0:
 		case x.ColStride == 1:
-			splitLinesSIMD(to, x.Data[x.at(i, 0):], x.RowStride, rows, whole, words[:])
-			if byStep {
-				turnTilesSIMD(to, pieceParts*whole)
+			for p := 0; p < whole; p += pieceTiles {
+				tiles, some := to[p*pieceParts*pieceTile:], min(pieceTiles, whole-p)
+				splitLinesSIMD(tiles, x.Data[x.at(i, p*PieceSteps):], x.RowStride, rows, some, words[:])
+				if byStep {
+					turnTilesSIMD(tiles, pieceParts*some)
+				}
 			}
 		case x.RowStride == 1 && rows == panels*PieceLines:
 			splitPairsSIMD(to, panel, x.Data[x.at(i, 0):], x.ColStride, panels, whole, words[:])

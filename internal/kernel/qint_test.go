@@ -53,19 +53,26 @@ func dynamicReference[T Float](a Matrix[T], b *Quantized, bias []T) (want, sumAb
 	return want, sumAbs
 }
 
-// forEachIntegerISA also turns off the instructions of AVX-512 for tiles, and those for bytes.
-func forEachIntegerISA(t *testing.T, test func(t *testing.T)) {
+// forEachMatrixISA also turns off the instructions of AVX-512 for tiles.
+func forEachMatrixISA(t *testing.T, test func(t *testing.T)) {
 	forEachISA(t, func(t *testing.T) {
 		test(t)
-		if active != AVX512 {
-			return
-		}
-		if setMatrices(false) {
+		if active == AVX512 && setMatrices(false) {
 			defer setMatrices(true)
 			t.Run("without AMX", test)
 		}
-		if setVNNI(false) {
+	})
+}
+
+// forEachIntegerISA also turns off the instructions of AVX-512 for tiles, and those for bytes.
+func forEachIntegerISA(t *testing.T, test func(t *testing.T)) {
+	forEachMatrixISA(t, test)
+	forEachISA(t, func(t *testing.T) {
+		if active == AVX512 && setVNNI(false) {
 			defer setVNNI(true)
+			if setMatrices(false) { // no processor has the one without the other
+				defer setMatrices(true)
+			}
 			t.Run("without VNNI", test)
 		}
 	})

@@ -9,9 +9,6 @@ import (
 	"golang.org/x/sys/cpu"
 )
 
-// noMatrices turns products in tiles off, for tests.
-var noMatrices bool
-
 // haveMatrices says that the processor multiplies tiles of bytes and of BF16, and that the operating system lets this process use
 // them, which is asked for once, at the first product that could.
 var haveMatrices = sync.OnceValue(func() bool {

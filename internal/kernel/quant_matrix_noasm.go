@@ -2,6 +2,7 @@
 
 package kernel
 
+func haveMatrices() bool              { return false }
 func matrixVectorized[T Float]() bool { return false }
 
 func (g *matrixGemm) call(t *matrixStripOf, i, m int, c *float32, ldc int, buf []float32) {

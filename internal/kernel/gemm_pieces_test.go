@@ -1,0 +1,146 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// extremes are numbers that pieces of BF16 do not hold, or not all of.
+var extremes = []float32{
+	float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN()), math.Float32frombits(0x7f800001), math.MaxFloat32, -0x1.fffp127,
+	0x1p120, -0x1.fffffep110, 0x1.234566p-110, -0x1.fffffep-126, 0x1.fp-140, math.SmallestNonzeroFloat32,
+}
+
+// requireExtreme holds products with extremes to float64: each element to the bound of requireClose with a floor of k roundings of
+// denormal numbers, to an infinity or NaN where that is the result.
+func requireExtreme(t *testing.T, got, a, b Matrix[float32], msg string) {
+	for i := range got.Rows {
+		for j := range got.Cols {
+			var want, sum float64
+			for p := range a.Cols {
+				x := float64(a.Data[a.at(i, p)]) * float64(b.Data[b.at(p, j)])
+				want, sum = want+x, sum+math.Abs(x)
+			}
+			v := float64(got.Data[got.at(i, j)])
+			near := math.Abs(v-want) <= float64(a.Cols+3)*(0x1p-24*sum+0x1p-149)
+			switch {
+			case math.IsNaN(want):
+				near = math.IsNaN(v)
+			case math.IsInf(want, 0):
+				near = v == want
+			case sum > math.MaxFloat32: // a sum of some of the terms may be beyond what float32 holds
+				near = near || math.IsInf(v, 0) || math.IsNaN(v)
+			}
+			if !near {
+				require.FailNow(t, "wrong element", "%s: (%d, %d): got %g, want %g", msg, i, j, v, want)
+			}
+		}
+	}
+}
+
+// One extreme number in A or in B: what depends on it is what float32 makes of it, and nothing else is touched.
+func TestGemmExtremes(t *testing.T) {
+	const m, n, k = 97, 80, 70
+	forEachMatrixISA(t, func(t *testing.T) {
+		for count, x := range extremes {
+			next := normal[float32](uint64(count))
+			a, b, c := newGuarded(m, k, k, 1, next), newGuarded(k, n, n, 1, next), newGuarded(m, n, n, 1, next)
+			clean := c.clone()
+			Gemm(clean.Matrix, a.Matrix, b.Matrix, false, Epilogue[float32]{})
+			for place, at := range map[string]*float32{
+				"A, first": &a.Data[a.at(0, 0)], "A": &a.Data[a.at(40, 33)], "A, last": &a.Data[a.at(m-1, k-1)],
+				"B, first": &b.Data[b.at(0, 0)], "B": &b.Data[b.at(33, 20)], "B, last": &b.Data[b.at(k-1, n-1)],
+			} {
+				old := *at
+				*at = x
+				Gemm(c.Matrix, a.Matrix, b.Matrix, false, Epilogue[float32]{})
+				requireExtreme(t, c.Matrix, a.Matrix, b.Matrix, fmt.Sprintf("%g in %s", x, place))
+				*at = old
+			}
+			Gemm(c.Matrix, a.Matrix, b.Matrix, false, Epilogue[float32]{})
+			require.Equal(t, clean.Data, c.Data)
+		}
+	})
+}
+
+// Operands of any magnitude, sums of which are large, small or denormal.
+func TestGemmMagnitudes(t *testing.T) {
+	const m, n, k = 65, 49, 40
+	forEachMatrixISA(t, func(t *testing.T) {
+		for x := -140; x <= 120; x += 20 {
+			for y := -140; y <= 120; y += 20 {
+				next := normal[float32](uint64(300*x + y))
+				scaled := func(e int) func() float32 { return func() float32 { return float32(math.Ldexp(float64(next()), e)) } }
+				a, b, c := newGuarded(m, k, k, 1, scaled(x)), newGuarded(k, n, n, 1, scaled(y)), newGuarded(m, n, n, 1, next)
+				Gemm(c.Matrix, a.Matrix, b.Matrix, false, Epilogue[float32]{})
+				requireExtreme(t, c.Matrix, a.Matrix, b.Matrix, fmt.Sprintf("2^%d by 2^%d", x, y))
+			}
+		}
+	})
+}
+
+// Where some blocks go through pieces and others do not, the bits are still the same for any number of threads.
+func TestGemmExtremesThreads(t *testing.T) {
+	const m, n, k = 300, 400, 150
+	x := normal[float32](5)
+	a, b := newGuarded(m, k, k, 1, x), newGuarded(k, n, n, 1, x)
+	for _, p := range []int{40 * k, 250*k + 3} {
+		a.Data[p] = 0x1p-120
+	}
+	for _, p := range []int{60, 333 + 20*n} {
+		b.Data[p] = -0x1p-120
+	}
+	var want []float32
+	for _, threads := range []int{1, 2, 5} {
+		withThreads(t, threads)
+		c := newGuarded(m, n, n, 1, x)
+		Gemm(c.Matrix, a.Matrix, b.Matrix, false, Epilogue[float32]{})
+		if want == nil {
+			want = c.Data
+		}
+		require.Equal(t, want, c.Data, "threads=%d", threads)
+	}
+}
+
+// Tiles of AMX round like float32 and less often: over many terms the error is a fraction of that of multiply-adds one by one.
+func TestGemmPiecesAccuracy(t *testing.T) {
+	needPieces(t)
+	const m, n, k = 64, 64, 1000
+	x := normal[float32](6)
+	a, b, c := newGuarded(m, k, k, 1, x), newGuarded(k, n, n, 1, x), newGuarded(m, n, n, 1, x)
+	Gemm(c.Matrix, a.Matrix, b.Matrix, false, Epilogue[float32]{})
+	ref := multiply(c.Matrix, a.Matrix, b.Matrix, nil, nil)
+	var got, naive float64
+	for i, want := range ref.exact {
+		got += math.Pow(float64(c.Data[i])-want, 2)
+		naive += math.Pow(float64(ref.naive[i])-want, 2)
+	}
+	t.Logf("error %.3g of the naive sum's", math.Sqrt(got/naive))
+	require.Less(t, math.Sqrt(got/naive), 0.7)
+}
+
+func TestChooseMatrices(t *testing.T) {
+	all, yes, no := []ISA{Generic, AVX2, AVX512}, func() bool { return true }, func() bool { return false }
+	for _, c := range []struct {
+		request  string
+		matrices func() bool
+		want     ISA
+		err      string
+	}{
+		{"", yes, AVX512, ""}, {"AMX", yes, AVX512, ""}, {"avx512", yes, AVX512, ""}, {"avx2", yes, AVX2, ""},
+		{"amx", no, AVX512, "want one of generic, avx2, avx512; using avx512"}, {"none", yes, AVX512, "want one of generic, avx2, avx512, amx; using avx512"},
+	} {
+		got, err := choose(c.request, all, c.matrices)
+		require.Equal(t, c.want, got)
+		if c.err == "" {
+			require.NoError(t, err)
+		} else {
+			require.ErrorContains(t, err, c.err)
+		}
+	}
+	_, err := choose("amx", []ISA{Generic, AVX2}, yes)
+	require.Error(t, err)
+}
