@@ -52,17 +52,17 @@ func dot1AVX2(groups int, k int, w *float32, ldw int, x *float32, y *float32, in
 //go:noescape
 func packPanelsAVX2(dst *float32, panel int, src *float32, lds int, rows int, panels int)
 
+// transpose8AVX2 turns 8 rows into columns: dst[j·ldd+i] = scale·src[i·lds+j] for i < 8, j < 8·blocks.
+// ldd and lds are in bytes. blocks ≥ 1.
+//
+//go:noescape
+func transpose8AVX2(dst *float32, ldd int, src *float32, lds int, blocks int, scale float32)
+
 // packSixAVX2 copies groups of six columns: dst[g·group+p·6+i] = src[p·lds+6g+i] for p < rows, g < groups, i < 6.
 // group and lds are in bytes. rows ≥ 0, groups ≥ 1.
 //
 //go:noescape
 func packSixAVX2(dst *float32, group int, src *float32, lds int, rows int, groups int)
-
-// transpose8AVX2 turns eight rows into eight columns: dst[j·ldd+i] = scale·src[i·lds+j] for i < 8, j < 8·blocks.
-// ldd and lds are in bytes. blocks ≥ 1.
-//
-//go:noescape
-func transpose8AVX2(dst *float32, ldd int, src *float32, lds int, blocks int, scale float32)
 
 // peakFMAAVX2 runs n rounds of independent fused multiply-adds, one for each register that a tile sums in.
 //

@@ -3041,6 +3041,83 @@ panel156:
 	VZEROUPPER
 	RET
 
+// func transpose8AVX2(dst *float32, ldd int, src *float32, lds int, blocks int, scale float32)
+// Requires: AVX
+TEXT ·transpose8AVX2(SB), NOSPLIT, $0-44
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         lds+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	VBROADCASTSS scale+40(FP), Y15
+	LEAQ         (DX)(BX*2), DI
+	ADDQ         BX, DI
+	LEAQ         (DI)(BX*2), R8
+	ADDQ         BX, R8
+	LEAQ         (AX)(CX*2), R9
+	ADDQ         CX, R9
+
+loop157:
+	VMOVUPS     (DX), X0
+	VINSERTF128 $0x01, (DI)(BX*1), Y0, Y0
+	VMOVUPS     (DX)(BX*1), X1
+	VINSERTF128 $0x01, (DI)(BX*2), Y1, Y1
+	VMOVUPS     (DX)(BX*2), X2
+	VINSERTF128 $0x01, (R8), Y2, Y2
+	VMOVUPS     (DI), X3
+	VINSERTF128 $0x01, (R8)(BX*1), Y3, Y3
+	VUNPCKLPS   Y1, Y0, Y4
+	VUNPCKHPS   Y1, Y0, Y5
+	VUNPCKLPS   Y3, Y2, Y6
+	VUNPCKHPS   Y3, Y2, Y7
+	VSHUFPS     $0x44, Y6, Y4, Y8
+	VSHUFPS     $0xee, Y6, Y4, Y9
+	VSHUFPS     $0x44, Y7, Y5, Y10
+	VSHUFPS     $0xee, Y7, Y5, Y11
+	VMULPS      Y15, Y8, Y8
+	VMOVUPS     Y8, (AX)
+	VMULPS      Y15, Y9, Y9
+	VMOVUPS     Y9, (AX)(CX*1)
+	VMULPS      Y15, Y10, Y10
+	VMOVUPS     Y10, (AX)(CX*2)
+	VMULPS      Y15, Y11, Y11
+	VMOVUPS     Y11, (R9)
+	LEAQ        (AX)(CX*4), AX
+	LEAQ        (R9)(CX*4), R9
+	VMOVUPS     16(DX), X0
+	VINSERTF128 $0x01, 16(DI)(BX*1), Y0, Y0
+	VMOVUPS     16(DX)(BX*1), X1
+	VINSERTF128 $0x01, 16(DI)(BX*2), Y1, Y1
+	VMOVUPS     16(DX)(BX*2), X2
+	VINSERTF128 $0x01, 16(R8), Y2, Y2
+	VMOVUPS     16(DI), X3
+	VINSERTF128 $0x01, 16(R8)(BX*1), Y3, Y3
+	VUNPCKLPS   Y1, Y0, Y4
+	VUNPCKHPS   Y1, Y0, Y5
+	VUNPCKLPS   Y3, Y2, Y6
+	VUNPCKHPS   Y3, Y2, Y7
+	VSHUFPS     $0x44, Y6, Y4, Y8
+	VSHUFPS     $0xee, Y6, Y4, Y9
+	VSHUFPS     $0x44, Y7, Y5, Y10
+	VSHUFPS     $0xee, Y7, Y5, Y11
+	VMULPS      Y15, Y8, Y8
+	VMOVUPS     Y8, (AX)
+	VMULPS      Y15, Y9, Y9
+	VMOVUPS     Y9, (AX)(CX*1)
+	VMULPS      Y15, Y10, Y10
+	VMOVUPS     Y10, (AX)(CX*2)
+	VMULPS      Y15, Y11, Y11
+	VMOVUPS     Y11, (R9)
+	LEAQ        (AX)(CX*4), AX
+	LEAQ        (R9)(CX*4), R9
+	ADDQ        $0x20, DX
+	ADDQ        $0x20, DI
+	ADDQ        $0x20, R8
+	DECQ        SI
+	JNZ         loop157
+	VZEROUPPER
+	RET
+
 // func packSixAVX2(dst *float32, group int, src *float32, lds int, rows int, groups int)
 // Requires: AVX
 TEXT ·packSixAVX2(SB), NOSPLIT, $0-48
@@ -3051,9 +3128,9 @@ TEXT ·packSixAVX2(SB), NOSPLIT, $0-48
 	MOVQ rows+32(FP), SI
 	MOVQ groups+40(FP), DI
 
-chunk157:
+chunk158:
 	CMPQ SI, $0x08
-	JLT  done159
+	JLT  done160
 	MOVQ AX, R8
 	MOVQ DX, R9
 	MOVQ DI, R12
@@ -3062,7 +3139,7 @@ chunk157:
 	LEAQ (R10)(BX*2), R11
 	ADDQ BX, R11
 
-group158:
+group159:
 	VMOVUPS (R9), X0
 	VMOVSD  16(R9), X8
 	VMOVUPS X0, (R8)
@@ -3100,16 +3177,16 @@ group158:
 	ADDQ    $0x18, R11
 	ADDQ    CX, R8
 	DECQ    R12
-	JNZ     group158
+	JNZ     group159
 	ADDQ    $0x000000c0, AX
 	LEAQ    (DX)(BX*8), DX
 	SUBQ    $0x08, SI
-	JMP     chunk157
+	JMP     chunk158
 
-done159:
-chunk160:
+done160:
+chunk161:
 	CMPQ SI, $0x01
-	JLT  done162
+	JLT  done163
 	MOVQ AX, R8
 	MOVQ DX, R9
 	MOVQ DI, R12
@@ -3118,7 +3195,7 @@ chunk160:
 	LEAQ (R10)(BX*2), R11
 	ADDQ BX, R11
 
-group161:
+group162:
 	VMOVUPS (R9), X0
 	VMOVSD  16(R9), X8
 	VMOVUPS X0, (R8)
@@ -3128,89 +3205,13 @@ group161:
 	ADDQ    $0x18, R11
 	ADDQ    CX, R8
 	DECQ    R12
-	JNZ     group161
+	JNZ     group162
 	ADDQ    $0x00000018, AX
 	ADDQ    BX, DX
 	SUBQ    $0x01, SI
-	JMP     chunk160
+	JMP     chunk161
 
-done162:
-	VZEROUPPER
-	RET
-
-// func transpose8AVX2(dst *float32, ldd int, src *float32, lds int, blocks int, scale float32)
-// Requires: AVX
-TEXT ·transpose8AVX2(SB), NOSPLIT, $0-44
-	MOVQ         dst+0(FP), AX
-	MOVQ         ldd+8(FP), CX
-	MOVQ         src+16(FP), DX
-	MOVQ         lds+24(FP), BX
-	MOVQ         blocks+32(FP), SI
-	VBROADCASTSS scale+40(FP), Y15
-	LEAQ         (DX)(BX*2), DI
-	ADDQ         BX, DI
-	LEAQ         (DI)(BX*2), R8
-	ADDQ         BX, R8
-
-loop163:
-	LEAQ        (AX)(CX*2), R9
-	ADDQ        CX, R9
-	LEAQ        (R9)(CX*2), R10
-	ADDQ        CX, R10
-	VMOVUPS     (DX), X0
-	VINSERTF128 $0x01, (DI)(BX*1), Y0, Y0
-	VMOVUPS     (DX)(BX*1), X1
-	VINSERTF128 $0x01, (DI)(BX*2), Y1, Y1
-	VMOVUPS     (DX)(BX*2), X2
-	VINSERTF128 $0x01, (R8), Y2, Y2
-	VMOVUPS     (DI), X3
-	VINSERTF128 $0x01, (R8)(BX*1), Y3, Y3
-	VUNPCKLPS   Y1, Y0, Y4
-	VUNPCKHPS   Y1, Y0, Y5
-	VUNPCKLPS   Y3, Y2, Y6
-	VUNPCKHPS   Y3, Y2, Y7
-	VSHUFPS     $0x44, Y6, Y4, Y8
-	VSHUFPS     $0xee, Y6, Y4, Y9
-	VSHUFPS     $0x44, Y7, Y5, Y10
-	VSHUFPS     $0xee, Y7, Y5, Y11
-	VMULPS      Y15, Y8, Y8
-	VMOVUPS     Y8, (AX)
-	VMULPS      Y15, Y9, Y9
-	VMOVUPS     Y9, (AX)(CX*1)
-	VMULPS      Y15, Y10, Y10
-	VMOVUPS     Y10, (AX)(CX*2)
-	VMULPS      Y15, Y11, Y11
-	VMOVUPS     Y11, (R9)
-	VMOVUPS     16(DX), X0
-	VINSERTF128 $0x01, 16(DI)(BX*1), Y0, Y0
-	VMOVUPS     16(DX)(BX*1), X1
-	VINSERTF128 $0x01, 16(DI)(BX*2), Y1, Y1
-	VMOVUPS     16(DX)(BX*2), X2
-	VINSERTF128 $0x01, 16(R8), Y2, Y2
-	VMOVUPS     16(DI), X3
-	VINSERTF128 $0x01, 16(R8)(BX*1), Y3, Y3
-	VUNPCKLPS   Y1, Y0, Y4
-	VUNPCKHPS   Y1, Y0, Y5
-	VUNPCKLPS   Y3, Y2, Y6
-	VUNPCKHPS   Y3, Y2, Y7
-	VSHUFPS     $0x44, Y6, Y4, Y8
-	VSHUFPS     $0xee, Y6, Y4, Y9
-	VSHUFPS     $0x44, Y7, Y5, Y10
-	VSHUFPS     $0xee, Y7, Y5, Y11
-	VMULPS      Y15, Y8, Y8
-	VMOVUPS     Y8, (R9)(CX*1)
-	VMULPS      Y15, Y9, Y9
-	VMOVUPS     Y9, (R9)(CX*2)
-	VMULPS      Y15, Y10, Y10
-	VMOVUPS     Y10, (R10)
-	VMULPS      Y15, Y11, Y11
-	VMOVUPS     Y11, (R10)(CX*1)
-	ADDQ        $0x20, DX
-	ADDQ        $0x20, DI
-	ADDQ        $0x20, R8
-	LEAQ        (R10)(CX*2), AX
-	DECQ        SI
-	JNZ         loop163
+done163:
 	VZEROUPPER
 	RET
 

@@ -64,6 +64,12 @@ func dot1AVX512(groups int, k int, w *float32, ldw int, x *float32, y *float32, 
 //go:noescape
 func packPanelsAVX512(dst *float32, panel int, src *float32, lds int, rows int, panels int)
 
+// transpose16AVX512 turns 16 rows into columns: dst[j·ldd+i] = scale·src[i·lds+j] for i < 16, j < 8·blocks.
+// ldd and lds are in bytes. blocks ≥ 1.
+//
+//go:noescape
+func transpose16AVX512(dst *float32, ldd int, src *float32, lds int, blocks int, scale float32)
+
 // peakFMAAVX512 runs n rounds of independent fused multiply-adds, one for each register that a tile sums in.
 //
 //go:noescape

@@ -6653,6 +6653,108 @@ panel244:
 	VZEROUPPER
 	RET
 
+// func transpose16AVX512(dst *float32, ldd int, src *float32, lds int, blocks int, scale float32)
+// Requires: AVX, AVX512F
+TEXT ·transpose16AVX512(SB), NOSPLIT, $0-44
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         lds+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	VBROADCASTSS scale+40(FP), Z15
+	LEAQ         (DX)(BX*2), DI
+	ADDQ         BX, DI
+	LEAQ         (DI)(BX*2), R8
+	ADDQ         BX, R8
+	LEAQ         (R8)(BX*2), R9
+	ADDQ         BX, R9
+	LEAQ         (R9)(BX*2), R10
+	ADDQ         BX, R10
+	LEAQ         (R10)(BX*2), R11
+	ADDQ         BX, R11
+	LEAQ         (AX)(CX*2), R12
+	ADDQ         CX, R12
+
+loop245:
+	VMOVUPS      (DX), X0
+	VINSERTF32X4 $0x01, (DI)(BX*1), Z0, Z0
+	VINSERTF32X4 $0x02, (R8)(BX*2), Z0, Z0
+	VINSERTF32X4 $0x03, (R10), Z0, Z0
+	VMOVUPS      (DX)(BX*1), X1
+	VINSERTF32X4 $0x01, (DI)(BX*2), Z1, Z1
+	VINSERTF32X4 $0x02, (R9), Z1, Z1
+	VINSERTF32X4 $0x03, (R10)(BX*1), Z1, Z1
+	VMOVUPS      (DX)(BX*2), X2
+	VINSERTF32X4 $0x01, (R8), Z2, Z2
+	VINSERTF32X4 $0x02, (R9)(BX*1), Z2, Z2
+	VINSERTF32X4 $0x03, (R10)(BX*2), Z2, Z2
+	VMOVUPS      (DI), X3
+	VINSERTF32X4 $0x01, (R8)(BX*1), Z3, Z3
+	VINSERTF32X4 $0x02, (R9)(BX*2), Z3, Z3
+	VINSERTF32X4 $0x03, (R11), Z3, Z3
+	VUNPCKLPS    Z1, Z0, Z4
+	VUNPCKHPS    Z1, Z0, Z5
+	VUNPCKLPS    Z3, Z2, Z6
+	VUNPCKHPS    Z3, Z2, Z7
+	VSHUFPS      $0x44, Z6, Z4, Z8
+	VSHUFPS      $0xee, Z6, Z4, Z9
+	VSHUFPS      $0x44, Z7, Z5, Z10
+	VSHUFPS      $0xee, Z7, Z5, Z11
+	VMULPS       Z15, Z8, Z8
+	VMOVUPS      Z8, (AX)
+	VMULPS       Z15, Z9, Z9
+	VMOVUPS      Z9, (AX)(CX*1)
+	VMULPS       Z15, Z10, Z10
+	VMOVUPS      Z10, (AX)(CX*2)
+	VMULPS       Z15, Z11, Z11
+	VMOVUPS      Z11, (R12)
+	LEAQ         (AX)(CX*4), AX
+	LEAQ         (R12)(CX*4), R12
+	VMOVUPS      16(DX), X0
+	VINSERTF32X4 $0x01, 16(DI)(BX*1), Z0, Z0
+	VINSERTF32X4 $0x02, 16(R8)(BX*2), Z0, Z0
+	VINSERTF32X4 $0x03, 16(R10), Z0, Z0
+	VMOVUPS      16(DX)(BX*1), X1
+	VINSERTF32X4 $0x01, 16(DI)(BX*2), Z1, Z1
+	VINSERTF32X4 $0x02, 16(R9), Z1, Z1
+	VINSERTF32X4 $0x03, 16(R10)(BX*1), Z1, Z1
+	VMOVUPS      16(DX)(BX*2), X2
+	VINSERTF32X4 $0x01, 16(R8), Z2, Z2
+	VINSERTF32X4 $0x02, 16(R9)(BX*1), Z2, Z2
+	VINSERTF32X4 $0x03, 16(R10)(BX*2), Z2, Z2
+	VMOVUPS      16(DI), X3
+	VINSERTF32X4 $0x01, 16(R8)(BX*1), Z3, Z3
+	VINSERTF32X4 $0x02, 16(R9)(BX*2), Z3, Z3
+	VINSERTF32X4 $0x03, 16(R11), Z3, Z3
+	VUNPCKLPS    Z1, Z0, Z4
+	VUNPCKHPS    Z1, Z0, Z5
+	VUNPCKLPS    Z3, Z2, Z6
+	VUNPCKHPS    Z3, Z2, Z7
+	VSHUFPS      $0x44, Z6, Z4, Z8
+	VSHUFPS      $0xee, Z6, Z4, Z9
+	VSHUFPS      $0x44, Z7, Z5, Z10
+	VSHUFPS      $0xee, Z7, Z5, Z11
+	VMULPS       Z15, Z8, Z8
+	VMOVUPS      Z8, (AX)
+	VMULPS       Z15, Z9, Z9
+	VMOVUPS      Z9, (AX)(CX*1)
+	VMULPS       Z15, Z10, Z10
+	VMOVUPS      Z10, (AX)(CX*2)
+	VMULPS       Z15, Z11, Z11
+	VMOVUPS      Z11, (R12)
+	LEAQ         (AX)(CX*4), AX
+	LEAQ         (R12)(CX*4), R12
+	ADDQ         $0x20, DX
+	ADDQ         $0x20, DI
+	ADDQ         $0x20, R8
+	ADDQ         $0x20, R9
+	ADDQ         $0x20, R10
+	ADDQ         $0x20, R11
+	DECQ         SI
+	JNZ          loop245
+	VZEROUPPER
+	RET
+
 // func peakFMAAVX512(n int)
 // Requires: AVX, AVX512F
 TEXT ·peakFMAAVX512(SB), NOSPLIT, $0-8
@@ -6690,7 +6792,7 @@ TEXT ·peakFMAAVX512(SB), NOSPLIT, $0-8
 	VPXORD Z30, Z30, Z30
 	VPXORD Z31, Z31, Z31
 
-loop245:
+loop246:
 	VFMADD231PS Z24, Z25, Z0
 	VFMADD231PS Z24, Z25, Z1
 	VFMADD231PS Z24, Z25, Z2
@@ -6740,6 +6842,6 @@ loop245:
 	VFMADD231PS Z24, Z25, Z22
 	VFMADD231PS Z24, Z25, Z23
 	SUBQ        $0x02, AX
-	JGT         loop245
+	JGT         loop246
 	VZEROUPPER
 	RET

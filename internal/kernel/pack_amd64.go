@@ -8,27 +8,41 @@ import "unsafe"
 const packMaxBytes = 1 << 18
 
 // transposeSIMD is Transpose for at least eight rows and columns, strides in elements. It goes by blocks that keep the
-// lines of dst in the first-level cache until all their columns are there; what is left over at an edge is covered by a
-// last block that overlaps the one before it.
+// lines of dst in the first-level cache until all their columns are there, in strips of sixteen rows (AVX-512) and of eight;
+// what is left over at an edge is covered by a last strip that overlaps the one before it.
 func transposeSIMD(dst unsafe.Pointer, ldd int, src unsafe.Pointer, lds, rows, cols int, scale float32) {
 	const block = 128
+	widest := 8
+	if active == AVX512 {
+		widest = 16
+	}
 	for j := 0; j < cols; j += block {
 		w := min(block, cols-j)
-		for i := 0; i < rows; i += 8 {
-			at := min(i, rows-8)
+		for i := 0; i < rows; {
+			strip := widest
+			if rows-i <= 8 {
+				strip = 8
+			}
+			strip = min(strip, rows&^7)
+			at := min(i, rows-strip)
 			if w >= 8 {
-				transposeStrip(unsafe.Add(dst, 4*(j*ldd+at)), ldd, unsafe.Add(src, 4*(at*lds+j)), lds, w/8, scale)
+				transposeStrip(strip, unsafe.Add(dst, 4*(j*ldd+at)), ldd, unsafe.Add(src, 4*(at*lds+j)), lds, w/8, scale)
 			}
 			if w%8 != 0 {
 				from := cols - 8
-				transposeStrip(unsafe.Add(dst, 4*(from*ldd+at)), ldd, unsafe.Add(src, 4*(at*lds+from)), lds, 1, scale)
+				transposeStrip(strip, unsafe.Add(dst, 4*(from*ldd+at)), ldd, unsafe.Add(src, 4*(at*lds+from)), lds, 1, scale)
 			}
+			i = at + strip
 		}
 	}
 }
 
 //go:noinline
-func transposeStrip(dst unsafe.Pointer, ldd int, src unsafe.Pointer, lds, blocks int, scale float32) {
+func transposeStrip(rows int, dst unsafe.Pointer, ldd int, src unsafe.Pointer, lds, blocks int, scale float32) {
+	if rows == 16 {
+		transpose16AVX512((*float32)(dst), 4*ldd, (*float32)(src), 4*lds, blocks, scale)
+		return
+	}
 	transpose8AVX2((*float32)(dst), 4*ldd, (*float32)(src), 4*lds, blocks, scale)
 }
 

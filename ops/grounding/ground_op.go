@@ -129,7 +129,7 @@ func groundForward[T kernel.Float](o *groundOp, in []G.Value) (G.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, s := op.New[T](o.OutShape())
+	out, s := op.NewUnset[T](o.OutShape())
 	// A Run of one task lends the caller's scratch without taking the workers.
 	parallel.Run(1, func(w *parallel.Worker, _ int) {
 		c := newCosines(w, o.pair, q, k, o.Temperature)

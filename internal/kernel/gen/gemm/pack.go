@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -8,9 +10,9 @@ import (
 // pack emits the copies into panels and the transposition.
 func (e *emitter) pack() {
 	e.packPanels()
+	e.transpose()
 	if e.lanes == 8 {
 		e.packSix()
-		e.transpose()
 	}
 }
 
@@ -104,30 +106,39 @@ func eight(base, base3, base6, stride reg.Register, i, disp int) operand.Mem {
 	return row(base, base3, stride, i, disp)
 }
 
-// transpose emits the transposition of a strip of eight rows.
+// transpose emits the transposition of a strip of as many rows as a vector has lanes. Four columns at a time, vector i takes
+// rows i, i+4, …, four numbers of each, so that what is left to do happens within quarters of vectors.
 func (e *emitter) transpose() {
-	e.function("transpose8", "func(dst *float32, ldd int, src *float32, lds, blocks int, scale float32)",
-		"transpose8"+e.name+" turns eight rows into eight columns: dst[j·ldd+i] = scale·src[i·lds+j] for i < 8, j < 8·blocks.",
+	n := e.lanes
+	name := fmt.Sprintf("transpose%d", n)
+	e.function(name, "func(dst *float32, ldd int, src *float32, lds, blocks int, scale float32)",
+		fmt.Sprintf("%s%s turns %d rows into columns: dst[j·ldd+i] = scale·src[i·lds+j] for i < %d, j < 8·blocks.", name, e.name, n, n),
 		"ldd and lds are in bytes. blocks ≥ 1.")
 	dst, ldd, src, lds, blocks := e.arg("dst"), e.arg("ldd"), e.arg("src"), e.arg("lds"), e.arg("blocks")
-	scale := reg.Y15
+	scale := e.regs[15]
 	e.VBROADCASTSS(e.memArg("scale"), scale)
-	src3, src6, dst3, dst6 := e.GP64(), e.GP64(), e.GP64(), e.GP64()
-	e.triple(src, lds, src3)
-	e.triple(src3, lds, src6)
+	from := []reg.Register{src}
+	for i := 3; i < n; i += 3 {
+		p := e.GP64()
+		e.triple(from[len(from)-1], lds, p)
+		from = append(from, p)
+	}
+	dst3 := e.GP64()
+	e.triple(dst, ldd, dst3)
 	loop := e.label("loop")
 	e.Label(loop)
-	e.triple(dst, ldd, dst3)
-	e.triple(dst3, ldd, dst6)
 	for half := range 2 {
 		r, t, o := e.regs[0:4], e.regs[4:8], e.regs[8:12]
-		for i := range 4 { // r[i] = [row i | row i+4], four columns each
-			e.VMOVUPS(eight(src, src3, src6, lds, i, 16*half), r[i].AsX())
-			e.VINSERTF128(operand.Imm(1), eight(src, src3, src6, lds, i+4, 16*half), r[i], r[i])
+		for i := range 4 {
+			e.VMOVUPS(row(from[i/3], nil, lds, i%3, 16*half), r[i].AsX())
+			for q := 1; q < n/4; q++ {
+				j := i + 4*q
+				e.insert(q, row(from[j/3], nil, lds, j%3, 16*half), r[i])
+			}
 		}
-		e.VUNPCKLPS(r[1], r[0], t[0]) // columns 0, 1 of rows 0, 1 (4, 5)
+		e.VUNPCKLPS(r[1], r[0], t[0]) // columns 0, 1 of rows 0, 1 (4, 5, …)
 		e.VUNPCKHPS(r[1], r[0], t[1]) // columns 2, 3
-		e.VUNPCKLPS(r[3], r[2], t[2]) // columns 0, 1 of rows 2, 3 (6, 7)
+		e.VUNPCKLPS(r[3], r[2], t[2]) // columns 0, 1 of rows 2, 3 (6, 7, …)
 		e.VUNPCKHPS(r[3], r[2], t[3])
 		e.VSHUFPS(operand.Imm(0x44), t[2], t[0], o[0])
 		e.VSHUFPS(operand.Imm(0xee), t[2], t[0], o[1])
@@ -135,14 +146,25 @@ func (e *emitter) transpose() {
 		e.VSHUFPS(operand.Imm(0xee), t[3], t[1], o[3])
 		for j := range 4 {
 			e.VMULPS(scale, o[j], o[j])
-			e.VMOVUPS(o[j], eight(dst, dst3, dst6, ldd, 4*half+j, 0))
+			e.VMOVUPS(o[j], row(dst, dst3, ldd, j, 0))
+		}
+		for _, p := range []reg.Register{dst, dst3} {
+			e.LEAQ(operand.Mem{Base: p, Index: ldd, Scale: 4}, p)
 		}
 	}
-	for _, p := range []reg.Register{src, src3, src6} {
+	for _, p := range from {
 		e.ADDQ(operand.Imm(32), p)
 	}
-	e.LEAQ(operand.Mem{Base: dst6, Index: ldd, Scale: 2}, dst)
 	e.DECQ(blocks)
 	e.JNZ(operand.LabelRef(loop))
 	e.ret()
+}
+
+// insert replaces quarter q, or half, of v by four numbers in memory.
+func (e *emitter) insert(q int, m operand.Mem, v reg.VecPhysical) {
+	if e.lanes == 16 {
+		e.VINSERTF32X4(operand.Imm(uint64(q)), m, v, v)
+		return
+	}
+	e.VINSERTF128(operand.Imm(uint64(q)), m, v, v)
 }
