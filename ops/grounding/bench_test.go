@@ -7,7 +7,6 @@ import (
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
-	"stheno/internal/kernel"
 	"stheno/internal/optest"
 	"stheno/internal/parallel"
 )
@@ -19,13 +18,7 @@ func BenchmarkGround(b *testing.B) {
 		b.Run(fmt.Sprintf("tokens=%d/patches=%d", s[0], s[1]), func(b *testing.B) {
 			run := forwardOnly(b, func(n []*G.Node) (*G.Node, error) { return Ground(n[0], n[1], nil, Config{}) },
 				optest.Seeded("x", 1, s[0], dim), optest.Seeded("y", 2, s[1], dim))
-			peak := kernel.MeasurePeak(parallel.Threads())
-			for b.Loop() {
-				run()
-			}
-			rate := 2 * float64(s[0]*s[1]*dim) * float64(b.N) / b.Elapsed().Seconds() / 1e9
-			b.ReportMetric(rate, "GFLOP/s")
-			b.ReportMetric(100*rate/peak, "%peak")
+			optest.FLOPs(2*float64(s[0]*s[1]*dim), parallel.Threads()).Run(b, run)
 		})
 	}
 }
@@ -38,10 +31,7 @@ func BenchmarkPool(b *testing.B) {
 			parallel.ReleaseScratch()
 			run := forwardOnly(b, func(n []*G.Node) (*G.Node, error) { return Pool(n[0], n[1], nil, n[2], Config{Temperature: 0.1}) },
 				optest.Seeded("x", 1, s[0], dim), optest.Seeded("y", 2, s[1], dim), optest.Seeded("v", 3, s[1], values))
-			for b.Loop() {
-				run()
-			}
-			b.ReportMetric(2*float64(s[0]*s[1]*(dim+values))*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+			optest.FLOPs(2*float64(s[0]*s[1]*(dim+values)), parallel.Threads()).Run(b, run)
 			b.ReportMetric(float64(parallel.ScratchBytes())/(1<<20), "scratch-MiB")
 		})
 	}

@@ -5,99 +5,64 @@ import (
 	"stheno/internal/parallel"
 )
 
-// cosines is the product of unit tokens, over τ, with patches of any length, the lengths taken off afterwards. Patches are by
-// far the larger operand, so they are read where they lie, once, as the rows of the product patches × tokens. What is
-// copied, into panels, are the tokens, and what is turned round is a block of results.
+// cosines is the product of patches of any length with unit tokens, over τ, the lengths taken off afterwards. Patches are by
+// far the larger operand, so they are the rows of the product, read where they lie, once. What is copied are the tokens, and
+// what is turned round are blocks of results, while they are in the cache.
 type cosines[T kernel.Float] struct {
 	pair
-	k      []T
-	packed []T // for each item of the batch and each stretch of dim
-	item   int // numbers of packed for one item
-	steps  int // of dim in a stretch
+	q, k []T // unit tokens over τ, and patches
 }
 
-// panelNumbers is how many numbers of a panel stay in a first-level cache beside the patches.
-const panelNumbers = 1 << 13
-
-// Bounds of a block of results. Few patches are cut finer, so that all threads have some.
+// Bounds of a product whose results are turned round: its memory is bounded, and each has work for many threads.
 const (
-	blockPatches    = 96
-	blockPatchesFew = 24
-	blockTokens     = 256
+	productPatches = 1 << 12
+	productTokens  = 1 << 8
 )
 
 func newCosines[T kernel.Float](w *parallel.Worker, p pair, q, k []T, temperature float64) *cosines[T] {
-	c := &cosines[T]{pair: p, k: k, item: kernel.PackedLen[T](p.dim, p.tokens)}
-	c.steps = min(p.dim, panelNumbers/kernel.PackedLen[T](1, 1))
 	unit := parallel.Scratch[T](w, slotQ, len(q))
 	unitRows(unit, parallel.Scratch[T](w, slotInv, p.batch*p.tokens), q, p.dim)
 	kernel.Scale(unit, unit, T(1/temperature))
-	c.packed = parallel.Scratch[T](w, slotPacked, p.batch*c.item)
-	stretches := (p.dim + c.steps - 1) / c.steps
-	parallel.Run(p.batch*stretches, func(_ *parallel.Worker, i int) {
-		b, from := i/stretches, i%stretches*c.steps
-		q := kernel.RowMajor(unit[b*p.tokens*p.dim:], p.tokens, p.dim).T()
-		q.Data, q.Rows = q.Data[from:], min(c.steps, p.dim-from)
-		kernel.Pack(c.stretch(b, from, 0), q)
-	})
-	return c
-}
-
-// stretch is where the dimensions from from on lie, for the tokens from t0 on, the first of a panel.
-func (c *cosines[T]) stretch(b, from, t0 int) []T {
-	lanes := c.item / c.dim
-	return c.packed[b*c.item+from*lanes+t0*min(c.steps, c.dim-from) : b*c.item+min(from+c.steps, c.dim)*lanes]
+	return &cosines[T]{p, unit, k}
 }
 
 // all writes S of every item of the batch.
 func (c *cosines[T]) all(s []T) {
-	rows := blockPatches
-	if c.patches < 8*blockPatches {
-		rows = blockPatchesFew
-	}
-	across := (c.patches + rows - 1) / rows
-	parallel.Run(c.batch*across, func(w *parallel.Worker, i int) {
-		b, p0 := i/across, i%across*rows
-		c.block(w, s[b*c.tokens*c.patches:(b+1)*c.tokens*c.patches], b, p0, min(p0+rows, c.patches))
+	overBatch(c.batch, func(w *parallel.Worker, b int) {
+		for p0 := 0; p0 < c.patches; p0 += productPatches {
+			for t0 := 0; t0 < c.tokens; t0 += productTokens {
+				c.block(w, s[b*c.tokens*c.patches:(b+1)*c.tokens*c.patches], b, p0, min(p0+productPatches, c.patches), t0, min(t0+productTokens, c.tokens))
+			}
+		}
 	})
 }
 
-// block writes S of item b for the patches [p0, p1).
-func (c *cosines[T]) block(w *parallel.Worker, s []T, b, p0, p1 int) {
-	rows := p1 - p0
-	k := c.k[(b*c.patches+p0)*c.dim : (b*c.patches+p1)*c.dim]
-	inv := parallel.Scratch[T](w, slotInv, rows)
-	scores := parallel.Scratch[T](w, slotTile, rows*min(c.tokens, blockTokens))
-	for t0 := 0; t0 < c.tokens; t0 += blockTokens {
-		n := min(blockTokens, c.tokens-t0)
-		scores := scores[:rows*n]
-		c.product(scores, k, b, t0, n)
-		if t0 == 0 && !inverseNormsOf(inv, k, c.dim) { // lengths are taken once the product has brought the patches near
-			k = unitCopy(parallel.Scratch[T](w, slotK, len(k)), inv, k, c.dim)
-			c.product(scores, k, b, t0, n)
-		}
-		for r := range rows {
-			row := scores[r*n : (r+1)*n]
-			kernel.Scale(row, row, inv[r])
-		}
-		kernel.Transpose(s[t0*c.patches+p0:], c.patches, scores, n, rows, n, 1)
-	}
+// block writes S of item b for the patches [p0, p1) and the tokens [t0, t1).
+func (c *cosines[T]) block(w *parallel.Worker, s []T, b, p0, p1, t0, t1 int) {
+	k := kernel.RowMajor(c.k[(b*c.patches+p0)*c.dim:], p1-p0, c.dim)
+	q := kernel.RowMajor(c.q[(b*c.tokens+t0)*c.dim:], t1-t0, c.dim).T()
+	x := parallel.Scratch[T](w, slotScores, (p1-p0)*(t1-t0))
+	kernel.Gemm(kernel.RowMajor(x, p1-p0, t1-t0), k, q, false, kernel.Epilogue[T]{After: func(i0, i1, j0, j1 int) {
+		parallel.Run(1, func(w *parallel.Worker, _ int) { // a Run of one task lends scratch
+			unit := parallel.Scratch[T](w, slotK, c.dim)
+			for i := i0; i < i1; i++ {
+				c.shorten(x[i*(t1-t0):][j0:j1], k.Data[i*c.dim:(i+1)*c.dim], q.Data[j0*c.dim:j1*c.dim], unit)
+			}
+			kernel.Transpose(s[(t0+j0)*c.patches+p0+i0:], c.patches, x[i0*(t1-t0)+j0:], t1-t0, i1-i0, j1-j0, 1)
+		})
+	}})
 }
 
-// product writes the products of the rows k with n tokens from t0 on.
-func (c *cosines[T]) product(scores, k []T, b, t0, n int) {
-	mode := kernel.TileSet
-	for from := 0; from < c.dim; from += c.steps {
-		kernel.TilePacked(len(scores)/n, n, min(c.steps, c.dim-from), k[from:], c.dim, 1, c.stretch(b, from, t0), scores, n, mode, nil)
-		mode = kernel.TileAdd
+// shorten divides the products x of the patch k and some of the tokens, q, by the length of the patch. Where products may have
+// left the range of float32 they are taken again.
+func (c *cosines[T]) shorten(x, k, q, unit []T) {
+	inv := inverseNorm(k)
+	if withinRange(inv) {
+		kernel.Scale(x, x, inv)
+		return
 	}
-}
-
-// unitCopy writes the unit vectors of the rows of x to dst, whose lengths are then 1, or 0 where a row has no direction.
-func unitCopy[T kernel.Float](dst, inv, x []T, dim int) []T {
-	for r, v := range inv {
-		kernel.Scale(dst[r*dim:(r+1)*dim], x[r*dim:(r+1)*dim], v)
-		inv[r] = 1
+	kernel.Scale(unit, k, inv)
+	for t := range x {
+		x[t] = kernel.Dot(unit, q[t*c.dim:(t+1)*c.dim])
 	}
-	return dst
 }

@@ -203,7 +203,7 @@ func groundBackward[T kernel.Float](o *groundOp, in []G.Value, out, dOut G.Value
 	parallel.Run(1, func(w *parallel.Worker, _ int) {
 		u := newUnits(w, q, k, dim, tokenMask, patchMask)
 		ds := parallel.Scratch[T](w, slotScores, len(dy))
-		overBatch(o.batch, func(b int) {
+		overBatch(o.batch, func(_ *parallel.Worker, b int) {
 			ds := ds[b*nt*np : (b+1)*nt*np]
 			scoreGrad(o, ds, y[b*nt*np:], dy[b*nt*np:], rowsAt(tokenMask, b, nt), rowsAt(patchMask, b, np))
 			dS := kernel.RowMajor(ds, nt, np)

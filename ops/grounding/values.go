@@ -72,17 +72,11 @@ func inverseNorm[T kernel.Float](x []T) T {
 	return 0
 }
 
-// inverseNormsOf writes the inverse norms of the rows of x and says whether all are such that products of the rows with unit
-// vectors stay within the range of float32 by a wide margin.
-func inverseNormsOf[T kernel.Float](inv, x []T, dim int) (safe bool) {
+// withinRange says that products of a vector, whose inverse norm is given, with unit vectors stay within the range of float32
+// by a wide margin.
+func withinRange[T kernel.Float](inv T) bool {
 	const wide = 1e12
-	safe = true
-	for r := range inv {
-		v := inverseNorm(x[r*dim : (r+1)*dim])
-		inv[r] = v
-		safe = safe && (v == 0 || v > 1/wide && v < wide)
-	}
-	return safe
+	return inv == 0 || inv > 1/wide && inv < wide
 }
 
 // rowBlock is how many numbers one task of a pass over rows takes.
@@ -122,12 +116,14 @@ func unitGrad[T kernel.Float](dx, unit, inv []T, dim int) {
 
 // overBatch calls body for each item of a batch: side by side where there are enough of them to occupy every thread, else
 // in order, so that the products inside have the threads. The results are the same.
-func overBatch(batch int, body func(b int)) {
+func overBatch(batch int, body func(w *parallel.Worker, b int)) {
 	if batch >= parallel.Threads() {
-		parallel.Run(batch, func(_ *parallel.Worker, b int) { body(b) })
+		parallel.Run(batch, body)
 		return
 	}
-	for b := range batch {
-		body(b)
-	}
+	parallel.Run(1, func(w *parallel.Worker, _ int) {
+		for b := range batch {
+			body(w, b)
+		}
+	})
 }
