@@ -150,6 +150,13 @@ var probes = map[string]struct {
 		err := s.Run("attention_grad", "attention_grad_keys_64_f32", g, append([]any{emulator.Out{dK}, emulator.Out{dV}}, params...)...)
 		return []any{dQ, dK, dV}, err
 	}},
+	"fake": {2, func(s *emulator.Session) (any, error) {
+		const rows, n = 3, 300
+		y := make([]float32, rows*n)
+		err := s.Run("fake", "fake_rows_f32", cudamodules.Geometry{Block: [3]int{256}}, emulator.Out{y}, emulator.In{random[float32](1, rows*n)},
+			int64(rows), int64(n))
+		return y, err
+	}},
 	"attention": {2, func(s *emulator.Session) (any, error) {
 		c := attention{1, 64, 100, 1, 1, 8, 8, -1, -1, 0, false, false, false, false, 0}
 		out, lse, _, err := c.run(s, c.data())

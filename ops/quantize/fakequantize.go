@@ -78,7 +78,7 @@ func FakeQuantize(x *G.Node, cfg FakeQuantizeConfig) (*G.Node, error) {
 		Transposed, Rows, Clip, Learned bool // Config prints without the first
 	}{o.cfg, o.cfg.Transposed, o.rows, o.clip, o.learned}
 	o.Base = op.NewBase(fn, attrs, x.Shape(), x.Dtype(), in...)
-	return G.ApplyOp(o, in...)
+	return op.Apply(fakeOpFor(o), in...)
 }
 
 // check reports what does not fit together, fills o.cfg in and returns the shape of the scales.

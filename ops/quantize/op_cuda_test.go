@@ -129,3 +129,72 @@ func TestEmbeddingOnTheCard(t *testing.T) {
 		require.NoError(t, vm.Close())
 	}
 }
+
+// FakeQuantize on the card gives the bits that Do gives, and the gradients of Backward.
+func TestFakeQuantizeOnTheCard(t *testing.T) {
+	var cases []fakeCase
+	shapes := [][]int{{70, 37}, {1, 1}, {33, 16}}
+	for i, cfg := range configs() {
+		cfg.Transposed = i%2 == 1
+		fake := quantize.FakeQuantizeConfig{Weights: cfg}
+		shape := shapes[i%len(shapes)]
+		cases = append(cases, newFake(fake, nil, nil, shape...))
+		if cfg.Scheme.HasScales() && cfg.Granularity != quantize.PerTensor {
+			fake.Clip = true
+			cases = append(cases, newFake(fake, nil, nil, shape...))
+		}
+		if cfg.Scheme.HasScales() && !cfg.Asymmetric {
+			fake.Clip = false
+			p := pack(t, dense(optest.Normal[float32](1, shape[0]*shape[1], 1), shape...), cfg)
+			scales := optest.Float64s(p.Scales.Data().([]float32))
+			for i := range scales {
+				scales[i] *= 0.6 // so that some numbers are clamped
+			}
+			cases = append(cases, newFake(fake, scales, p.Scales.Shape(), shape...))
+		}
+	}
+	rows := quantize.FakeQuantizeConfig{Rows: true}
+	cases = append(cases, newFake(rows, nil, nil, 2, 5, 33), newFake(rows, []float64{0.011}, []int{1}, 2, 5, 33))
+	for i, c := range cases {
+		for _, dt := range []tensor.Dtype{tensor.Float32, tensor.Float64} {
+			t.Run(fmt.Sprintf("%d/%+v/%v", i, c.cfg, dt), func(t *testing.T) {
+				optest.Card(t)
+				g := G.NewGraph()
+				var in []*G.Node
+				var values []G.Value
+				for _, i := range c.inputs {
+					in = append(in, i.Node(g, dt))
+					values = append(values, in[len(in)-1].Value())
+				}
+				y, err := c.build(in)
+				require.NoError(t, err)
+				_, onCard := y.Op().(G.CUDADoer)
+				require.True(t, onCard, "%v is not on the card", y.Op())
+				got, dOut := c.run(t, dt, "tape")
+				want, err := y.Op().Do(values...)
+				require.NoError(t, err)
+				require.Equal(t, optest.Values(t, want), got[0])
+				dIn := make([]*tensor.Dense, len(values))
+				for i, v := range values {
+					dIn[i] = op.NewLike(v)
+				}
+				weights := optest.Input{Name: "weights", Shape: y.Shape(), Data: dOut}
+				require.NoError(t, y.Op().(op.Backwarder).Backward(values, want, weights.Node(g, dt).Value(), dIn))
+				require.Equal(t, optest.Values(t, dIn[0]), got[1])
+				if len(dIn) > 1 {
+					optest.Close(t, "scales", got[2], optest.Values(t, dIn[1]), 1e-6*(1+largest(got[2])))
+				}
+			})
+		}
+	}
+}
+
+// One grid of a whole matrix, chosen among several, is left to the CPU.
+func TestFakeQuantizeNotOnTheCard(t *testing.T) {
+	g := G.NewGraph()
+	x := optest.Seeded("x", 1, 4, 5).Node(g, tensor.Float32)
+	y, err := quantize.FakeQuantize(x, quantize.FakeQuantizeConfig{Clip: true, Weights: quantize.Config{Scheme: quantize.INT8, Granularity: quantize.PerTensor}})
+	require.NoError(t, err)
+	_, onCard := y.Op().(G.CUDADoer)
+	require.False(t, onCard)
+}
