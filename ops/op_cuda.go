@@ -179,6 +179,11 @@ func (m cardMatrix) t() cardMatrix { return cardMatrix{m.data, m.col, m.row} }
 
 // gemmOnCard is out = a·b, out (m × n) and a (m × k).
 func gemmOnCard(c *op.Card, suffix string, m, n, k int, out, a, b cardMatrix) error {
+	if m <= cudamodules.FewRows {
+		g := cudamodules.RowGeometry(m, n)
+		return c.Launch("matmul.gemm_row"+suffix, g.Grid, g.Block, 0,
+			out.data, a.data, b.data, m, n, k, a.row, a.col, b.row, b.col, out.row, out.col, 1.0, 0.0)
+	}
 	g := cudamodules.ProductGeometry(op.SizeOf(suffix), m, n, 1)
 	return c.Launch("matmul.gemm"+suffix, g.Grid, g.Block, 0,
 		out.data, a.data, b.data, m, n, k, a.row, a.col, b.row, b.col, out.row, out.col, 0, 0, 0, 1.0, 0.0)

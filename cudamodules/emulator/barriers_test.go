@@ -85,7 +85,7 @@ var probes = map[string]struct {
 			int64(8), int64(n/2), int64(columns), int64(n), int64(-1))
 		return []any{losses, stats, total, d, table}, err
 	}},
-	"matmul": {4, func(s *emulator.Session) (any, error) {
+	"matmul": {5, func(s *emulator.Session) (any, error) {
 		const m, n, k = 20, 70, 40
 		c, wide := make([]float32, m*n), make([]float64, m*n)
 		sizes := []any{int64(m), int64(n), int64(k), int64(k), int64(1), int64(n), int64(1), int64(n), int64(1), int64(0), int64(0), int64(0), 1.0, 0.0}
@@ -96,7 +96,13 @@ var probes = map[string]struct {
 		}
 		err = s.Run("matmul", "gemm_f64", cudamodules.ProductGeometry(8, m, n, 1),
 			append([]any{emulator.Out{wide}, emulator.In{random[float64](1, m*k)}, emulator.In{random[float64](2, k*n)}}, sizes...)...)
-		return []any{c, wide}, err
+		if err != nil {
+			return nil, err
+		}
+		row := make([]float32, n)
+		err = s.Run("matmul", "gemm_row_f32", cudamodules.RowGeometry(1, n), emulator.Out{row}, emulator.In{random[float32](1, k)},
+			emulator.In{random[float32](2, k*n)}, int64(1), int64(n), int64(k), int64(k), int64(1), int64(n), int64(1), int64(n), int64(1), 1.0, 0.0)
+		return []any{c, wide, row}, err
 	}},
 	"quantized": {9, func(s *emulator.Session) (any, error) {
 		const rows, k, n = 20, 170, 70

@@ -53,9 +53,6 @@ func (m cardMatrix) launch(c *op.Card, name, suffix string, grid, block [3]int, 
 	return c.Launch("quantized."+name+"_"+m.scheme+suffix, grid, block, 0, params...)
 }
 
-// fewRows is up to how many rows codes are multiplied as they are read.
-const fewRows = 4
-
 // rowGrid is that of the kernels for a few rows: a block for a panel of 16 columns and four rows.
 func (m cardMatrix) rowGrid(rows int) (grid, block [3]int) {
 	return [3]int{(m.out + 15) / 16, (rows + 3) / 4}, [3]int{256}
@@ -63,7 +60,7 @@ func (m cardMatrix) rowGrid(rows int) (grid, block [3]int) {
 
 // product is y = x·ŵ.
 func (m cardMatrix) product(c *op.Card, suffix string, rows int, y, x G.Value) error {
-	if rows <= fewRows {
+	if rows <= cudamodules.FewRows {
 		grid, block := m.rowGrid(rows)
 		return m.launch(c, "quantized_row", suffix, grid, block, []any{y, x}, []any{rows})
 	}
@@ -87,7 +84,7 @@ func (m cardMatrix) rounded(c *op.Card, suffix string, rows int, y, x G.Value, g
 				return err
 			}
 			name, grid, block := "rounded", [3]int{(rows + 63) / 64, (m.out + 127) / 128}, [3]int{256}
-			if rows <= fewRows {
+			if rows <= cudamodules.FewRows {
 				name = "rounded_row"
 				grid, block = m.rowGrid(rows)
 			}

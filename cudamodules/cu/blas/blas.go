@@ -66,6 +66,8 @@ type matrix struct {
 	row, col int
 }
 
+func (x matrix) t() matrix { return matrix{x.p, x.col, x.row} }
+
 // columns is a column-major matrix, transposed or not.
 func columns(p unsafe.Pointer, ld int, t blas.Transpose) matrix {
 	if t == blas.NoTrans {
@@ -101,18 +103,25 @@ func (s *Standard) launch(kernel string, m, n, k int, alpha float64, a, b matrix
 			return err
 		}
 	}
+	size := 8
+	if strings.HasSuffix(kernel, "_f32") {
+		size = 4
+	}
+	g, batches := cudamodules.ProductGeometry(size, m, n, 1), []any{int64(0), int64(0), int64(0)}
+	if n <= cudamodules.FewRows && m > n { // a product of the transposed, of few rows
+		m, n, a, b, c = n, m, b.t(), a.t(), c.t()
+	}
+	if m <= cudamodules.FewRows {
+		kernel = strings.Replace(kernel, "gemm", "gemm_row", 1)
+		g, batches = cudamodules.RowGeometry(m, n), nil
+	}
 	f, err := s.mod.Function(kernel)
 	if err != nil {
 		return err
 	}
 	at := func(x matrix) cudamodules.Ptr { return cudamodules.Ptr(uintptr(x.p)) }
-	size := 8
-	if strings.HasSuffix(kernel, "_f32") {
-		size = 4
-	}
-	return f.Launch(cudamodules.ProductGeometry(size, m, n, 1),
-		at(c), at(a), at(b), int64(m), int64(n), int64(k), int64(a.row), int64(a.col), int64(b.row), int64(b.col),
-		int64(c.row), int64(c.col), int64(0), int64(0), int64(0), alpha, beta)
+	params := []any{at(c), at(a), at(b), int64(m), int64(n), int64(k), int64(a.row), int64(a.col), int64(b.row), int64(b.col), int64(c.row), int64(c.col)}
+	return f.Launch(g, append(append(params, batches...), alpha, beta)...)
 }
 
 func first[T any](x []T) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(x)) }
