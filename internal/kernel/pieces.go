@@ -74,6 +74,20 @@ func (x PieceBounds) Safe(y PieceBounds, k int) bool {
 	return !some || !any || e+d >= pieceProduct && f+g+bits.Len(uint(k)) <= 127
 }
 
+// JoinPieceBounds are the bounds of all numbers together, of none where there are none.
+func JoinPieceBounds(all ...PieceBounds) PieceBounds {
+	b := PieceBounds{least: ^uint32(0)}
+	for _, x := range all {
+		b.least, b.most = min(b.least, x.least), max(b.most, x.most)
+	}
+	return b
+}
+
+// PieceBoundsOf are bounds that hold numbers of magnitude from 2^e to 2^f.
+func PieceBoundsOf(e, f int) PieceBounds {
+	return PieceBounds{least: uint32(e+127)<<23 - 1, most: uint32(f+127) << 23}
+}
+
 // newBounds are words for the assembly to keep bounds in, of no numbers.
 func newBounds(words []uint32) {
 	for i := range words {

@@ -13,8 +13,8 @@ type forwardRun[T kernel.Float] struct {
 	blocks
 	units   []stacked
 	scratch [forwardSlots]int // elements in each slot for the largest unit, so that no slot grows on the way
-	// fused is for plain attention, see online.go; of codes, if coded.
-	fused, fusedCodes bool
+	// fused is for plain attention, see online.go; of codes, if coded; inTiles in tiles, see forward_tiles.go.
+	fused, fusedCodes, inTiles bool
 }
 
 // forward fills p.out and, unless nil, p.lse, p.rowMax and p.rowSum. Rows that belong to no segment get what a row without keys gets.
@@ -47,8 +47,9 @@ func (f *forwardRun[T]) plan() {
 		longest = max(longest, seg.q1-seg.q0)
 		n += (seg.q1 - seg.q0 + step - 1) / step * f.k.Heads
 	}
-	f.scratch = f.forwardScratch(min(step, longest)*f.group, f.q.Dim, f.v.Dim, f.Dropout > 0)
 	f.fused, f.fusedCodes = f.online()
+	f.inTiles = f.rowMax == nil && inTiles[T](f.attrs, f.blocks, f.bias.data != nil) // scores would round in another way than in the backward pass
+	f.scratch = f.forwardScratch(min(step, longest)*f.group, f.q.Dim, f.v.Dim, f.Dropout > 0, f.inTiles)
 	f.units = make([]stacked, 0, n)
 	for _, seg := range f.segs {
 		for q1 := seg.q1; q1 > seg.q0; {
@@ -77,7 +78,10 @@ const (
 
 // forwardScratch is the number of elements in each slot for a unit of the given rows; those of slotEdges are int32. Rows and
 // columns of values are filled up to what kernel.Online wants.
-func (b blocks) forwardScratch(rows, d, dv int, dropout bool) (n [forwardSlots]int) {
+func (b blocks) forwardScratch(rows, d, dv int, dropout, tiles bool) (n [forwardSlots]int) {
+	if tiles {
+		return b.forwardTileScratch(rows, d, dv)
+	}
 	rows, dv = ceilTo(rows, 6), ceilTo(dv, 16)
 	n = [forwardSlots]int{
 		slotQ: rows * d, slotO: rows * dv, slotStats: 3 * rows, slotEdges: 2 * rows,
@@ -106,48 +110,77 @@ type forwardUnit[T kernel.Float] struct {
 	wide                  bool // q holds codes
 	vFinite               bool
 	direct                bool // see direct.go
+	inTiles               bool // see forward_tiles.go
+	tiles                 tileUnit
 }
 
 func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 	st := f.units[n]
-	rows, d, dv := st.rows(), f.q.Dim, f.v.Dim
-	u := forwardUnit[T]{forwardRun: f, st: st, ld: ceilTo(dv, 16)}
+	rows := st.rows()
+	u := forwardUnit[T]{forwardRun: f, st: st, ld: ceilTo(f.v.Dim, 16)}
 	size, all := &f.scratch, ceilTo(rows, 6)
-	u.q = parallel.Scratch[T](w, slotQ, size[slotQ])[:all*d]
+	if f.inTiles {
+		all = paddedRows(rows)
+	}
 	u.o = parallel.Scratch[T](w, slotO, size[slotO])[:all*u.ld]
 	stats := parallel.Scratch[T](w, slotStats, size[slotStats])
 	u.rowMax, u.rowSum, u.alpha = stats[:all], stats[all:2*all], stats[2*all:3*all]
 	edges := parallel.Scratch[int32](w, slotEdges, size[slotEdges])
 	u.lo, u.hi = edges[:all], edges[all:2*all]
-	u.kt = parallel.Scratch[T](w, slotK, size[slotK])
-	u.v = parallel.Scratch[T](w, slotV, size[slotV])
-	u.s = parallel.Scratch[T](w, slotS, size[slotS])
-	u.dropped = parallel.Scratch[T](w, slotDropped, size[slotDropped])
-
-	u.direct = rows <= directRows && f.rowMax == nil && f.codes == nil
-	for r := range rows {
-		i, h := st.place(r)
-		switch to := u.q[r*d:][:d]; {
-		case u.direct:
-			kernel.Scale(to, f.q.row(st.seg.batch, i, h), f.keyScale())
-		case f.codes != nil: // widened where a block is not fused
-		default:
-			copy(to, f.q.row(st.seg.batch, i, h))
-		}
-	}
 	clear(u.o)
 	clear(u.rowSum)
 	fill(u.rowMax, T(math.Inf(-1)))
 	st.edges(f.sight, u.lo, u.hi)
 	first, last := st.span(u.lo[:rows], u.hi[:rows], f.panel)
 	u.fillUp(rows)
+	u.direct = rows <= directRows && f.rowMax == nil && f.codes == nil
+	if u.inTiles = f.inTiles && !u.direct; u.inTiles {
+		u.beginTiles(w)
+	} else {
+		u.begin(w)
+	}
 	if f.fusedCodes {
 		u.gatherCodes(w)
 	}
 	for j0 := first; j0 < last; j0 += f.keys {
-		u.pass(j0, min(j0+f.keys, last))
+		j1 := min(j0+f.keys, last)
+		if u.inTiles && !u.tilePass(j0, j1) {
+			u.endTiles()
+			u.inTiles = false
+			u.begin(w)
+		}
+		if !u.inTiles {
+			u.pass(j0, j1)
+		}
+	}
+	if u.inTiles {
+		u.endTiles()
 	}
 	u.finish()
+}
+
+// begin readies the unit for keys and values that are packed as they are, in whole sixes of rows.
+func (u *forwardUnit[T]) begin(w *parallel.Worker) {
+	rows, d, size := u.st.rows(), u.problem.q.Dim, &u.scratch
+	all := ceilTo(rows, 6)
+	u.q = parallel.Scratch[T](w, slotQ, size[slotQ])[:all*d]
+	u.kt = parallel.Scratch[T](w, slotK, size[slotK])
+	u.v = parallel.Scratch[T](w, slotV, size[slotV])
+	u.s = parallel.Scratch[T](w, slotS, size[slotS])
+	u.dropped = parallel.Scratch[T](w, slotDropped, size[slotDropped])
+	u.o, u.lo, u.hi = u.o[:all*u.ld], u.lo[:all], u.hi[:all]
+	u.rowMax, u.rowSum, u.alpha = u.rowMax[:all], u.rowSum[:all], u.alpha[:all]
+	for r := range rows {
+		i, h := u.st.place(r)
+		switch to := u.q[r*d:][:d]; {
+		case u.direct:
+			kernel.Scale(to, u.problem.q.row(u.st.seg.batch, i, h), u.keyScale())
+		case u.codes != nil: // widened where a block is not fused
+		default:
+			copy(to, u.problem.q.row(u.st.seg.batch, i, h))
+		}
+	}
+	clear(u.q[rows*d:])
 }
 
 // pass takes all rows over keys j0 ≤ j < j1.

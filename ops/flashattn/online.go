@@ -11,15 +11,19 @@ import (
 // online reports whether forward tiles are kernel.Online's, or kernel.OnlineCodes's: what lies between the two products is a mask and the
 // softmax, and one kernel does it all. Other features are stages between kernels of their own.
 func (f *forwardRun[T]) online() (floats, codes bool) {
-	if f.panel != kernel.OnlineKeys || f.Softcap != 0 || f.slopes != nil || f.bias.data != nil || f.Dropout != 0 {
+	if !f.maskOnly(f.blocks, f.bias.data != nil) {
 		return false, false
 	}
 	return kernel.OnlineFused[T]() && f.codes == nil, kernel.OnlineCodesFused[T]() && f.codes != nil
 }
 
-// fillUp makes whole sixes of the unit's rows: rows of zeros that see what the last one sees.
+// maskOnly reports whether only a mask and the softmax lie between the two products, and panels are as wide as fused kernels take them.
+func (a attrs) maskOnly(b blocks, bias bool) bool {
+	return b.panel == kernel.OnlineKeys && a.Softcap == 0 && !a.ALiBi && !bias && a.Dropout == 0
+}
+
+// fillUp makes whole sixes, or groups of a tile, of the unit's rows, which see what the last one sees.
 func (u *forwardUnit[T]) fillUp(rows int) {
-	clear(u.q[rows*u.problem.q.Dim:])
 	for r := rows; r < len(u.lo); r++ {
 		u.lo[r], u.hi[r] = u.lo[rows-1], u.hi[rows-1]
 	}

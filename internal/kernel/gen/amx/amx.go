@@ -1,7 +1,7 @@
 // Package amx emits the instructions of AMX, which neither avo nor Go's assembler knows, as bytes.
 //
-// Tiles are numbers. Memory operands have one of the first eight general registers for a base and for an index, which is the
-// distance between rows. Registers are chosen by hand: the bytes do not take part in avo's allocation.
+// Tiles are numbers. Memory operands have a base and an index, which is the distance between rows. Registers are chosen by hand: the
+// bytes do not take part in avo's allocation.
 package amx
 
 import (
@@ -20,19 +20,24 @@ const (
 
 // vex emits an instruction of the opcode map 0F38 with 128 bits and W = 0.
 func vex(c *build.Context, prefix, opcode, vvvv uint8, operands ...uint8) {
-	for _, b := range append([]uint8{0xc4, 0xe2, ^(vvvv<<3)&0x78 | prefix, opcode}, operands...) {
+	extended(c, 0, prefix, opcode, vvvv, operands...)
+}
+
+// extended is vex with the bits of the second byte that registers beyond the eighth clear.
+func extended(c *build.Context, high, prefix, opcode, vvvv uint8, operands ...uint8) {
+	for _, b := range append([]uint8{0xc4, 0xe2 &^ high, ^(vvvv<<3)&0x78 | prefix, opcode}, operands...) {
 		c.Instruction(&ir.Instruction{Opcode: "BYTE", Operands: []operand.Op{operand.U8(b)}})
 	}
 }
 
-// indexed are the operand bytes for reg and the memory base + index + disp.
-func indexed(r uint8, base, index reg.GPPhysical, disp int) []uint8 {
+// indexed are the operand bytes for reg and the memory base + index + disp, and the bits that extended wants.
+func indexed(r uint8, base, index reg.GPPhysical, disp int) (high uint8, operands []uint8) {
 	b, i := uint8(base.PhysicalIndex()), uint8(index.PhysicalIndex())
-	if b > 7 || i > 7 || i == 4 {
-		panic("amx: memory operand of a tile beyond the first eight registers")
+	if b%8 == 4 || i == 4 {
+		panic("amx: memory operand of a tile with a register that has no encoding here")
 	}
 	d := uint32(int32(disp))
-	return []uint8{0x84 | r<<3, i<<3 | b, uint8(d), uint8(d >> 8), uint8(d >> 16), uint8(d >> 24)}
+	return i>>3<<6 | b>>3<<5, []uint8{0x84 | r<<3, i%8<<3 | b%8, uint8(d), uint8(d >> 8), uint8(d >> 16), uint8(d >> 24)}
 }
 
 // Shape is memory for Config: palette 1, and of each tile the bytes of a row and the number of rows.
@@ -74,13 +79,15 @@ func Zero(c *build.Context, t uint8) {
 // Load is TILELOADD disp(base)(index), t.
 func Load(c *build.Context, base, index reg.GPPhysical, disp int, t uint8) {
 	c.Commentf("TILELOADD %d(%s)(%s), %d", disp, base.Asm(), index.Asm(), t)
-	vex(c, prefixF2, 0x4b, 0, indexed(t, base, index, disp)...)
+	high, operands := indexed(t, base, index, disp)
+	extended(c, high, prefixF2, 0x4b, 0, operands...)
 }
 
 // Store is TILESTORED t, disp(base)(index).
 func Store(c *build.Context, t uint8, base, index reg.GPPhysical, disp int) {
 	c.Commentf("TILESTORED %d, %d(%s)(%s)", t, disp, base.Asm(), index.Asm())
-	vex(c, prefixF3, 0x4b, 0, indexed(t, base, index, disp)...)
+	high, operands := indexed(t, base, index, disp)
+	extended(c, high, prefixF3, 0x4b, 0, operands...)
 }
 
 // Bytes is TDPBSUD: sum += a·b for signed bytes a and unsigned bytes b.

@@ -1,4 +1,4 @@
-// Command attn writes the fused attention kernels of package kernel, for AVX-512.
+// Command attn writes the fused attention kernels of package kernel, for AVX-512 and for tiles of AMX.
 //
 // Run it from the module's root, the directory above this one:
 //
@@ -6,6 +6,7 @@
 package main
 
 import (
+	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/printer"
 
 	"stheno/internal/kernel/gen/files"
@@ -15,12 +16,17 @@ func main() { files.Main("attn", generate) }
 
 // generate returns the text of every generated file by name.
 func generate() (map[string][]byte, error) {
-	e := newEmitter()
+	e, t := newEmitter(), newTiles()
 	e.forward(false)
 	e.forward(true)
-	asm, stubs, err := files.Assembly(e.Context, printer.Config{Argv: []string{"go", "run", "./attn"}, Pkg: "kernel"}, nil)
-	if err != nil {
-		return nil, err
+	t.forward("AMX", 3)
+	texts := map[string][]byte{}
+	for name, ctx := range map[string]*build.Context{"attn_avx512_amd64": e.Context, "attn_tiles_amd64": t.Context} {
+		asm, stubs, err := files.Assembly(ctx, printer.Config{Argv: []string{"go", "run", "./attn"}, Pkg: "kernel"}, nil)
+		if err != nil {
+			return nil, err
+		}
+		texts[name+".s"], texts[name+".go"] = asm, stubs
 	}
-	return map[string][]byte{"attn_avx512_amd64.s": asm, "attn_avx512_amd64.go": stubs}, nil
+	return texts, nil
 }

@@ -1,0 +1,10 @@
+//go:build !purego
+
+package kernel
+
+import "unsafe"
+
+// tilesCall has a frame, which is where the garbage collector can stop a loop of such calls.
+//
+//go:noinline
+func tilesCall(a *attnTilesArgs) { attnTilesAMX((*byte)(unsafe.Pointer(a))) }

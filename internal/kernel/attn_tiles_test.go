@@ -1,0 +1,171 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+)
+
+// tilesCase is an onlineCase on tiles: rows is a multiple of TileQueries.
+type tilesCase struct{ onlineCase }
+
+// tilesRun is an OnlineTiles with its keys and values in pieces.
+type tilesRun struct {
+	*OnlineTiles
+	ks, vs [][]uint16
+}
+
+// pack cuts what fill has made. The state is that of s from the beginning.
+func (c tilesCase) pack(s *Online[float32], kts, vs [][]float32) *tilesRun {
+	group := PiecesLen(TileQueries, c.d)
+	t := &tilesRun{OnlineTiles: &OnlineTiles{D: c.d, Ld: s.Ld, Scale: 1, O: make([]float32, c.rows*s.Ld), RowMax: s.RowMax, RowSum: s.RowSum,
+		Lo: s.Lo, Hi: s.Hi, Work: alignedFloats(TileWork), Q: poisoned(c.rows / TileQueries * group)}}
+	var bounds [20]PieceBounds
+	for g := range c.rows / TileQueries {
+		PackPiecesB(t.Q[g*group:], RowMajor(s.Q[g*TileQueries*c.d:], TileQueries, c.d).T(), bounds[:])
+	}
+	for n := range kts {
+		keys := min(OnlineKeys, c.keys-n*OnlineKeys)
+		k, v := poisoned(PiecesLen(TileKeys, c.d)), poisoned(PiecesLen(s.Ld, keys))
+		PackPiecesA(k, Matrix[float32]{kts[n], keys, c.d, 1, OnlineKeys}, bounds[:])
+		PackPiecesA(v, Matrix[float32]{vs[n], c.dv, keys, 1, s.Ld}, bounds[:])
+		t.ks, t.vs = append(t.ks, k), append(t.vs, v)
+	}
+	return t
+}
+
+// poisoned pieces are NaN, where they are not written.
+func poisoned(n int) []uint16 {
+	x := alignedPieces(n)
+	for i := range x {
+		x[i] = 0x7fc0
+	}
+	return x
+}
+
+func (t *tilesRun) run(c tilesCase, g0, g1 int) {
+	for n := range t.ks {
+		t.Step(g0, g1, t.ks[n], t.vs[n], n*TileKeys, min(TileKeys, c.keys-n*TileKeys))
+	}
+}
+
+// rows turns the output to rows.
+func (t *tilesRun) rows() []float32 {
+	o := make([]float32, len(t.O))
+	for g := 0; g < len(t.O); g += TileQueries * t.Ld {
+		Transpose(o[g:], t.Ld, t.O[g:], TileQueries, t.Ld, TileQueries, 1)
+	}
+	return o
+}
+
+func alignedFloats(n int) []float32 {
+	x := make([]float32, n+16)
+	skip := int(-uintptr(pointer(x))&63) / 4
+	return x[skip:][:n]
+}
+
+func needTiles(t testing.TB) {
+	if !TilesFused[float32]() {
+		t.Skip("needs AMX tiles of BF16")
+	}
+}
+
+func TestOnlineTiles(t *testing.T) {
+	needTiles(t)
+	rng := rand.New(rand.NewPCG(41, 42))
+	for _, rows := range []int{32, 96} {
+		for _, dims := range [][2]int{{64, 64}, {1, 1}, {5, 17}, {16, 40}, {33, 80}, {80, 100}, {3, 128}, {130, 250}} {
+			for _, keys := range []int{1, 15, 17, 32, 33, 64, 65, 100, 150} {
+				for _, window := range []int{0, 1, 40} {
+					for _, causal := range []bool{false, true} {
+						c := tilesCase{onlineCase{rows: rows, d: dims[0], dv: dims[1], keys: keys, window: window, causal: causal}}
+						if testing.Short() && (rows > 32 || dims[0] > 100) && keys%16 != 1 {
+							continue
+						}
+						s, kts, vs, _ := c.fill(rng)
+						run := c.pack(s, kts, vs)
+						run.run(c, 0, rows/TileQueries)
+						s.O = run.rows()
+						for i := range vs { // columns beyond dv are of no meaning
+							for r := c.dv; r < len(vs[i]); r += s.Ld {
+								clear(vs[i][r : r+s.Ld-c.dv])
+							}
+						}
+						for r := c.dv; r < len(s.O); r += s.Ld {
+							clear(s.O[r : r+s.Ld-c.dv])
+						}
+						c.checkTiles(t, s, kts, vs)
+					}
+				}
+			}
+		}
+	}
+}
+
+// checkTiles is check for rows whose RowMax is within the slack of the largest score.
+func (c tilesCase) checkTiles(t *testing.T, s *Online[float32], kts, vs [][]float32) {
+	t.Helper()
+	for r := range c.rows {
+		top := math.Inf(-1)
+		for j := int(s.Lo[r]); j < int(s.Hi[r]); j++ {
+			x := 0.0
+			for p, q := range s.Q[r*c.d:][:c.d] {
+				x += float64(q) * float64(kts[j/OnlineKeys][p*OnlineKeys+j%OnlineKeys])
+			}
+			top = max(top, x)
+		}
+		got := float64(s.RowMax[r])
+		if math.IsInf(top, -1) {
+			require.Equal(t, top, got, "%+v row %d", c, r)
+			continue
+		}
+		require.True(t, got <= top+1e-4 && got >= top-5.5001, "%+v row %d: shift %v for a largest score of %v", c, r, got, top)
+		// Seen from the true maximum it is what Online computes.
+		scale := float32(math.Exp(got - top))
+		s.RowMax[r] = float32(top)
+		s.RowSum[r] *= scale
+		for p := range s.O[r*s.Ld:][:s.Ld] {
+			s.O[r*s.Ld+p] *= scale
+		}
+	}
+	c.check(t, s, kts, vs)
+}
+
+// Groups do not depend on each other.
+func TestOnlineTilesInPieces(t *testing.T) {
+	needTiles(t)
+	c := tilesCase{onlineCase{rows: 128, d: 40, dv: 48, keys: 190, causal: true}}
+	make := func() *tilesRun {
+		s, kts, vs, _ := c.fill(rand.New(rand.NewPCG(2, 2)))
+		return c.pack(s, kts, vs)
+	}
+	whole, parts := make(), make()
+	whole.run(c, 0, 4)
+	for _, g := range []int{3, 0, 2, 1} {
+		parts.run(c, g, g+1)
+	}
+	require.Equal(t, whole.O, parts.O)
+	require.Equal(t, whole.RowSum, parts.RowSum)
+}
+
+func BenchmarkOnlineTiles(b *testing.B) {
+	needTiles(b)
+	for _, d := range []int{64, 80, 96, 128} {
+		b.Run(fmt.Sprintf("d=%d", d), func(b *testing.B) {
+			c := tilesCase{onlineCase{rows: 576, d: d, dv: d, keys: 64}}
+			s, kts, vs, _ := c.fill(rand.New(rand.NewPCG(1, 1)))
+			run := c.pack(s, kts, vs)
+			flops(2*float64(c.rows*c.keys*(c.d+s.Ld)), 1).Run(b, func() { run.run(c, 0, c.rows/TileQueries) })
+		})
+	}
+}
+
+func alignedPieces(n int) []uint16 {
+	x := make([]uint16, n+32)
+	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(x)))&63) / 2
+	return x[skip:][:n]
+}

@@ -1,0 +1,475 @@
+package main
+
+import (
+	"github.com/mmcloughlin/avo/attr"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+
+	"stheno/internal/kernel/gen/amx"
+)
+
+// Sizes of the kernel in tiles. Scores are computed transposed, keys by queries, so that a vector holds one key's scores of 16
+// queries: maxima and sums run over vectors, not across them. A block is 32 rows of one factor by 32 columns of the other over 32 of
+// what is summed: two tiles of each in as many pieces as numbers are cut into.
+const (
+	tileQueries = 32
+	tileBytes   = 1024
+	scoreRow    = 4 * tileQueries // bytes of one key's scores
+	blockKeys   = 32
+)
+
+// Registers of functions in tiles.
+var (
+	tArgs, tWork, tOff, tHalves = reg.R15, reg.R14, reg.R13, reg.R12
+	tLine, tRow                 = reg.RBX.(reg.GPPhysical), reg.RDX.(reg.GPPhysical) // the strides: 64, scoreRow
+	tA, tA2                     = reg.RSI.(reg.GPPhysical), reg.R8.(reg.GPPhysical)
+	tB, tB2                     = reg.RDI.(reg.GPPhysical), reg.R9.(reg.GPPhysical)
+	tTo                         = reg.RCX.(reg.GPPhysical)
+)
+
+// tiles writes functions on pieces of BF16.
+type tiles struct {
+	*emitter
+	pieces int
+}
+
+// Fields of attnTilesArgs.
+const (
+	tQ = iota
+	tK
+	tV
+	tO
+	tRowMax
+	tRowSum
+	tLo
+	tHi
+	tScratch
+	tSteps // blocks of 32 that a score is summed over
+	tCols  // tiles of 16 columns of values
+	tGroups
+	tJ
+	tKeys
+	tScale
+	tPanel // bytes of 16 columns of values
+	tQAt   // of the group
+	tOAt
+)
+
+// Places in the work memory.
+const (
+	tileS = 0
+	tileP = 2 * blockKeys * scoreRow
+)
+
+// More constants, behind those of newEmitter.
+const (
+	atUpper = 96
+	atSlack = 100
+	atOne   = 104
+	atRound = 108
+)
+
+// tileSlack is how far a score may exceed what its row is shifted by before the row is scaled anew: weights are then up to e^5.5 < 2⁸.
+const tileSlack = 5.5
+
+func newTiles() *tiles {
+	e := newEmitter()
+	e.AppendDatum(operand.U32(0xffff0000))
+	e.AppendDatum(operand.F32(tileSlack))
+	e.AppendDatum(operand.U32(1))
+	e.AppendDatum(operand.U32(0x8000))
+	return &tiles{emitter: e}
+}
+
+func (t *tiles) open(name, suffix string, doc ...string) {
+	t.Function(name + suffix)
+	t.Attributes(attr.NOSPLIT)
+	t.Pragma("noescape")
+	t.SignatureExpr("func(args *byte)")
+	t.Doc(doc...)
+	t.Load(t.Param("args"), tArgs)
+}
+
+func (t *tiles) arg(n int) operand.Mem { return at(tArgs, 8*n) }
+
+func (t *tiles) move(from, to operand.Op) { t.MOVQ(from, to) }
+
+// stepBytes is the size of the pieces of 16 rows of 32 numbers.
+func (t *tiles) stepBytes() int { return tileBytes * t.pieces }
+
+// next moves the factors' pointers by a step.
+func (t *tiles) next() {
+	for _, r := range []reg.Register{tA, tA2, tB, tB2} {
+		t.ADDQ(operand.U32(uint32(t.stepBytes())), r)
+	}
+}
+
+// product emits the products of one step: sums 0 to 3 += A·B, of one or two tiles of A, at tA and tA2, and two of B, at tB and tB2.
+// The pairs of pieces follow each other such that most are one piece away from the one before, from small to large; turned changes the
+// parts of A and B.
+func (t *tiles) product(rows int, turned bool) {
+	pairs := [][2]int{{0, 0}}
+	if t.pieces == 3 {
+		pairs = [][2]int{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}
+	}
+	last := [2]int{-1, -1}
+	for _, p := range pairs {
+		if turned {
+			p[0], p[1] = p[1], p[0]
+		}
+		if p[0] != last[0] {
+			for i, a := range []reg.GPPhysical{tA, tA2}[:rows] {
+				amx.Load(t.Context, a, tLine, tileBytes*p[0], uint8(4+i))
+			}
+		}
+		if p[1] != last[1] {
+			for i, b := range []reg.GPPhysical{tB, tB2} {
+				amx.Load(t.Context, b, tLine, tileBytes*p[1], uint8(6+i))
+			}
+		}
+		last = p
+		for i := range rows {
+			for j := range 2 {
+				amx.BFloat16(t.Context, uint8(4+i), uint8(6+j), uint8(2*i+j))
+			}
+		}
+	}
+}
+
+// each calls f on the sums of so many tiles of A, with their place from tTo on.
+func (t *tiles) each(rows int, f func(sum uint8, disp int)) {
+	for i := range rows {
+		for j := range 2 {
+			f(uint8(2*i+j), 16*scoreRow*i+64*j)
+		}
+	}
+}
+
+func (t *tiles) store(sum uint8, disp int) { amx.Store(t.Context, sum, tTo, tRow, disp) }
+func (t *tiles) load(sum uint8, disp int)  { amx.Load(t.Context, tTo, tRow, disp, sum) }
+
+// forward emits the online softmax of groups of 32 query rows over one panel of at most 64 keys.
+func (t *tiles) forward(suffix string, pieces int) {
+	t.pieces = pieces
+	t.open("attnTiles", suffix, "attnTiles"+suffix+" takes groups of 32 query rows over a panel of at most 64 keys in tiles: one step of the online softmax. See",
+		"OnlineTiles.")
+	all := [8]uint8{64, 64, 64, 64, 64, 64, 64, 64}
+	config := amx.Shape(t.Context, "attnTilesShape"+suffix, all, [8]uint8{16, 16, 16, 16, 16, 16, 16, 16})
+	t.LEAQ(config, reg.RAX)
+	amx.Config(t.Context, reg.RAX.(reg.GPPhysical))
+	t.move(t.arg(tScratch), tWork)
+	t.XORQ(tOff, tOff)
+	t.move(operand.U32(64), tLine)
+	t.move(operand.U32(scoreRow), tRow)
+	for _, f := range [][2]int{{tQ, tQAt}, {tO, tOAt}} {
+		t.move(t.arg(f[0]), reg.RAX)
+		t.move(reg.RAX, t.arg(f[1]))
+	}
+	t.constants0()
+
+	group, next := t.label("group"), t.label("next")
+	t.Label(group)
+	t.visible(next)
+	t.scores()
+	t.mask()
+	t.top()
+	t.head()
+	t.exps()
+	t.weigh()
+	t.Label(next)
+	t.move(t.arg(tSteps), reg.RAX)
+	t.IMUL3Q(operand.U32(uint32(2*t.stepBytes())), reg.RAX, reg.RAX)
+	t.ADDQ(reg.RAX, t.arg(tQAt))
+	t.move(t.arg(tCols), reg.RAX)
+	t.SHLQ(operand.Imm(11), reg.RAX) // 16·scoreRow
+	t.ADDQ(reg.RAX, t.arg(tOAt))
+	t.ADDQ(operand.U32(4*tileQueries), tOff)
+	t.DECQ(t.arg(tGroups))
+	t.JNZ(operand.LabelRef(group))
+	amx.Release(t.Context)
+	t.VZEROUPPER()
+	t.RET()
+}
+
+// Vector registers that keep their meaning.
+var (
+	tExp         = z[16:23]
+	tUpper       = z[23]
+	tShift, tSum = z[24:26], z[26:28]
+	tScaled      = z[28]
+	tAlpha       = z[30:32]
+)
+
+func (t *tiles) constants0() {
+	t.expConstants(tExp)
+	t.VPBROADCASTD(t.constants.Offset(atUpper), tUpper)
+	t.VBROADCASTSS(t.arg(tScale), tScaled)
+}
+
+// visible sets tHalves, the number of blocks of 32 keys up to the last that a row of the group sees; it goes to next if there are none.
+func (t *tiles) visible(next string) {
+	cols, first := reg.RAX, reg.RCX
+	t.move(t.arg(tHi), reg.R9)
+	t.MOVLQSX(operand.Mem{Base: reg.R9, Index: tOff, Scale: 1, Disp: 4 * (tileQueries - 1)}, cols)
+	t.SUBQ(t.arg(tJ), cols)
+	t.JLE(operand.LabelRef(next))
+	t.move(t.arg(tKeys), reg.R9)
+	t.CMPQ(cols, reg.R9)
+	t.CMOVQGT(reg.R9, cols)
+	t.move(t.arg(tLo), reg.R9)
+	t.MOVLQSX(operand.Mem{Base: reg.R9, Index: tOff, Scale: 1}, first)
+	t.SUBQ(t.arg(tJ), first)
+	t.CMPQ(first, cols)
+	t.JGE(operand.LabelRef(next))
+	t.LEAQ(at(cols, blockKeys-1), tHalves)
+	t.SHRQ(operand.Imm(5), tHalves)
+}
+
+// scores leaves the group's scores in the work memory.
+func (t *tiles) scores() {
+	half, step := t.label("half"), t.label("step")
+	panel, halves, steps := reg.RAX, reg.R10, reg.R11
+	t.move(t.arg(tSteps), panel)
+	t.IMUL3Q(operand.U32(uint32(t.stepBytes())), panel, panel)
+	t.move(t.arg(tK), tA2)
+	t.LEAQ(at(tWork, tileS), tTo)
+	t.move(tHalves, halves)
+	t.Label(half)
+	t.move(tA2, tA) // where the last half's second tiles ended
+	t.ADDQ(panel, tA2)
+	t.move(t.arg(tQAt), tB)
+	t.move(tB, tB2)
+	t.ADDQ(panel, tB2)
+	t.move(t.arg(tSteps), steps)
+	for i := range 4 {
+		amx.Zero(t.Context, uint8(i))
+	}
+	t.Label(step)
+	t.product(2, true)
+	t.next()
+	t.DECQ(steps)
+	t.JNZ(operand.LabelRef(step))
+	t.each(2, t.store)
+	t.ADDQ(operand.U32(blockKeys*scoreRow), tTo)
+	t.DECQ(halves)
+	t.JNZ(operand.LabelRef(half))
+}
+
+// mask puts −∞ where a row does not see a key, unless all rows see all of the blocks.
+func (t *tiles) mask() {
+	full, some, row := t.label("full"), t.label("some"), t.label("row")
+	lo, hi, edge, rows := reg.R9, reg.R10, reg.RAX, reg.R11
+	t.move(t.arg(tLo), lo)
+	t.move(t.arg(tHi), hi)
+	t.MOVLQSX(operand.Mem{Base: lo, Index: tOff, Scale: 1, Disp: 4 * (tileQueries - 1)}, edge)
+	t.move(tHalves, rows)
+	t.SHLQ(operand.Imm(5), rows)
+	t.CMPQ(edge, t.arg(tJ))
+	t.JGT(operand.LabelRef(some))
+	t.MOVLQSX(operand.Mem{Base: hi, Index: tOff, Scale: 1}, edge)
+	t.SUBQ(rows, edge)
+	t.CMPQ(edge, t.arg(tJ))
+	t.JGE(operand.LabelRef(full))
+	t.Label(some)
+	place, range_, one, inf := z[0:2], z[2:4], z[4], z[5]
+	t.VPBROADCASTD(t.constants.Offset(atOne), one)
+	t.VBROADCASTSS(t.constants.Offset(atMinusInf), inf)
+	t.move(t.arg(tJ), edge)
+	t.VPBROADCASTD(edge.As32(), z[6])
+	for i := range 2 {
+		t.VMOVDQU32(operand.Mem{Base: lo, Index: tOff, Scale: 1, Disp: 64 * i}, z[7])
+		t.VMOVDQU32(operand.Mem{Base: hi, Index: tOff, Scale: 1, Disp: 64 * i}, z[8])
+		t.VPSUBD(z[7], z[8], range_[i])
+		t.VPSUBD(z[7], z[6], place[i])
+	}
+	t.LEAQ(at(tWork, tileS), tTo)
+	t.Label(row)
+	for i := range 2 {
+		t.VPCMPUD(operand.Imm(5), range_[i], place[i], reg.K1) // not place − lo < hi − lo, unsigned
+		t.VMOVUPS(inf, reg.K1, at(tTo, 64*i))
+		t.VPADDD(one, place[i], place[i])
+	}
+	t.ADDQ(operand.U32(scoreRow), tTo)
+	t.DECQ(rows)
+	t.JNZ(operand.LabelRef(row))
+	t.Label(full)
+}
+
+// top leaves the maxima of the group's rows in z0 and z1.
+func (t *tiles) top() {
+	const unroll = 8
+	loop := t.label("top")
+	t.VBROADCASTSS(t.constants.Offset(atMinusInf), z[0])
+	for i := 1; i < 8; i++ {
+		t.VMOVAPS(z[0], z[i])
+	}
+	t.LEAQ(at(tWork, tileS), tTo)
+	t.move(tHalves, reg.R9)
+	t.SHLQ(operand.Imm(2), reg.R9)
+	t.Label(loop)
+	for u := range unroll {
+		for i := range 2 {
+			acc := z[i+2*(u%4)]
+			t.VMAXPS(at(tTo, scoreRow*u+64*i), acc, acc)
+		}
+	}
+	t.ADDQ(operand.U32(unroll*scoreRow), tTo)
+	t.DECQ(reg.R9)
+	t.JNZ(operand.LabelRef(loop))
+	for i := range 2 {
+		t.VMAXPS(z[2+i], z[i], z[i])
+		t.VMAXPS(z[6+i], z[4+i], z[4+i])
+		t.VMAXPS(z[4+i], z[i], z[i])
+	}
+}
+
+// head decides which rows are shifted anew, and scales what was summed for them.
+func (t *tiles) head() {
+	rowMax := reg.R9
+	t.move(t.arg(tRowMax), rowMax)
+	inf, slack := z[8], z[9]
+	t.VBROADCASTSS(t.constants.Offset(atMinusInf), inf)
+	t.VBROADCASTSS(t.constants.Offset(atSlack), slack)
+	masks := []reg.OpmaskPhysical{reg.K1, reg.K2}
+	for i := range 2 {
+		m := operand.Mem{Base: rowMax, Index: tOff, Scale: 1, Disp: 64 * i}
+		top, old, limit := z[i], z[2+i], z[4+i]
+		t.VMOVUPS(m, old)
+		t.VMULPS(tScaled, top, top)
+		t.VADDPS(slack, old, limit)
+		t.VCMPPS(operand.Imm(14), limit, top, masks[i]) // top > limit
+		t.VBLENDMPS(top, old, masks[i], top)
+		t.VMOVUPS(top, m)
+		t.VCMPPS(operand.Imm(4), inf, top, reg.K3) // a row without a visible key is shifted by 0
+		t.VMOVAPS_Z(top, reg.K3, tShift[i])
+		t.VSUBPS(tShift[i], old, tAlpha[i])
+	}
+	t.exp(tAlpha, z[4:6], z[6:8], tExp)
+	same, row := t.label("same"), t.label("scale")
+	t.KORTESTW(reg.K1, reg.K2)
+	t.JZ(operand.LabelRef(same))
+	t.move(t.arg(tOAt), tTo)
+	t.move(t.arg(tCols), reg.R9)
+	t.SHLQ(operand.Imm(2), reg.R9)
+	t.Label(row)
+	for u := range 4 {
+		for i := range 2 {
+			m := at(tTo, scoreRow*u+64*i)
+			t.VMULPS(m, tAlpha[i], z[2*u+i])
+			t.VMOVUPS(z[2*u+i], m)
+		}
+	}
+	t.ADDQ(operand.U32(4*scoreRow), tTo)
+	t.DECQ(reg.R9)
+	t.JNZ(operand.LabelRef(row))
+	t.Label(same)
+}
+
+// exps turns the scores into weights, leaves these in pieces, pairs of keys 16 apart, and updates rowSum.
+func (t *tiles) exps() {
+	half, loop := t.label("weights"), t.label("pair")
+	from, to, left, n := tTo, tB, reg.R10, reg.R11
+	for i := range 2 {
+		t.VPXORD(tSum[i], tSum[i], tSum[i])
+	}
+	t.LEAQ(at(tWork, tileS), from)
+	t.LEAQ(at(tWork, tileP), to)
+	t.move(tHalves, left)
+	t.Label(half)
+	t.move(operand.U32(16), n)
+	t.Label(loop)
+	t.pair(from, to)
+	t.ADDQ(operand.U32(scoreRow), from)
+	t.ADDQ(operand.U32(64), to)
+	t.DECQ(n)
+	t.JNZ(operand.LabelRef(loop))
+	t.ADDQ(operand.U32(16*scoreRow), from)
+	t.ADDQ(operand.U32(uint32(t.stepBytes()-tileBytes)), to)
+	t.DECQ(left)
+	t.JNZ(operand.LabelRef(half))
+	t.move(t.arg(tRowSum), reg.R9)
+	for i := range 2 {
+		m := operand.Mem{Base: reg.R9, Index: tOff, Scale: 1, Disp: 64 * i}
+		t.VFMADD132PS(m, tSum[i], tAlpha[i]) // alpha·rowSum + sum
+		t.VMOVUPS(tAlpha[i], m)
+	}
+}
+
+// pair emits the weights of two keys, 16 apart.
+func (t *tiles) pair(from, to reg.Register) {
+	x := z[0:4] // key p and p+16 of the first queries, then of the others
+	for i := range 2 {
+		t.VMOVUPS(at(from, 64*i), x[2*i])
+		t.VMOVUPS(at(from, 16*scoreRow+64*i), x[2*i+1])
+	}
+	for i := range x {
+		t.VFMSUB213PS(tShift[i/2], tScaled, x[i])
+	}
+	t.exp(x, z[4:8], z[8:12], tExp)
+	for i := range 2 {
+		t.VADDPS(x[2*i], x[2*i+1], z[4+i])
+	}
+	for i := range 2 {
+		t.VADDPS(z[4+i], tSum[i], tSum[i])
+	}
+	for i := range 2 {
+		t.cut(x[2*i:2*i+2], z[8+2*i:10+2*i], tUpper, func(piece int) operand.Mem { return at(to, tileBytes*piece+2*t.stepBytes()*i) })
+	}
+}
+
+// cut emits the cutting of two vectors of numbers into pieces of BF16 in pairs: the low half of a word is the first one's.
+func (t *tiles) cut(x, upper []reg.VecPhysical, mask reg.Register, to func(piece int) operand.Mem) {
+	for piece := range t.pieces - 1 {
+		for i := range x {
+			t.VPANDD(mask, x[i], upper[i])
+		}
+		for i := range x {
+			t.VSUBPS(upper[i], x[i], x[i])
+		}
+		t.VPSRLD(operand.Imm(16), upper[0], upper[0])
+		t.VPORD(upper[0], upper[1], upper[1])
+		t.VMOVDQU32(upper[1], to(piece))
+	}
+	t.VPSRLD(operand.Imm(16), x[0], x[0]) // what is left is a BF16
+	t.VPORD(x[0], x[1], x[1])
+	t.VMOVDQU32(x[1], to(t.pieces-1))
+}
+
+// weigh adds the weighted values, transposed, to the output.
+func (t *tiles) weigh() {
+	cols, one, done := t.label("columns"), t.label("column"), t.label("weighed")
+	left, halves, v := reg.R11, reg.R10, reg.RAX
+	t.move(t.arg(tV), v)
+	t.move(t.arg(tOAt), tTo)
+	t.move(t.arg(tCols), left)
+	block := func(rows int) {
+		half := t.label("half")
+		t.each(rows, t.load)
+		t.move(v, tA)
+		t.ADDQ(t.arg(tPanel), v)
+		if rows > 1 {
+			t.move(v, tA2)
+			t.ADDQ(t.arg(tPanel), v)
+		}
+		t.LEAQ(at(tWork, tileP), tB)
+		t.LEAQ(at(tWork, tileP+2*t.stepBytes()), tB2)
+		t.move(tHalves, halves)
+		t.Label(half)
+		t.product(rows, false)
+		t.next()
+		t.DECQ(halves)
+		t.JNZ(operand.LabelRef(half))
+		t.each(rows, t.store)
+	}
+	t.Label(cols)
+	t.CMPQ(left, operand.Imm(2))
+	t.JLT(operand.LabelRef(one))
+	block(2)
+	t.ADDQ(operand.U32(2*16*scoreRow), tTo)
+	t.SUBQ(operand.Imm(2), left)
+	t.JNZ(operand.LabelRef(cols))
+	t.JMP(operand.LabelRef(done))
+	t.Label(one)
+	block(1)
+	t.Label(done)
+}

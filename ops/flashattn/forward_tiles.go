@@ -1,0 +1,136 @@
+package flashattn
+
+import (
+	"math"
+	"sort"
+
+	"stheno/internal/kernel"
+	"stheno/internal/parallel"
+)
+
+// Where the processor multiplies tiles of BF16, the forward pass of what kernel.Online can do goes through kernel.OnlineTiles: same
+// units, same blocks of keys, the operands in pieces. Numbers that pieces do not hold exactly, or whose products a tile might round to 0
+// or to infinity, are noticed while they are cut; the unit then goes on without tiles from the block on that has them. That depends on
+// shapes and values only, and leaves a NaN to the code that keeps it where it belongs.
+
+// inTiles reports whether units go through tiles.
+func inTiles[T kernel.Float](a attrs, b blocks, bias bool) bool {
+	return kernel.TilesFused[T]() && a.maskOnly(b, bias) && a.Precision != Int8 && a.Scale > 0x1p-40 && a.Scale < 0x1p40
+}
+
+// tileWeights are bounds of weights, as far as they count, for products with values: the smallest are 2⁻³⁸ of the largest, which are
+// up to e^5.5.
+var tileWeights = kernel.PieceBoundsOf(-38, 8)
+
+// forwardTileScratch is forwardScratch for tiles; no slot is smaller than without them.
+func (b blocks) forwardTileScratch(rows, d, dv int) (n [forwardSlots]int) {
+	d, dv = ceilTo(d, kernel.PieceSteps), ceilTo(dv, kernel.PieceLines)
+	rows = paddedRows(rows)
+	half := func(pieces int) int { return (pieces + 1) / 2 }
+	return [forwardSlots]int{
+		slotQ: half(kernel.PiecesLen(ceilTo(rows, kernel.TileQueries), d)), slotO: rows * dv, slotStats: 3 * rows, slotEdges: 2 * rows,
+		slotK: half(kernel.PiecesLen(b.keys, d)), slotV: half(kernel.PiecesLen(b.keys*dv/kernel.TileKeys, kernel.TileKeys)),
+		slotS: max(kernel.TileWork+kernel.TileKeys*max(d, dv), b.chunk*b.panel, kernel.OnlineWork),
+	}
+}
+
+// paddedRows is rows, filled up to whole sixes and whole groups of a tile.
+func paddedRows(rows int) int { return max(ceilTo(rows, 6), ceilTo(rows, kernel.TileQueries)) }
+
+// tileUnit is what a unit has besides while it goes through tiles.
+type tileUnit struct {
+	kernel.OnlineTiles
+	k, v   []uint16           // pieces of a block of keys and of values, panel by panel
+	rows   []float32          // TileKeys rows of keys or values
+	keyed  float32            // that keys are multiplied with before they are cut
+	bounds kernel.PieceBounds // of the queries
+}
+
+// beginTiles cuts the unit's queries.
+func (u *forwardUnit[T]) beginTiles(w *parallel.Worker) {
+	rows, q, size := u.st.rows(), &u.problem.q, &u.scratch
+	t := &u.tiles
+	groups := (rows + kernel.TileQueries - 1) / kernel.TileQueries
+	all := groups * kernel.TileQueries
+	work := parallel.Scratch[float32](w, slotS, size[slotS])
+	t.rows = work[kernel.TileWork:]
+	t.k, t.v = parallel.Scratch[uint16](w, slotK, 2*size[slotK]), parallel.Scratch[uint16](w, slotV, 2*size[slotV])
+	t.OnlineTiles = kernel.OnlineTiles{
+		Q: parallel.Scratch[uint16](w, slotQ, 2*size[slotQ]), O: float32s(u.o), D: q.Dim, Ld: u.ld, Scale: float32(u.keyScale()),
+		RowMax: float32s(u.rowMax)[:all], RowSum: float32s(u.rowSum)[:all], Lo: u.lo[:all], Hi: u.hi[:all], Work: work[:kernel.TileWork],
+	}
+	// A scale that is no power of two is multiplied with keys, as everywhere else, lest scores round in another way than in the
+	// backward pass.
+	t.keyed = 1
+	if f, _ := math.Frexp(float64(t.Scale)); f != 0.5 {
+		t.keyed, t.Scale = t.Scale, 1
+	}
+	t.bounds = kernel.JoinPieceBounds()
+	group := kernel.PiecesLen(kernel.TileQueries, q.Dim)
+	for g := range groups {
+		r0 := g * kernel.TileQueries
+		n := min(kernel.TileQueries, rows-r0)
+		x := kernel.Matrix[float32]{Data: t.rows, Rows: n, Cols: q.Dim, RowStride: q.Dim, ColStride: 1}
+		if u.st.group == 1 {
+			i, h := u.st.place(r0)
+			x.Data, x.RowStride = float32s(q.Data[q.at(u.st.seg.batch, i, h):]), q.SeqStride
+		} else {
+			for r := range n {
+				i, h := u.st.place(r0 + r)
+				copy(t.rows[r*q.Dim:][:q.Dim], float32s(q.row(u.st.seg.batch, i, h)))
+			}
+		}
+		var bounds [kernel.TileQueries / kernel.PieceLines]kernel.PieceBounds
+		panels := (n + kernel.PieceLines - 1) / kernel.PieceLines
+		kernel.PackPiecesB(t.Q[g*group:], x.T(), bounds[:panels])
+		t.bounds = kernel.JoinPieceBounds(t.bounds, kernel.JoinPieceBounds(bounds[:panels]...))
+	}
+}
+
+// tilePass takes all rows over keys j0 ≤ j < j1, or reports false, with nothing done, where these are not for tiles.
+func (u *forwardUnit[T]) tilePass(j0, j1 int) bool {
+	t, b, h := &u.tiles, u.st.seg.batch, u.st.kvHead
+	k, v := &u.k, &u.problem.v
+	kLen, vLen := kernel.PiecesLen(kernel.TileKeys, k.Dim), kernel.PiecesLen(u.ld, kernel.TileKeys)
+	keys, values := kernel.JoinPieceBounds(), kernel.JoinPieceBounds()
+	var bounds [maxDim / kernel.PieceLines]kernel.PieceBounds
+	for j := j0; j < j1; j += kernel.TileKeys {
+		n, p := min(kernel.TileKeys, j1-j), (j-j0)/kernel.TileKeys
+		x := kernel.Matrix[float32]{Data: float32s(k.Data[k.at(b, j, h):]), Rows: n, Cols: k.Dim, RowStride: k.SeqStride, ColStride: 1}
+		if t.keyed != 1 {
+			for r := range n {
+				kernel.Scale(t.rows[r*k.Dim:][:k.Dim], x.Data[r*k.SeqStride:][:k.Dim], t.keyed)
+			}
+			x.Data, x.RowStride = t.rows, k.Dim
+		}
+		kernel.PackPiecesA(t.k[p*kLen:], x, bounds[:])
+		keys = kernel.JoinPieceBounds(keys, kernel.JoinPieceBounds(bounds[:(n+kernel.PieceLines-1)/kernel.PieceLines]...))
+		x = kernel.Matrix[float32]{Data: float32s(v.Data[v.at(b, j, h):]), Rows: v.Dim, Cols: n, RowStride: 1, ColStride: v.SeqStride}
+		kernel.PackPiecesA(t.v[p*vLen:], x, bounds[:])
+		values = kernel.JoinPieceBounds(values, kernel.JoinPieceBounds(bounds[:u.ld/kernel.PieceLines]...))
+	}
+	if !t.bounds.Safe(keys, k.Dim) || !tileWeights.Safe(values, u.problem.k.Seq) {
+		return false
+	}
+	for j := j0; j < j1; j += kernel.TileKeys {
+		n, p := min(kernel.TileKeys, j1-j), (j-j0)/kernel.TileKeys
+		r0 := sort.Search(len(t.Hi), func(r int) bool { return int(t.Hi[r]) > j })
+		r1 := sort.Search(len(t.Lo), func(r int) bool { return int(t.Lo[r]) >= j+n })
+		t.Step(r0/kernel.TileQueries, (r1+kernel.TileQueries-1)/kernel.TileQueries, t.k[p*kLen:], t.v[p*vLen:], j, n)
+	}
+	return true
+}
+
+// endTiles turns the output to rows.
+func (u *forwardUnit[T]) endTiles() {
+	t := &u.tiles
+	for g := 0; g < len(t.RowMax); g += kernel.TileQueries {
+		block := t.O[g*u.ld:][:kernel.TileQueries*u.ld]
+		turned := t.rows[:len(block)]
+		copy(turned, block)
+		kernel.Transpose(block, u.ld, turned, kernel.TileQueries, u.ld, kernel.TileQueries, 1)
+	}
+}
+
+// float32s views x, whose elements are float32.
+func float32s[T kernel.Float](x []T) []float32 { return any(x).([]float32) }
