@@ -91,6 +91,11 @@ func TestSessionCaches(t *testing.T) {
 		return logits, s.CacheBytes()
 	}
 	want, wide := run(kvcompress.Config{})
+	all, _ := run(kvcompress.Config{Budget: 200})
+	require.Equal(t, want, all, "a budget for all tokens")
+	some, kept := run(kvcompress.Config{Budget: 64, SinkTokens: 4})
+	require.NotEqual(t, want, some)
+	require.Less(t, kept, wide)
 	last := int64(0)
 	lastError := 0.0
 	for _, p := range []Precision{INT4, INT8, F16} {

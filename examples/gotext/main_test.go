@@ -326,6 +326,8 @@ func TestMistakesAreOneSentence(t *testing.T) {
 		"a negative width":        {with("-dim", "-8"), "-dim: got -8"},
 		"no steps":                {with("-steps", "0"), "-steps: got 0"},
 		"no kv-heads":             {with("-kv-heads", "0"), "-kv-heads: got 0"},
+		"few tokens kept":         {with("-kv-keep", "7"), "-kv-keep: got 7, want 0 or 8 to"},
+		"two caches":              {with("-kv-keep", "64", "-kv", "int8"), "-kv-keep: got 64 with -kv int8, want one of them"},
 		"endless minutes":         {with("-minutes", "1e300"), "-minutes: got 1e+300"},
 		"drawing over a file":     {with("-data", data, "-steps", "1", "-out", good), "want a folder"},
 		"drawing below a file":    {with("-data", data, "-steps", "1", "-out", filepath.Join(good, "x")), "-out: "},

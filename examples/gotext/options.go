@@ -99,6 +99,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 		return err
 	})
 	f.IntVar(&o.kvRecent, "kv-recent", 32, "with -kv: how many of the newest tokens are kept as they are")
+	keep := f.Int("kv-keep", 0, "keep keys and values of at most `N` tokens in each head: the first 4, the newest half, and those that got most attention; 0 keeps all")
 	f.StringVar(&o.saveQuantized, "save-quantized", "", "with -weights: write the quantized weights to `FILE.safetensors`")
 	f.StringVar(&o.out, "out", "gotext-out", "write pictures to `DIR`; an empty name means none")
 	f.BoolVar(&o.compare, "compare", true, "compare with plain Gorgonia nodes")
@@ -117,6 +118,15 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	var err error
 	if o.kv, err = stheno.KVConfig(kv, o.kvRecent); err != nil {
 		return o, err
+	}
+	switch {
+	case *keep == 0:
+	case *keep < 8 || *keep > 1<<20:
+		return o, fmt.Errorf("-kv-keep: got %d, want 0 or 8 to %d", *keep, 1<<20)
+	case kv != stheno.F32:
+		return o, fmt.Errorf("-kv-keep: got %d with -kv %v, want one of them: what is kept is float32", *keep, kv)
+	default:
+		o.kv = kvcompress.Config{Budget: *keep, SinkTokens: 4}
 	}
 	given := map[string]bool{}
 	f.Visit(func(f *flag.Flag) { given[f.Name] = true })

@@ -69,7 +69,7 @@ func (j *job) precisions(ctx context.Context) (err error) {
 		return err
 	}
 	if j.opt.weights != stheno.F32 || j.opt.kv != (kvcompress.Config{}) {
-		variants = append(variants, stheno.Variant{Name: "as asked for: -weights, -kv", Model: j.quantized, KV: j.opt.kv})
+		variants = append(variants, stheno.Variant{Name: "as asked for: -weights, -kv, -kv-keep", Model: j.quantized, KV: j.opt.kv})
 	}
 	dir, err := os.MkdirTemp("", "gotext-")
 	if err != nil {

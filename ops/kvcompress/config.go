@@ -1,6 +1,9 @@
 package kvcompress
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // Config says how a cache keeps keys and values. The zero value keeps them as they are, in float32.
 type Config struct {
@@ -18,6 +21,9 @@ type Config struct {
 	Rotate Rotation
 	// Window, unless 0, drops compressed tokens that are neither sinks nor among the Window newest, group by group.
 	Window int
+	// Budget, unless 0, is how many tokens each key head keeps of a sequence at most, in an Evicting cache: the first SinkTokens, the
+	// Recent newest, and those with the largest accumulated attention. A Recent of 0 then means half of what sinks leave.
+	Budget int
 	// Model names the model and layer that the cache belongs to. A saved cache is restored only where the name is the same.
 	Model string
 }
@@ -47,6 +53,9 @@ func (c Config) normal(s Shape) (Config, error) {
 	if c.Ratio == 0 {
 		c.Ratio = 1
 	}
+	if c.Recent == 0 && c.Budget > c.SinkTokens {
+		c.Recent = (c.Budget - c.SinkTokens + 1) / 2
+	}
 	if c.Recent == 0 {
 		c.Recent = defaultRecent
 	}
@@ -69,6 +78,16 @@ func (c Config) normal(s Shape) (Config, error) {
 		return c, fmt.Errorf("kvcompress: Config.Rotate: got RotateAlways with HeadDim %d, want a multiple of %d", s.HeadDim, minRotation)
 	case c.Window < 0:
 		return c, fmt.Errorf("kvcompress: Config.Window: got %d, want at least 0", c.Window)
+	case c.Budget < 0:
+		return c, fmt.Errorf("kvcompress: Config.Budget: got %d, want at least 0", c.Budget)
+	case c.Budget > 0 && c.Ratio != 1:
+		return c, fmt.Errorf("kvcompress: Config.Budget: got %d with Ratio %d, want a Ratio of 1", c.Budget, c.Ratio)
+	case c.Budget > 0 && s.Capacity > math.MaxInt32:
+		return c, fmt.Errorf("kvcompress: Shape.Capacity: got %d with a Budget, want at most %d", s.Capacity, math.MaxInt32)
+	case c.Budget > 0 && c.Window > 0:
+		return c, fmt.Errorf("kvcompress: Config.Budget: got %d with a Window of %d, want one of them", c.Budget, c.Window)
+	case c.Budget > 0 && c.Budget < c.SinkTokens+c.Recent:
+		return c, fmt.Errorf("kvcompress: Config.Budget: got %d, want at least SinkTokens + Recent = %d", c.Budget, c.SinkTokens+c.Recent)
 	case c.Ratio == 1 && c.Window > 0:
 		return c, fmt.Errorf("kvcompress: Config.Window: got %d with Ratio 1, want a Ratio of 2, 4 or 8", c.Window)
 	}
@@ -81,7 +100,7 @@ func (c Config) normal(s Shape) (Config, error) {
 	return c, nil
 }
 
-// New returns an empty cache: a *Plain for Ratio 1, a *Compressed for the others.
+// New returns an empty cache: a *Plain for Ratio 1, an *Evicting if there is a Budget, a *Compressed for the other ratios.
 func New(shape Shape, cfg Config) (Cache, error) {
 	shape, err := shape.normal()
 	if err != nil {
@@ -89,6 +108,9 @@ func New(shape Shape, cfg Config) (Cache, error) {
 	}
 	if cfg, err = cfg.normal(shape); err != nil {
 		return nil, err
+	}
+	if cfg.Budget > 0 {
+		return newEvicting(shape, cfg), nil
 	}
 	if cfg.Ratio == 1 {
 		return NewPlain(shape)

@@ -35,9 +35,19 @@
 // and an online softmax over the three parts. It equals attention over what Decompress returns, to the rounding of float32. With
 // many queries at once, tiles of 512 tokens are decoded into memory that is used again. There is no other copy.
 //
+// # Eviction
+//
+// Config.Window drops coded tokens that are neither sinks nor new, group by group. With Config.Budget the cache is an [Evicting] one: in
+// float32, each key head keeps the sinks, the Recent newest tokens, and of the others those that got most attention so far,
+//
+//	A_j = Σ_i Σ_g e^(x_gij − lse_gi)
+//
+// summed over all queries i since token j came and the query heads g of the key head. What is dropped is gone: attention is then
+// over fewer tokens, and by how much that changes a model's predictions depends on the model; stheno's Report measures it.
+//
 // # Limits
 //
 // A cache belongs to one graph running on one machine at a time: unlike every other node, Attend changes something that
 // outlives the run. It has no gradient; [FakeQuantizeKV] is for training. A run that fails in the node forgets the tokens
-// that it appended, as Truncate does. Compressed refuses numbers beyond 65504, and NaN.
+// that it appended, as Truncate does. Only Compressed is saved to files. Compressed refuses numbers beyond 65504, and NaN.
 package kvcompress

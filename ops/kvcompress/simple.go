@@ -70,7 +70,9 @@ func MemorySavings(seq int, shape Shape, cfg Config) (Savings, error) {
 	}
 	width := int64(shape.Batch * shape.KVHeads * (shape.HeadDim + shape.ValueDim))
 	out := Savings{Float32: 4 * width * int64(seq)}
-	if cfg.Ratio == 1 {
+	if cfg.Budget > 0 {
+		out.Bytes = evictBytes(shape, cfg)
+	} else if cfg.Ratio == 1 {
 		out.Bytes = 4 * width * int64(shape.Capacity)
 	} else {
 		l := newLayout(shape, cfg)

@@ -31,6 +31,7 @@ func init() {
 			"Cache":      r.TypeFor[p.Cache](),
 			"Compressed": r.TypeFor[p.Compressed](),
 			"Config":     r.TypeFor[p.Config](),
+			"Evicting":   r.TypeFor[p.Evicting](),
 			"Plain":      r.TypeFor[p.Plain](),
 			"Ragged":     r.TypeFor[p.Ragged](),
 			"Rotation":   r.TypeFor[p.Rotation](),
