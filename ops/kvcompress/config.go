@@ -86,7 +86,7 @@ func (c Config) normal(s Shape) (Config, error) {
 		return c, fmt.Errorf("kvcompress: Shape.Capacity: got %d with a Budget, want at most %d", s.Capacity, math.MaxInt32)
 	case c.Budget > 0 && c.Window > 0:
 		return c, fmt.Errorf("kvcompress: Config.Budget: got %d with a Window of %d, want one of them", c.Budget, c.Window)
-	case c.Budget > 0 && c.Budget < c.SinkTokens+c.Recent:
+	case c.Budget > 0 && c.Budget-c.Recent < c.SinkTokens:
 		return c, fmt.Errorf("kvcompress: Config.Budget: got %d, want at least SinkTokens + Recent = %d", c.Budget, c.SinkTokens+c.Recent)
 	case c.Ratio == 1 && c.Window > 0:
 		return c, fmt.Errorf("kvcompress: Config.Window: got %d with Ratio 1, want a Ratio of 2, 4 or 8", c.Window)

@@ -139,8 +139,8 @@ func (a *evictingAttention) choose() {
 			q.held, q.fresh, q.floor = a.cfg.Budget, 0, a.keptFrom(b)
 		}
 	}
-	if a.slots > 2*evictSlots(s, a.cfg) {
-		a.resize(evictSlots(s, a.cfg))
+	if n := evictSlots(s, a.cfg); a.slots > n {
+		a.resize(n)
 	}
 }
 

@@ -190,7 +190,7 @@ func TestEvictingIsHeavyHitters(t *testing.T) {
 						}
 					}
 				}
-				require.LessOrEqual(t, c.Bytes(), 2*savings.Bytes, what)
+				require.Equal(t, savings.Bytes, c.Bytes(), what)
 			}
 			require.Equal(t, total, c.Len())
 		})
@@ -368,9 +368,12 @@ func TestEvictingRefuses(t *testing.T) {
 		_, err := kvcompress.New(m.shape(100), cfg)
 		require.ErrorContains(t, err, "kvcompress: "+want)
 	}
+	require.NotNil(t, m.evicting(t, 20, kvcompress.Config{Budget: math.MaxInt}))
+	_, err := kvcompress.New(m.shape(100), kvcompress.Config{Budget: 10, SinkTokens: math.MaxInt})
+	require.ErrorContains(t, err, "kvcompress: Config.Budget: got 10")
 	c := m.evicting(t, 20, kvcompress.Config{Budget: 8})
 	require.Equal(t, 4, c.Config().Recent)
-	_, err := c.Kept(0, 1)
+	_, err = c.Kept(0, 1)
 	require.EqualError(t, err, "kvcompress: Kept: got sequence 0 and head 1, want 0 to 0 and 0 to 0")
 	_, k, v := m.tokens(1, 21)
 	require.ErrorContains(t, c.Append(k, v, 21), "got 21 tokens on top of 0, want at most 20 in all")
