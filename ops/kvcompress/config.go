@@ -54,7 +54,7 @@ func (c Config) normal(s Shape) (Config, error) {
 		c.Ratio = 1
 	}
 	if c.Recent == 0 && c.Budget > c.SinkTokens {
-		c.Recent = (c.Budget - c.SinkTokens + 1) / 2
+		c.Recent = c.Budget - c.SinkTokens - (c.Budget-c.SinkTokens)/2
 	}
 	if c.Recent == 0 {
 		c.Recent = defaultRecent

@@ -54,7 +54,9 @@ var (
 const evictSlack = 64
 
 // evictSlots is the number of slots for a cache that is not in a large call.
-func evictSlots(s Shape, cfg Config) int { return min(s.Capacity, min(cfg.Budget, s.Capacity)+evictSlack) }
+func evictSlots(s Shape, cfg Config) int {
+	return min(s.Capacity, min(cfg.Budget, s.Capacity)+evictSlack)
+}
 
 func newEvicting(s Shape, cfg Config) *Evicting {
 	c := &Evicting{shape: s, cfg: cfg, seqs: make([]keptTokens, s.Batch), counts: make([]int, s.Batch), lens: make([]int, s.Batch), positions: make([]int, s.Batch)}
