@@ -27,6 +27,9 @@ type embeddingBuffers[T kernel.Float] struct {
 	mu   sync.Mutex
 	free []embeddingBuffer[T]
 	kept int // buffers that are free or lent
+
+	last     uintptr // the buffer that was lent last, which this does not hold on to
+	lastRows []int
 }
 
 type embeddingBuffer[T kernel.Float] struct {
@@ -50,7 +53,22 @@ func (p *embeddingBuffers[T]) lend(rows []int) []T {
 		defer p.mu.Unlock()
 		p.free = append(p.free, embeddingBuffer[T]{data, rows})
 	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last, p.lastRows = uintptr(unsafe.Pointer(&b.data[0])), rows
 	return b.data
+}
+
+// reclaim takes back what was lent last, if that is data, of a borrower who knows that nobody reads it any more.
+func (p *embeddingBuffers[T]) reclaim(data []T) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(data) != p.size || p.last != uintptr(unsafe.Pointer(&data[0])) {
+		return // ordinary memory
+	}
+	runtime.SetFinalizer(embeddingObject(data), nil)
+	p.free = append(p.free, embeddingBuffer[T]{data, p.lastRows})
+	p.last, p.lastRows = 0, nil
 }
 
 // take returns a buffer that was lent before (again), a new one, or, when enough are kept, none.

@@ -24,7 +24,10 @@ type embeddingGrad[T kernel.Float] struct {
 	taken bool // whether one of them is a consumer
 }
 
-var _ G.SDOp = (*embeddingGrad[float32])(nil)
+var (
+	_ G.SDOp       = (*embeddingGrad[float32])(nil)
+	_ op.Reclaimer = (*embeddingGrad[float32])(nil)
+)
 
 func newEmbeddingGrad(o *embedding, table, ids, grad *G.Node) (*G.Node, error) {
 	if o.dtype == tensor.Float64 {
@@ -74,6 +77,13 @@ func (d *embeddingGrad[T]) Do(in ...G.Value) (_ G.Value, err error) {
 
 // FreshResult: no, its memory goes back to embeddingBuffers.
 func (d *embeddingGrad[T]) FreshResult() bool { return false }
+
+// Reclaim gives it back at once, where a machine's values are known to be read no longer.
+func (d *embeddingGrad[T]) Reclaim(result *tensor.Dense) {
+	if data, ok := result.Data().([]T); ok {
+		d.buffers.reclaim(data)
+	}
+}
 
 // DiffWRT: second derivatives are not supported.
 func (d *embeddingGrad[T]) DiffWRT(n int) []bool { return make([]bool, n) }

@@ -14,6 +14,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"stheno/internal/kernel"
+	"stheno/internal/op"
 	"stheno/internal/optest"
 	"stheno/ops"
 )
@@ -159,6 +160,29 @@ func TestEmbeddingGradientMemoryIsReusedAndClean(t *testing.T) {
 		collect()
 	}
 	require.LessOrEqual(t, len(addresses), 8, "%d runs use few buffers", runs)
+}
+
+// TestEmbeddingGradientsThatAreReclaimed: with a Recycler, one piece of memory serves all runs, and no collection takes it away or
+// hands it out again.
+func TestEmbeddingGradientsThatAreReclaimed(t *testing.T) {
+	const vocab, dim, n = 5000, 16, 4
+	tr := newEmbeddingTrainer(t, vocab, dim, n, nil)
+	defer tr.vm.Close()
+	results := op.NewRecycler(tr.table.Graph(), nil, nil)
+	addresses := map[uintptr]bool{}
+	for i := range 10 {
+		ids := optest.Ints(uint64(i), n, vocab)
+		grad, err := tr.run(ids)
+		require.NoError(t, err)
+		if i%3 == 2 {
+			collect()
+		}
+		require.Equal(t, counts(vocab, dim, ids), grad.Data(), "run %d", i)
+		addresses[grad.Uintptr()] = true
+		results.Release()
+		results.Release()
+	}
+	require.Len(t, addresses, 1)
 }
 
 func TestEmbeddingGradientsThatAreHeldStay(t *testing.T) {

@@ -126,6 +126,7 @@ func Lend[T kernel.Float](n int, f func(data []T)) {
 // done, and what is left when Release is called. It is for the one goroutine that runs the graph.
 type Recycler struct {
 	results []*result
+	lent    []*result             // of Reclaimers
 	reads   map[*G.Node][]*result // by the nodes that tell when they begin
 	running *G.Node               // the teller that began last
 	watched bool
@@ -141,6 +142,11 @@ type result struct {
 
 // teller is an op that tells when its Do begins. Every node that runs before is done then.
 type teller interface{ onBegin(f func()) }
+
+// Reclaimer is an op that lends memory of its own as its result, and takes it back.
+type Reclaimer interface {
+	Reclaim(result *tensor.Dense)
+}
 
 // NewRecycler returns a Recycler for the results of this module's ops in g. The values of the nodes in read are read outside of the
 // graph too, until Release; those of the nodes in keep are not handed back.
@@ -161,7 +167,13 @@ func NewRecycler(g *G.ExprGraph, read, keep G.Nodes) *Recycler {
 		if tells(n) {
 			n.Op().(teller).onBegin(func() { r.begin(n) })
 		}
-		if !isFresh(n) || slices.Contains(keep, n) {
+		if slices.Contains(keep, n) {
+			continue
+		}
+		if _, ok := n.Op().(Reclaimer); ok {
+			r.lent = append(r.lent, &result{node: n})
+		}
+		if !isFresh(n) {
 			continue
 		}
 		x := &result{node: n}
@@ -249,6 +261,12 @@ func (r *Recycler) Release() {
 		if d := hostDense(x.node); d != nil && d != x.last {
 			x.last = d
 			recycleAny(d.Data())
+		}
+	}
+	for _, x := range r.lent {
+		if d := hostDense(x.node); d != nil && d != x.last {
+			x.last = d
+			x.node.Op().(Reclaimer).Reclaim(d)
 		}
 	}
 }
