@@ -67,7 +67,7 @@ func (m *Model) graph(p plan, nodes Nodes) (*graph, error) {
 		return nil, err
 	}
 	g := G.NewGraph()
-	w, err := m.bind(g)
+	w, err := m.bind(g, nodes)
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ type TrainingGraph struct {
 	m       *Model
 	results *op.Recycler
 	done    bool // the last run, so that the gradients are there
+	closed  bool
 }
 
 // TrainingGraph builds and compiles the graph of one training step over batch sequences of seq tokens.
@@ -58,7 +59,10 @@ func (m *Model) training(p plan, nodes Nodes) (*TrainingGraph, error) {
 	if out.Grads, err = G.Grad(g.loss, g.params...); err != nil {
 		return nil, fmt.Errorf("stheno: gradients of %s nodes: %w", nodes, err)
 	}
-	if out.vm, err = compile(g.g); err != nil {
+	if err := op.Keep(append(G.Nodes{g.loss, g.logits}, out.Grads...)...); err != nil {
+		return nil, err
+	}
+	if out.vm, err = m.compile(g.g); err != nil {
 		return nil, err
 	}
 	out.results = op.NewRecycler(g.g, append(G.Nodes{g.loss, g.logits}, out.Grads...), nil)
@@ -101,7 +105,7 @@ func (t *TrainingGraph) ValueGrads() []G.ValueGrad {
 }
 
 // Close frees the machine.
-func (t *TrainingGraph) Close() error { return t.vm.Close() }
+func (t *TrainingGraph) Close() error { return t.m.closeGraph(t.vm, &t.closed) }
 
 // paramGrad is a weight and its gradient as a gorgonia.ValueGrad.
 type paramGrad struct {
@@ -133,6 +137,7 @@ type InferenceGraph struct {
 	p       plan
 	m       *Model
 	results *op.Recycler
+	closed  bool
 }
 
 // PrefillGraph builds and compiles a graph that computes the logits of every position of batch sequences of seq tokens,
@@ -156,7 +161,7 @@ func (m *Model) inference(p plan, nodes Nodes) (*InferenceGraph, error) {
 	if err != nil {
 		return nil, err
 	}
-	vm, err := compile(g.g)
+	vm, err := m.compile(g.g)
 	if err != nil {
 		return nil, err
 	}
@@ -183,21 +188,35 @@ func (g *InferenceGraph) Run(tokens []int, pos int) (*tensor.Dense, error) {
 	if !ok {
 		return nil, fmt.Errorf("stheno: got logits of type %T, want *tensor.Dense", g.Logits.Value())
 	}
-	rows := d.Size() / g.m.cfg.Vocab
-	return dense(d.Data(), []int{rows, g.m.cfg.Vocab}), nil
+	rows, data := d.Size()/g.m.cfg.Vocab, d.Data()
+	if d.IsManuallyManaged() { // the card's, where the next run writes
+		data = copied(data)
+	}
+	return dense(data, []int{rows, g.m.cfg.Vocab}), nil
 }
 
 // Close frees the machine.
-func (g *InferenceGraph) Close() error { return g.vm.Close() }
+func (g *InferenceGraph) Close() error { return g.m.closeGraph(g.vm, &g.closed) }
 
-// compile makes a machine. Gorgonia panics on graphs that it cannot compile.
-func compile(g *G.ExprGraph) (vm G.VM, err error) {
+// compile makes a machine, which closeGraph frees. Gorgonia panics on graphs that it cannot compile.
+func (m *Model) compile(g *G.ExprGraph) (vm G.VM, err error) {
+	m.open.Add(1)
 	defer func() {
 		if r := recover(); r != nil {
+			m.open.Add(-1)
 			err = fmt.Errorf("stheno: compiling a graph of %d nodes: %v", len(g.AllNodes()), r)
 		}
 	}()
 	return G.NewTapeMachine(g), nil
+}
+
+// closeGraph frees a machine that compile made.
+func (m *Model) closeGraph(vm G.VM, closed *bool) error {
+	if !*closed {
+		*closed = true
+		m.open.Add(-1)
+	}
+	return vm.Close()
 }
 
 // run binds the inputs and executes the graph from its start, also after a run that failed.

@@ -2,10 +2,13 @@ package stheno
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
+	"stheno/internal/card"
+	"stheno/internal/op"
 	"stheno/internal/parallel"
 )
 
@@ -17,6 +20,7 @@ type Model struct {
 	params []Parameter             // those in full precision
 	index  map[string]int          // places in params
 	packed map[string]*packedLayer // quantized weights by the parameter's name; empty unless Quantize made the model
+	open   atomic.Int32            // graphs that are not closed
 }
 
 // NewModel returns a model with GPT-2's initial weights: N(0, 0.02²), projections into the residual stream divided by
@@ -103,13 +107,19 @@ func (m *Model) Bytes() int64 {
 }
 
 // bind adds the weights to g as input nodes. Each graph has its own tensor header over the shared memory, because
-// Gorgonia's machines write to the headers of the values they are given.
-func (m *Model) bind(g *G.ExprGraph) (*weights, error) {
+// Gorgonia's machines write to the headers of the values they are given. Fused nodes read weights on the card where they are.
+func (m *Model) bind(g *G.ExprGraph, nodes Nodes) (*weights, error) {
 	w := &weights{full: make(map[string]*G.Node, len(m.params)), params: make(G.Nodes, len(m.params))}
 	for i, p := range m.params {
 		view := dense(p.Value.Data(), p.Value.Shape())
 		n := G.NewTensor(g, m.dtype, view.Dims(), G.WithName(p.Name), G.WithShape(view.Shape()...), G.WithValue(view))
 		w.params[i], w.full[p.Name] = n, n
+		if nodes == Fused && card.Holds(p.Value.Uintptr()) {
+			var err error
+			if w.full[p.Name], err = op.Resident(n); err != nil {
+				return nil, err
+			}
+		}
 	}
 	var err error
 	w.packed, err = m.bindPacked(g)

@@ -44,7 +44,8 @@ var ErrNonFinite = errors.New("gradient is not finite")
 // Parameters are told apart by name. Their values and gradients are tensors or scalars of float32 or float64; values
 // must be contiguous. The gradients of gorgonia.Grad serve with and without gorgonia.BindDualValues. With it, and on a
 // LispMachine, gradients add up over runs until Step zeroes them; without it they are values of the run, which Step leaves
-// alone. The result has the same bits at any thread count. An AdamW must not be used from two
+// alone. The result has the same bits at any thread count. Where parameters and gradients lie on a card, the step is made there, and
+// an error of the card in the middle of it leaves some parameters updated. An AdamW must not be used from two
 // goroutines at once.
 //
 // Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019 (arXiv 1711.05101), algorithm 2; clipping:
@@ -53,6 +54,7 @@ type AdamW struct {
 	cfg     AdamWConfig
 	step    int
 	norm    float64
+	card    bool // the last step was made there
 	moments map[string]*adamMoments
 
 	// Work of one step, kept to be allocated once.
@@ -115,6 +117,9 @@ func (s *AdamW) LR() float64 { return s.cfg.LR * s.cfg.Schedule.At(max(1, s.step
 // LastNorm returns the L2 norm of all gradients of the last Step, before clipping. It is not finite after an ErrNonFinite.
 func (s *AdamW) LastNorm() float64 { return s.norm }
 
+// OnCard reports whether the last Step was made on the card, as it is where all parameters and gradients lie there.
+func (s *AdamW) OnCard() bool { return s.card }
+
 // Step updates the parameters and zeroes gradients that add up. On an error no parameter has changed. One that wraps
 // ErrNonFinite has zeroed those gradients all the same, so that training can go on with the next batch.
 func (s *AdamW) Step(model []G.ValueGrad) error {
@@ -125,7 +130,13 @@ func (s *AdamW) Step(model []G.ValueGrad) error {
 			return fmt.Errorf("%s: %w", fn, err)
 		}
 	}
-	s.norm = math.Sqrt(s.f32.squares() + s.f64.squares())
+	s.card = s.f32.onCard() && len(s.f64.params) == 0 || s.f64.onCard() && (len(s.f32.params) == 0 || s.f32.onCard())
+	norm32, err := s.f32.squares()
+	norm64, err64 := s.f64.squares()
+	if err := errors.Join(err, err64); err != nil {
+		return fmt.Errorf("%s: %w", fn, err)
+	}
+	s.norm = math.Sqrt(norm32 + norm64)
 	if math.IsNaN(s.norm) || math.IsInf(s.norm, 0) {
 		name := s.f32.nonFinite() + s.f64.nonFinite()
 		s.f32.zeroGradients()
@@ -137,8 +148,9 @@ func (s *AdamW) Step(model []G.ValueGrad) error {
 	if s.cfg.Clip > 0 && s.norm > s.cfg.Clip {
 		cfg.GradScale = s.cfg.Clip / s.norm
 	}
-	s.f32.update(cfg)
-	s.f64.update(cfg)
+	if err := errors.Join(s.f32.update(cfg), s.f64.update(cfg)); err != nil {
+		return fmt.Errorf("%s: %w", fn, err)
+	}
 	return nil
 }
 

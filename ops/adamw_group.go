@@ -20,6 +20,7 @@ const adamChunkLen = 1 << 14
 type adamGroup[T kernel.Float] struct {
 	params []adamParam[T]
 	chunks []adamChunk
+	parts  *adamParts // on the card
 }
 
 type adamParam[T kernel.Float] struct {
@@ -27,6 +28,7 @@ type adamParam[T kernel.Float] struct {
 	value, grad, m, v []T
 	decay             bool // weight decay
 	zero              bool // the gradient, after the step
+	card              bool // value and gradient are there
 	moments           *adamMoments
 }
 
@@ -71,6 +73,11 @@ func (g *adamGroup[T]) add(all map[string]*adamMoments, name string, value, grad
 	if mom.m.Dtype() != value.Dtype() || mom.m.Size() != len(p.value) {
 		return fmt.Errorf("parameter %s: got %v %v, want %v %v as in the state", name, value.Dtype(), value.Shape(), mom.m.Dtype(), mom.m.Shape())
 	}
+	if p.card = adamOnCard(value, grad); p.card {
+		if err := toCard[T](mom); err != nil {
+			return fmt.Errorf("parameter %s: moments on the card: %w", name, err)
+		}
+	}
 	p.moments = mom
 	p.m, _ = adamMemory[T](mom.m)
 	p.v, _ = adamMemory[T](mom.v)
@@ -106,11 +113,21 @@ func adamMemory[T kernel.Float](v G.Value) ([]T, bool) {
 }
 
 // squares returns Σ g² over the group: chunk by chunk, then over the chunks in order, so that threads do not matter.
-func (g *adamGroup[T]) squares() float64 {
+func (g *adamGroup[T]) squares() (float64, error) {
+	if g.onCard() {
+		if err := g.squaresOnCard(); err != nil {
+			return 0, err
+		}
+		return g.sum(), nil
+	}
 	parallel.Run(len(g.chunks), func(_ *parallel.Worker, i int) {
 		c := &g.chunks[i]
 		c.squares = adamSquares(g.params[c.param].grad[c.lo:c.hi])
 	})
+	return g.sum(), nil
+}
+
+func (g *adamGroup[T]) sum() float64 {
 	var sum float64
 	for i := range g.chunks {
 		sum += g.chunks[i].squares
@@ -142,9 +159,12 @@ func (g *adamGroup[T]) nonFinite() string {
 
 // update makes the step. cfg lacks what differs from parameter to parameter. Gradients are zeroed while they are in the
 // cache.
-func (g *adamGroup[T]) update(cfg kernel.AdamWConfig) {
+func (g *adamGroup[T]) update(cfg kernel.AdamWConfig) error {
 	for _, p := range g.params {
 		p.moments.steps++
+	}
+	if g.onCard() {
+		return g.updateOnCard(cfg)
 	}
 	parallel.Run(len(g.chunks), func(_ *parallel.Worker, i int) {
 		c := g.chunks[i]
@@ -160,6 +180,7 @@ func (g *adamGroup[T]) update(cfg kernel.AdamWConfig) {
 			clear(grad)
 		}
 	})
+	return nil
 }
 
 // zeroGradients zeroes the gradients that update would have zeroed.

@@ -154,9 +154,9 @@ check_cuda() {
   [[ ${STHENO_CHECK_CUDA:-short} != long ]] || short=()
   command -v "${CLANG:-clang++-19}" >/dev/null || echo "no clang 19: PTX is compared by the hash of its sources only"
   go build "${tags[@]}" ./... &&
-    go vet "${tags[@]}" ./cudamodules/... ./internal/op ./ops/... gorgonia.org/cu gorgonia.org/cu/blas gorgonia.org/cu/dnn &&
+    go vet "${tags[@]}" ./cudamodules/... ./internal/op . ./ops/... gorgonia.org/cu gorgonia.org/cu/blas gorgonia.org/cu/dnn &&
     STHENO_CHECK_CUDA=${STHENO_CHECK_CUDA:-short} go test "${short[@]}" ./cudamodules/... &&
-    go test "${tags[@]}" -run 'OnTheCard|GiveTheCardBack' ./internal/op ./ops/...
+    go test "${tags[@]}" -run 'OnTheCard|GiveTheCardBack' . ./internal/op ./ops/...
 }
 
 # The examples from end to end, at sizes that take seconds.

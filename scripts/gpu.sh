@@ -26,6 +26,7 @@ if [[ $step != run ]]; then
     go test -c -tags cuda -modfile=go.cuda.mod -o "$folder/ops.test" ./ops &&
     go test -c -tags cuda -modfile=go.cuda.mod -o "$folder/op.test" ./internal/op &&
     go test -c -tags cuda -modfile=go.cuda.mod -o "$folder/flashattn.test" ./ops/flashattn &&
+    go test -c -tags cuda -modfile=go.cuda.mod -o "$folder/decoder.test" . &&
     git rev-parse --short HEAD >"$folder/commit") || exit 1
 fi
 [[ $step != build ]] || exit 0
@@ -42,6 +43,7 @@ report() { echo; echo "== $*"; "$@" || echo "FAILED: $*"; }
   report ./op.test -test.run 'OnTheCard|GiveTheCardBack'
   report ./ops.test -test.run OnTheCard
   report ./flashattn.test -test.run OnTheCard
+  report ./decoder.test -test.run OnTheCard
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck; do
       report compute-sanitizer --tool "$tool" --error-exitcode 1 ./kernels.test -test.short -test.count=1 "${kernels[@]}"

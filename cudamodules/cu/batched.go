@@ -66,6 +66,7 @@ type batchState struct {
 	mu     sync.Mutex
 	err    error
 	closed bool
+	skip   map[uintptr]bool // memory of the host that is not copied
 }
 
 // NewBatchedContext makes one on a card in use.
@@ -144,8 +145,24 @@ func (b *BatchedContext) Memcpy(dst, src DevicePtr, n int64) {
 	b.call("Memcpy", func(c *cudamodules.Context) error { return c.Copy(ptr(dst), ptr(src), n, nil) })
 }
 
-// MemcpyHtoD copies n bytes to the card.
+// Skip has MemcpyHtoD let memory that begins at src be from now on: whoever reads it on the card reads it where it is.
+func (b *BatchedContext) Skip(src uintptr) {
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	if b.s.skip == nil {
+		b.s.skip = map[uintptr]bool{}
+	}
+	b.s.skip[src] = true
+}
+
+// MemcpyHtoD copies n bytes to the card, but for what Skip was told of.
 func (b *BatchedContext) MemcpyHtoD(dst DevicePtr, src unsafe.Pointer, n int64) {
+	b.s.mu.Lock()
+	skipped := b.s.skip[uintptr(src)]
+	b.s.mu.Unlock()
+	if skipped {
+		return
+	}
 	b.call("MemcpyHtoD", func(c *cudamodules.Context) error { return c.CopyIn(ptr(dst), src, n) })
 }
 

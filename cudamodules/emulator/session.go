@@ -167,7 +167,7 @@ var controls struct {
 type control struct {
 	Schedule func(seed uint32)
 	Held     func() int32
-	Launches func() int32
+	Copied   func(toHost int32) int64
 }
 
 func controlOf(path string) *control {
@@ -183,7 +183,7 @@ func controlOf(path string) *control {
 	c := new(control)
 	purego.RegisterLibFunc(&c.Schedule, h, "emulator_schedule")
 	purego.RegisterLibFunc(&c.Held, h, "emulator_held")
-	purego.RegisterLibFunc(&c.Launches, h, "emulator_launches")
+	purego.RegisterLibFunc(&c.Copied, h, "emulator_copied")
 	if controls.byPath == nil {
 		controls.byPath = map[string]*control{}
 	}
@@ -193,6 +193,15 @@ func controlOf(path string) *control {
 
 // Emulated says that this is not a real card.
 func (s *Session) Emulated() bool { return s.path != "" }
+
+// Path is the library of the emulated card, empty for a real one.
+func (s *Session) Path() string { return s.path }
+
+// Copied is how many bytes have been copied to and from the emulated card whose library is at path.
+func Copied(path string) (toCard, toHost int64) {
+	c := controlOf(path)
+	return c.Copied(0), c.Copied(1)
+}
 
 // Schedule chooses the order in which threads run from now on: 0 is in order, 1 has the last warps run ahead, others are by chance. A
 // real card has its own.
@@ -204,6 +213,3 @@ func (s *Session) Schedule(seed int) {
 
 // Held is, for the emulated card, how many contexts, pieces of memory, modules, streams and events the library holds.
 func (s *Session) Held() int { return int(controlOf(s.path).Held()) }
-
-// Launches is how many kernels have been launched on the emulated card.
-func (s *Session) Launches() int { return int(controlOf(s.path).Launches()) }

@@ -325,6 +325,9 @@ func (o *packOp) Do(in ...G.Value) (_ G.Value, err error) {
 	return tensor.New(tensor.WithShape(d.Shape()...), tensor.WithBacking(data)), nil
 }
 
+// Kind is Passes.
+func (o *packOp) Kind() Kind { return Passes }
+
 // FreshResult: no, it may be the input's, a model's weights for one.
 func (o *packOp) FreshResult() bool { return false }
 

@@ -40,7 +40,8 @@ struct Block {
 std::recursive_mutex lock;
 std::map<Address, Block> memory;
 std::map<void *, int> handles;  // modules 1, streams 2, events 3
-int contexts, depth, launches;
+int contexts, depth;
+int64_t copied[2];  // to the card, to the host
 std::string problem;
 
 #define LOCKED std::lock_guard<std::recursive_mutex> locked(lock)
@@ -143,8 +144,8 @@ CUresult cuMemFree_v2(Address p) {
   problem = "a kernel wrote outside of its memory";
   return illegal_address;
 }
-CUresult cuMemcpyHtoD_v2(Address d, const void *s, size_t n) { LOCKED; if (!inside(d, n)) return invalid_value; memmove((void *)d, s, n); return ok; }
-CUresult cuMemcpyDtoH_v2(void *d, Address s, size_t n) { LOCKED; if (!inside(s, n)) return invalid_value; memmove(d, (void *)s, n); return problem.empty() ? ok : launch_failed; }
+CUresult cuMemcpyHtoD_v2(Address d, const void *s, size_t n) { LOCKED; if (!inside(d, n)) return invalid_value; memmove((void *)d, s, n); copied[0] += n; return ok; }
+CUresult cuMemcpyDtoH_v2(void *d, Address s, size_t n) { LOCKED; if (!inside(s, n)) return invalid_value; memmove(d, (void *)s, n); copied[1] += n; return problem.empty() ? ok : launch_failed; }
 CUresult cuMemcpyDtoDAsync_v2(Address d, Address s, size_t n, void *) { LOCKED; if (!inside(d, n) || !inside(s, n)) return invalid_value; memmove((void *)d, (void *)s, n); return ok; }
 CUresult cuMemsetD8Async(Address d, unsigned char v, size_t n, void *) { LOCKED; if (!inside(d, n)) return invalid_value; memset((void *)d, v, n); return ok; }
 CUresult cuModuleLoadData(void **m, const char *image) {
@@ -201,7 +202,6 @@ CUresult cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned
   unsigned threads = bx * by * bz;
   if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || !threads || threads > 1024 || (int)threads > fn->kernel->threads) return invalid_value;
   if ((int)shared > fn->dynamic) return invalid_value;
-  launches++;
   const char *wrong = cuemu::launch(*fn->kernel, {gx, gy, gz}, {bx, by, bz}, shared, params);
   if (!wrong) return ok;
   problem = std::string(fn->kernel->name) + ": " + wrong;
@@ -226,5 +226,5 @@ int emulator_held() {
   for (auto &h : handles) n += h.second != 0;
   return n;
 }
-int emulator_launches() { LOCKED; return launches; }
+int64_t emulator_copied(int to_host) { LOCKED; return copied[to_host]; }
 }

@@ -1,0 +1,108 @@
+package stheno
+
+import (
+	"errors"
+	"fmt"
+
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"stheno/internal/card"
+)
+
+// ToCard moves the weights in full precision to memory that the card and the host share, where they stay: graphs made after it read
+// them there, and ops.AdamW updates them there, while without it every run copies them. Parameters keep their tensors, but slices that
+// were taken of their memory before are no longer the model's.
+//
+// It wants the build tag cuda and a card, and no open graph or session of the model.
+func (m *Model) ToCard() error {
+	const fn = "stheno: Model.ToCard"
+	if !G.CUDA {
+		return fmt.Errorf("%s: got a build without the tag cuda, want one with it", fn)
+	}
+	if n := m.open.Load(); n > 0 {
+		return fmt.Errorf("%s: got %d open graphs, want them closed first: they read the weights where they are", fn, n)
+	}
+	if m.OnCard() {
+		return nil
+	}
+	moved := make([]*tensor.Dense, len(m.params))
+	for i, p := range m.params {
+		var err error
+		if moved[i], err = cardTensor(p.Value); err != nil {
+			for _, d := range moved[:i] {
+				err = errors.Join(err, freeCardTensor(d))
+			}
+			return fmt.Errorf("%s: %s: %w", fn, p.Name, err)
+		}
+	}
+	for i, p := range m.params {
+		*p.Value = *moved[i]
+	}
+	return nil
+}
+
+// FromCard moves the weights back to memory of the host alone. Slices that were taken of their memory meanwhile must not be used any
+// more. It wants no open graph or session of the model.
+func (m *Model) FromCard() error {
+	const fn = "stheno: Model.FromCard"
+	if n := m.open.Load(); n > 0 {
+		return fmt.Errorf("%s: got %d open graphs, want them closed first: they read the weights where they are", fn, n)
+	}
+	if !m.OnCard() {
+		return nil
+	}
+	var errs []error
+	for _, p := range m.params {
+		old := *p.Value
+		*p.Value = *dense(copied(old.Data()), old.Shape())
+		errs = append(errs, freeCardTensor(&old))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%s: %w", fn, err)
+	}
+	return nil
+}
+
+// OnCard reports whether the weights in full precision lie in memory of the card.
+func (m *Model) OnCard() bool {
+	return len(m.params) > 0 && card.Holds(m.params[0].Value.Uintptr())
+}
+
+// cardTensor is a copy of d on the card.
+func cardTensor(d *tensor.Dense) (*tensor.Dense, error) {
+	switch x := d.Data().(type) {
+	case []float32:
+		return cardCopy(x, d.Shape())
+	case []float64:
+		return cardCopy(x, d.Shape())
+	}
+	return nil, fmt.Errorf("got %v, want float32 or float64", d.Dtype())
+}
+
+func cardCopy[T float32 | float64](x []T, shape tensor.Shape) (*tensor.Dense, error) {
+	to, err := card.Alloc[T](len(x))
+	if err != nil {
+		return nil, err
+	}
+	copy(to, x)
+	return dense(to, shape), nil
+}
+
+func freeCardTensor(d *tensor.Dense) error {
+	switch x := d.Data().(type) {
+	case []float32:
+		return card.Free(x)
+	case []float64:
+		return card.Free(x)
+	}
+	return nil
+}
+
+// copied is a copy of a slice of numbers.
+func copied(data any) any {
+	if x, ok := data.([]float64); ok {
+		return append([]float64(nil), x...)
+	}
+	return append([]float32(nil), data.([]float32)...)
+}

@@ -1,0 +1,130 @@
+// Package card has memory that the card and the host share: managed memory, which the driver moves to whoever touches it. Weights in
+// it are copied to the card once, by the first kernel that reads them, and back when the host reads what a kernel has written.
+//
+// The host may touch it while no kernel runs: after a machine's run or Synchronize.
+package card
+
+import (
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"stheno/cudamodules"
+)
+
+// The first card is in use, under a context of this package, as long as there is such memory.
+var state struct {
+	sync.Mutex
+	ctx     *cudamodules.Context
+	held    map[uintptr]bool
+	modules map[string]*cudamodules.Module
+}
+
+// Alloc takes memory for n numbers, with arbitrary contents.
+func Alloc[T cudamodules.Number](n int) ([]T, error) {
+	if n < 1 {
+		return nil, fmt.Errorf("card: got %d numbers, want at least 1", n)
+	}
+	state.Lock()
+	defer state.Unlock()
+	if err := open(); err != nil {
+		return nil, err
+	}
+	p, err := state.ctx.AllocManaged(int64(n) * int64(unsafe.Sizeof(*new(T))))
+	if err != nil {
+		closeUnused()
+		return nil, err
+	}
+	state.held[uintptr(p)] = true
+	// Not Go's memory: the collector lets it be.
+	return unsafe.Slice((*T)(*(*unsafe.Pointer)(unsafe.Pointer(&p))), n), nil
+}
+
+func open() error {
+	if state.ctx != nil {
+		return nil
+	}
+	driver, err := cudamodules.Open()
+	if err != nil {
+		return err
+	}
+	device, err := driver.Device(0)
+	if err != nil {
+		return err
+	}
+	if state.ctx, err = device.Context(); err != nil {
+		return err
+	}
+	state.held, state.modules = map[uintptr]bool{}, map[string]*cudamodules.Module{}
+	return nil
+}
+
+// closeUnused gives the card back when no memory is left.
+func closeUnused() error {
+	if state.ctx == nil || len(state.held) > 0 {
+		return nil
+	}
+	err := state.ctx.Close()
+	state.ctx, state.modules = nil, nil
+	return err
+}
+
+// Free gives memory of Alloc back. Nobody may touch it any more.
+func Free[T cudamodules.Number](x []T) error {
+	state.Lock()
+	defer state.Unlock()
+	p := uintptr(unsafe.Pointer(unsafe.SliceData(x)))
+	if !state.held[p] {
+		return nil
+	}
+	delete(state.held, p)
+	err := state.ctx.Free(cudamodules.Ptr(p))
+	if e := closeUnused(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// Holds reports whether memory that begins at p is Alloc's.
+func Holds(p uintptr) bool {
+	state.Lock()
+	defer state.Unlock()
+	return state.held[p]
+}
+
+// At is the address of numbers, as a parameter of Launch.
+func At[T cudamodules.Number](x []T) cudamodules.Ptr {
+	return cudamodules.Ptr(uintptr(unsafe.Pointer(unsafe.SliceData(x))))
+}
+
+// Launch starts kernel module.name. Parameters are those of cudamodules.Function.Launch.
+func Launch(module, name string, g cudamodules.Geometry, params ...any) error {
+	state.Lock()
+	defer state.Unlock()
+	if err := open(); err != nil {
+		return err
+	}
+	m := state.modules[module]
+	if m == nil {
+		var err error
+		if m, err = state.ctx.Load(module); err != nil {
+			return err
+		}
+		state.modules[module] = m
+	}
+	f, err := m.Function(name)
+	if err != nil {
+		return err
+	}
+	return f.Launch(g, params...)
+}
+
+// Synchronize waits for what was launched.
+func Synchronize() error {
+	state.Lock()
+	defer state.Unlock()
+	if state.ctx == nil {
+		return nil
+	}
+	return state.ctx.Synchronize()
+}
