@@ -163,6 +163,27 @@ var probes = map[string]struct {
 			int64(rows), int64(n))
 		return y, err
 	}},
+	"kvcache": {8, func(s *emulator.Session) (any, error) {
+		var out []any
+		for i, c := range caches[:2] {
+			if i == 1 {
+				c.cfg.SinkTokens = 0 // pages come first, and take rotated queries
+			}
+			card := newCardCache(c.shape, c.cfg, c.rotated)
+			for j, seq := range []int{60, 5, 40} {
+				seed, sh := uint64(10*j), c.shape
+				q, k := random[float32](seed+1, sh.Batch*seq*c.heads*sh.HeadDim), random[float32](seed+2, sh.Batch*seq*sh.KVHeads*sh.HeadDim)
+				v := random[float32](seed+3, sh.Batch*seq*sh.KVHeads*sh.ValueDim)
+				y, err := card.step(s, q, k, v, seq, c.heads, []int{seq}, c.attend, nil)
+				if err != nil {
+					return nil, err
+				}
+				k, v = card.decompress()
+				out = append(out, y, k, v)
+			}
+		}
+		return out, nil
+	}},
 	"attention": {2, func(s *emulator.Session) (any, error) {
 		c := attention{1, 64, 100, 1, 1, 8, 8, -1, -1, 0, false, false, false, false, 0}
 		out, lse, _, err := c.run(s, c.data())
