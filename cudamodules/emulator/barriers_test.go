@@ -167,7 +167,8 @@ var probes = map[string]struct {
 		var out []any
 		for i, c := range caches[:2] {
 			if i == 1 {
-				c.cfg.SinkTokens = 0 // pages come first, and take rotated queries
+				// Pages come first, and a warp takes rotated queries that others have scaled.
+				c.cfg.SinkTokens, c.shape.HeadDim = 0, 48
 			}
 			card := newCardCache(c.shape, c.cfg, c.rotated)
 			for j, seq := range []int{60, 5, 40} {
