@@ -12,6 +12,17 @@ func (g *quantizedGemm[T]) vectors() bool {
 	if !codesVectorized[T]() || g.b.K > MaxQuantizedRows || g.b.Coding == BFloat16 && g.b.K%2 != 0 {
 		return false
 	}
+	if !fixedVectorized[T](g.b.Coding) {
+		g.vectorPieces(nil)
+		return true
+	}
+	// A Run of one task lends the caller's scratch without taking the workers.
+	parallel.Run(1, func(w *parallel.Worker, _ int) { g.vectorPieces(g.fixedRows(w)) })
+	return true
+}
+
+// vectorPieces cuts the columns of C into tasks. fixed are the rows in fixed point, if they are multiplied so.
+func (g *quantizedGemm[T]) vectorPieces(fixed []fixedRow) {
 	m, n, k := g.c.Rows, g.c.Cols, g.b.K
 	piece := n
 	if threads := parallel.Threads(); threads > 1 && m*n*k >= gemvSplit {
@@ -21,11 +32,10 @@ func (g *quantizedGemm[T]) vectors() bool {
 		j0, j1 := t*piece, min((t+1)*piece, n)
 		x, ldx := g.wholeSteps(w)
 		for j := j0; j < j1; j += vectorCols {
-			g.vectorStrip(w, x, ldx, j, min(j+vectorCols, j1))
+			g.vectorStrip(w, x, ldx, fixed, j, min(j+vectorCols, j1))
 		}
 		finishBlock(g.c, g.ep, 0, m, j0, j1)
 	})
-	return true
 }
 
 // wholeSteps returns the rows of A, filled up with zeros to whole steps of the codes.
@@ -44,7 +54,7 @@ func (g *quantizedGemm[T]) wholeSteps(w *parallel.Worker) (x []T, ldx int) {
 }
 
 // vectorStrip computes columns j0 to j1, at most vectorCols.
-func (g *quantizedGemm[T]) vectorStrip(w *parallel.Worker, x []T, ldx, j0, j1 int) {
+func (g *quantizedGemm[T]) vectorStrip(w *parallel.Worker, x []T, ldx int, fixed []fixedRow, j0, j1 int) {
 	var v vectorProduct
 	v.q, v.at, v.panels = g.b, j0/PanelCols*g.b.panelLen(), tasks(j1-j0, PanelCols)
 	if g.b.Coding.Integer() {
@@ -53,13 +63,18 @@ func (g *quantizedGemm[T]) vectorStrip(w *parallel.Worker, x []T, ldx, j0, j1 in
 	cols := v.panels * PanelCols
 	for i := range g.a.Rows {
 		y := g.c.Data[g.c.at(i, j0):]
-		if cols == j1-j0 {
-			v.compute(as32(x[i*ldx:]), as32(y[:cols]))
-			continue
+		whole := y
+		if cols > j1-j0 {
+			whole = parallel.Scratch[T](w, slotNarrow, cols)
 		}
-		whole := parallel.Scratch[T](w, slotNarrow, cols)
-		v.compute(as32(x[i*ldx:]), as32(whole))
-		copy(y[:j1-j0], whole)
+		if fixed != nil && fixed[i].x != nil {
+			v.computeFixed(&fixed[i], as32(whole[:cols]))
+		} else {
+			v.compute(as32(x[i*ldx:]), as32(whole[:cols]))
+		}
+		if cols > j1-j0 {
+			copy(y[:j1-j0], whole)
+		}
 	}
 }
 

@@ -101,6 +101,46 @@ func vectorFloat16x1AVX512(x *float32, codes *uint16, panel int, rows int, y *fl
 //go:noescape
 func vectorBFloat16x1AVX512(x *float32, codes *uint16, panel int, steps int, y *float32)
 
+// fixRowAVX512 cuts blocks of 32 numbers into digits: with the largest magnitude of block b in [2ᴱ, 2ᴱ⁺¹), at least 2⁻⁹⁷, and t = 29 − E,
+// round(2ᵗ·x[32b+i]) = Σ_l 2⁸ˡ·d(l), −128 ≤ d(l) < 128, d(l) at dst[128b+16(i/4)+4l+i%4]. scales[2b] = 2⁻ᵗ, scales[2b+1] = 2¹⁶⁻ᵗ,
+// sums[4b+l] = factor·Σ_i d(l). It returns the bits of the largest magnitude, beyond those of the largest number if x is not finite.
+// blocks ≥ 0.
+//
+//go:noescape
+func fixRowAVX512(dst *int8, x *float32, blocks int, scales *float32, sums *int32, factor int32) uint32
+
+// fixed8x4AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 64, p over the 4 rows of each of the steps of group g,
+// per steps, whole blocks, in each group but the last. x is a row of digits with its scales and sums (fixRow): −1 times sums with z,
+// sums of x times the zero point that is subtracted without. panel, the distance between panels of 16 columns, and lds are in bytes.
+// steps ≥ 1.
+//
+//go:noescape
+func fixed8x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+
+// fixed8x1AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 16, p over the 4 rows of each of the steps of group g,
+// per steps, whole blocks, in each group but the last. x is a row of digits with its scales and sums (fixRow): −1 times sums with z,
+// sums of x times the zero point that is subtracted without. panel, the distance between panels of 16 columns, and lds are in bytes.
+// steps ≥ 1.
+//
+//go:noescape
+func fixed8x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+
+// fixed4x4AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 64, p over the 8 rows of each of the steps of group g,
+// per steps, whole blocks, in each group but the last. x is a row of digits with its scales and sums (fixRow): −1 times sums with z,
+// sums of x times the zero point that is subtracted without. panel, the distance between panels of 16 columns, and lds are in bytes.
+// steps ≥ 1.
+//
+//go:noescape
+func fixed4x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+
+// fixed4x1AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 16, p over the 8 rows of each of the steps of group g,
+// per steps, whole blocks, in each group but the last. x is a row of digits with its scales and sums (fixRow): −1 times sums with z,
+// sums of x times the zero point that is subtracted without. panel, the distance between panels of 16 columns, and lds are in bytes.
+// steps ≥ 1.
+//
+//go:noescape
+func fixed4x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+
 // int8x4AVX512 computes C(i, j) = sx(i)·Σ_g s(g, j)·(Σ_p A(i, p)·code(p, j) + z(g, j)·sums(i, g)) for i < m, j < 64,
 // p over the 4 rows of each of the steps of group g, per steps in each group but the last. Without z it takes sums as they
 // are. Strides are in bytes; panel is that between panels of 16 columns. m ≥ 1, steps ≥ 1.

@@ -1342,12 +1342,674 @@ done46:
 	VZEROUPPER
 	RET
 
+// func fixRowAVX512(dst *int8, x *float32, blocks int, scales *float32, sums *int32, factor int32) uint32
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·fixRowAVX512(SB), NOSPLIT, $0-52
+	MOVQ            dst+0(FP), AX
+	MOVQ            x+8(FP), CX
+	MOVQ            blocks+16(FP), DX
+	MOVQ            scales+24(FP), BX
+	MOVQ            sums+32(FP), SI
+	VBROADCASTSS    w7fffffffAVX512<>+0(SB), Z8
+	VBROADCASTSS    w0f000000AVX512<>+0(SB), Z10
+	VBROADCASTSS    w8d800000AVX512<>+0(SB), Z11
+	VBROADCASTSS    w0e800000AVX512<>+0(SB), Z12
+	VBROADCASTSS    w06800000AVX512<>+0(SB), Z13
+	VBROADCASTSS    w00808080AVX512<>+0(SB), Z14
+	VBROADCASTSS    w01010101AVX512<>+0(SB), Z16
+	VBROADCASTI32X4 digitsAVX512<>+0(SB), Z15
+	MOVL            factor+40(FP), DI
+	VPBROADCASTD    DI, Z17
+	VPXORD          Z9, Z9, Z9
+
+loop47:
+	CMPQ          DX, $0x01
+	JLT           done48
+	VMOVUPS       (CX), Z0
+	VPANDD        Z0, Z8, Z2
+	VMOVUPS       64(CX), Z1
+	VPANDD        Z1, Z8, Z3
+	VPMAXSD       Z3, Z2, Z2
+	VSHUFI64X2    $0x4e, Z2, Z2, Z3
+	VPMAXSD       Z3, Z2, Z2
+	VSHUFI64X2    $0xb1, Z2, Z2, Z3
+	VPMAXSD       Z3, Z2, Z2
+	VPSHUFD       $0x4e, Z2, Z3
+	VPMAXSD       Z3, Z2, Z2
+	VPSHUFD       $0xb1, Z2, Z3
+	VPMAXSD       Z3, Z2, Z2
+	VPMAXSD       Z2, Z9, Z9
+	VPSRLD        $0x17, Z2, Z2
+	VPSLLD        $0x17, Z2, Z2
+	VPMAXSD       Z10, Z2, Z2
+	VPSUBD        Z12, Z2, Z3
+	VMOVD         X3, (BX)
+	VPSUBD        Z13, Z2, Z3
+	VMOVD         X3, 4(BX)
+	VPSUBD        Z2, Z11, Z3
+	VPXORD        Z4, Z4, Z4
+	VMULPS        Z3, Z0, Z0
+	VCVTPS2DQ     Z0, Z0
+	VPADDD        Z14, Z0, Z0
+	VPXORD        Z14, Z0, Z0
+	VPSHUFB       Z15, Z0, Z0
+	VMOVDQU32     Z0, (AX)
+	VPDPBUSD      Z0, Z16, Z4
+	VMULPS        Z3, Z1, Z1
+	VCVTPS2DQ     Z1, Z1
+	VPADDD        Z14, Z1, Z1
+	VPXORD        Z14, Z1, Z1
+	VPSHUFB       Z15, Z1, Z1
+	VMOVDQU32     Z1, 64(AX)
+	VPDPBUSD      Z1, Z16, Z4
+	VEXTRACTI64X4 $0x01, Z4, Y2
+	VPADDD        Y2, Y4, Y4
+	VEXTRACTI128  $0x01, Y4, X2
+	VPADDD        X2, X4, X4
+	VPMULLD       X17, X4, X4
+	VMOVDQU       X4, (SI)
+	ADDQ          $+128, CX
+	ADDQ          $+128, AX
+	ADDQ          $+8, BX
+	ADDQ          $+16, SI
+	SUBQ          $0x01, DX
+	JMP           loop47
+
+done48:
+	VSHUFI64X2 $0x4e, Z9, Z9, Z2
+	VPMAXSD    Z2, Z9, Z9
+	VSHUFI64X2 $0xb1, Z9, Z9, Z2
+	VPMAXSD    Z2, Z9, Z9
+	VPSHUFD    $0x4e, Z9, Z2
+	VPMAXSD    Z2, Z9, Z9
+	VPSHUFD    $0xb1, Z9, Z2
+	VPMAXSD    Z2, Z9, Z9
+	VMOVD      X9, AX
+	MOVL       AX, ret+48(FP)
+	VZEROUPPER
+	RET
+
+DATA w0f000000AVX512<>+0(SB)/4, $0x0f000000
+GLOBL w0f000000AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA w8d800000AVX512<>+0(SB)/4, $0x8d800000
+GLOBL w8d800000AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA w0e800000AVX512<>+0(SB)/4, $0x0e800000
+GLOBL w0e800000AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA w06800000AVX512<>+0(SB)/4, $0x06800000
+GLOBL w06800000AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA w00808080AVX512<>+0(SB)/4, $0x00808080
+GLOBL w00808080AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA w01010101AVX512<>+0(SB)/4, $0x01010101
+GLOBL w01010101AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA digitsAVX512<>+0(SB)/4, $0x0c080400
+DATA digitsAVX512<>+4(SB)/4, $0x0d090501
+DATA digitsAVX512<>+8(SB)/4, $0x0e0a0602
+DATA digitsAVX512<>+12(SB)/4, $0x0f0b0703
+GLOBL digitsAVX512<>(SB), RODATA|NOPTR, $16
+
+// func fixed8x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+// Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·fixed8x4AVX512(SB), NOSPLIT, $0-96
+	MOVQ   x+0(FP), AX
+	MOVQ   scales+8(FP), CX
+	MOVQ   sums+16(FP), DX
+	MOVQ   codes+24(FP), BX
+	MOVQ   panel+32(FP), SI
+	LEAQ   (BX)(SI*2), DI
+	ADDQ   SI, DI
+	MOVQ   s+56(FP), R8
+	MOVQ   z+72(FP), R9
+	MOVQ   steps+40(FP), R10
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+
+group49:
+	MOVQ       R10, R11
+	CMPQ       R11, per+48(FP)
+	CMOVQGT    per+48(FP), R11
+	SUBQ       R11, R10
+	PREFETCHT0 256(R8)
+	VPXORD     Z16, Z16, Z16
+	PREFETCHT0 320(R8)
+	VPXORD     Z17, Z17, Z17
+	PREFETCHT0 384(R8)
+	VPXORD     Z18, Z18, Z18
+	PREFETCHT0 448(R8)
+	VPXORD     Z19, Z19, Z19
+
+block50:
+	// sums begin with those of the zero points
+	TESTQ        R9, R9
+	JZ           single51
+	VPMOVZXBD    (R9), Z24
+	VPMULLD.BCST (DX), Z24, Z0
+	VPMULLD.BCST 4(DX), Z24, Z4
+	VPMULLD.BCST 8(DX), Z24, Z8
+	VPMULLD.BCST 12(DX), Z24, Z12
+	VPMOVZXBD    16(R9), Z25
+	VPMULLD.BCST (DX), Z25, Z1
+	VPMULLD.BCST 4(DX), Z25, Z5
+	VPMULLD.BCST 8(DX), Z25, Z9
+	VPMULLD.BCST 12(DX), Z25, Z13
+	VPMOVZXBD    32(R9), Z26
+	VPMULLD.BCST (DX), Z26, Z2
+	VPMULLD.BCST 4(DX), Z26, Z6
+	VPMULLD.BCST 8(DX), Z26, Z10
+	VPMULLD.BCST 12(DX), Z26, Z14
+	VPMOVZXBD    48(R9), Z27
+	VPMULLD.BCST (DX), Z27, Z3
+	VPMULLD.BCST 4(DX), Z27, Z7
+	VPMULLD.BCST 8(DX), Z27, Z11
+	VPMULLD.BCST 12(DX), Z27, Z15
+	JMP          ready52
+
+single51:
+	VPBROADCASTD (DX), Z0
+	VMOVDQA64    Z0, Z1
+	VMOVDQA64    Z0, Z2
+	VMOVDQA64    Z0, Z3
+	VPBROADCASTD 4(DX), Z4
+	VMOVDQA64    Z4, Z5
+	VMOVDQA64    Z4, Z6
+	VMOVDQA64    Z4, Z7
+	VPBROADCASTD 8(DX), Z8
+	VMOVDQA64    Z8, Z9
+	VMOVDQA64    Z8, Z10
+	VMOVDQA64    Z8, Z11
+	VPBROADCASTD 12(DX), Z12
+	VMOVDQA64    Z12, Z13
+	VMOVDQA64    Z12, Z14
+	VMOVDQA64    Z12, Z15
+
+ready52:
+	MOVQ    $0x00000008, R12
+	CMPQ    R12, R11
+	CMOVQGT R11, R12
+	SUBQ    R12, R11
+
+loop53:
+	CMPQ         R12, $0x01
+	JLT          done54
+	VMOVDQU32    (BX), Z24
+	VMOVDQU32    (BX)(SI*1), Z25
+	VMOVDQU32    (BX)(SI*2), Z26
+	VMOVDQU32    (DI), Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 4(AX), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD 8(AX), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD 12(AX), Z31
+	VPDPBUSD     Z31, Z24, Z12
+	VPDPBUSD     Z31, Z25, Z13
+	VPDPBUSD     Z31, Z26, Z14
+	VPDPBUSD     Z31, Z27, Z15
+	ADDQ         $+16, AX
+	ADDQ         $+64, BX
+	ADDQ         $+64, DI
+	SUBQ         $0x01, R12
+	JMP          loop53
+
+done54:
+	// pairs of digits fit into 32 bits
+	VPSLLD           $0x08, Z4, Z4
+	VPADDD           Z0, Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS.BCST (CX), Z4, Z16
+	VPSLLD           $0x08, Z12, Z12
+	VPADDD           Z8, Z12, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS.BCST 4(CX), Z12, Z16
+	VPSLLD           $0x08, Z5, Z5
+	VPADDD           Z1, Z5, Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS.BCST (CX), Z5, Z17
+	VPSLLD           $0x08, Z13, Z13
+	VPADDD           Z9, Z13, Z13
+	VCVTDQ2PS        Z13, Z13
+	VFMADD231PS.BCST 4(CX), Z13, Z17
+	VPSLLD           $0x08, Z6, Z6
+	VPADDD           Z2, Z6, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS.BCST (CX), Z6, Z18
+	VPSLLD           $0x08, Z14, Z14
+	VPADDD           Z10, Z14, Z14
+	VCVTDQ2PS        Z14, Z14
+	VFMADD231PS.BCST 4(CX), Z14, Z18
+	VPSLLD           $0x08, Z7, Z7
+	VPADDD           Z3, Z7, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS.BCST (CX), Z7, Z19
+	VPSLLD           $0x08, Z15, Z15
+	VPADDD           Z11, Z15, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS.BCST 4(CX), Z15, Z19
+	ADDQ             $+8, CX
+	ADDQ             $+16, DX
+	TESTQ            R11, R11
+	JNZ              block50
+	VFMADD231PS      (R8), Z16, Z20
+	VFMADD231PS      64(R8), Z17, Z21
+	VFMADD231PS      128(R8), Z18, Z22
+	VFMADD231PS      192(R8), Z19, Z23
+	ADDQ             lds+64(FP), R8
+	ADDQ             ldz+80(FP), R9
+	TESTQ            R10, R10
+	JNZ              group49
+	MOVQ             y+88(FP), AX
+	VMOVUPS          Z20, (AX)
+	VMOVUPS          Z21, 64(AX)
+	VMOVUPS          Z22, 128(AX)
+	VMOVUPS          Z23, 192(AX)
+	VZEROUPPER
+	RET
+
+// func fixed8x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+// Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·fixed8x1AVX512(SB), NOSPLIT, $0-96
+	MOVQ   x+0(FP), AX
+	MOVQ   scales+8(FP), CX
+	MOVQ   sums+16(FP), DX
+	MOVQ   codes+24(FP), BX
+	MOVQ   panel+32(FP), SI
+	MOVQ   s+56(FP), SI
+	MOVQ   z+72(FP), DI
+	MOVQ   steps+40(FP), R8
+	VPXORD Z5, Z5, Z5
+
+group55:
+	MOVQ       R8, R9
+	CMPQ       R9, per+48(FP)
+	CMOVQGT    per+48(FP), R9
+	SUBQ       R9, R8
+	PREFETCHT0 64(SI)
+	VPXORD     Z4, Z4, Z4
+
+block56:
+	// sums begin with those of the zero points
+	TESTQ        DI, DI
+	JZ           single57
+	VPMOVZXBD    (DI), Z6
+	VPMULLD.BCST (DX), Z6, Z0
+	VPMULLD.BCST 4(DX), Z6, Z1
+	VPMULLD.BCST 8(DX), Z6, Z2
+	VPMULLD.BCST 12(DX), Z6, Z3
+	JMP          ready58
+
+single57:
+	VPBROADCASTD (DX), Z0
+	VPBROADCASTD 4(DX), Z1
+	VPBROADCASTD 8(DX), Z2
+	VPBROADCASTD 12(DX), Z3
+
+ready58:
+	MOVQ    $0x00000008, R10
+	CMPQ    R10, R9
+	CMOVQGT R9, R10
+	SUBQ    R10, R9
+
+loop59:
+	CMPQ         R10, $0x01
+	JLT          done60
+	VMOVDQU32    (BX), Z6
+	VPBROADCASTD (AX), Z7
+	VPDPBUSD     Z7, Z6, Z0
+	VPBROADCASTD 4(AX), Z8
+	VPDPBUSD     Z8, Z6, Z1
+	VPBROADCASTD 8(AX), Z9
+	VPDPBUSD     Z9, Z6, Z2
+	VPBROADCASTD 12(AX), Z10
+	VPDPBUSD     Z10, Z6, Z3
+	ADDQ         $+16, AX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R10
+	JMP          loop59
+
+done60:
+	// pairs of digits fit into 32 bits
+	VPSLLD           $0x08, Z1, Z1
+	VPADDD           Z0, Z1, Z1
+	VCVTDQ2PS        Z1, Z1
+	VFMADD231PS.BCST (CX), Z1, Z4
+	VPSLLD           $0x08, Z3, Z3
+	VPADDD           Z2, Z3, Z3
+	VCVTDQ2PS        Z3, Z3
+	VFMADD231PS.BCST 4(CX), Z3, Z4
+	ADDQ             $+8, CX
+	ADDQ             $+16, DX
+	TESTQ            R9, R9
+	JNZ              block56
+	VFMADD231PS      (SI), Z4, Z5
+	ADDQ             lds+64(FP), SI
+	ADDQ             ldz+80(FP), DI
+	TESTQ            R8, R8
+	JNZ              group55
+	MOVQ             y+88(FP), AX
+	VMOVUPS          Z5, (AX)
+	VZEROUPPER
+	RET
+
+// func fixed4x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+// Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·fixed4x4AVX512(SB), NOSPLIT, $0-96
+	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z28
+	MOVQ         x+0(FP), AX
+	MOVQ         scales+8(FP), CX
+	MOVQ         sums+16(FP), DX
+	MOVQ         codes+24(FP), BX
+	MOVQ         panel+32(FP), SI
+	LEAQ         (BX)(SI*2), DI
+	ADDQ         SI, DI
+	MOVQ         s+56(FP), R8
+	MOVQ         z+72(FP), R9
+	MOVQ         steps+40(FP), R10
+	VPXORD       Z20, Z20, Z20
+	VPXORD       Z21, Z21, Z21
+	VPXORD       Z22, Z22, Z22
+	VPXORD       Z23, Z23, Z23
+
+group61:
+	MOVQ       R10, R11
+	CMPQ       R11, per+48(FP)
+	CMOVQGT    per+48(FP), R11
+	SUBQ       R11, R10
+	PREFETCHT0 256(R8)
+	VPXORD     Z16, Z16, Z16
+	PREFETCHT0 320(R8)
+	VPXORD     Z17, Z17, Z17
+	PREFETCHT0 384(R8)
+	VPXORD     Z18, Z18, Z18
+	PREFETCHT0 448(R8)
+	VPXORD     Z19, Z19, Z19
+
+block62:
+	// sums begin with those of the zero points
+	TESTQ        R9, R9
+	JZ           single63
+	VPMOVZXBD    (R9), Z24
+	VPMULLD.BCST (DX), Z24, Z0
+	VPMULLD.BCST 4(DX), Z24, Z4
+	VPMULLD.BCST 8(DX), Z24, Z8
+	VPMULLD.BCST 12(DX), Z24, Z12
+	VPMOVZXBD    16(R9), Z25
+	VPMULLD.BCST (DX), Z25, Z1
+	VPMULLD.BCST 4(DX), Z25, Z5
+	VPMULLD.BCST 8(DX), Z25, Z9
+	VPMULLD.BCST 12(DX), Z25, Z13
+	VPMOVZXBD    32(R9), Z26
+	VPMULLD.BCST (DX), Z26, Z2
+	VPMULLD.BCST 4(DX), Z26, Z6
+	VPMULLD.BCST 8(DX), Z26, Z10
+	VPMULLD.BCST 12(DX), Z26, Z14
+	VPMOVZXBD    48(R9), Z27
+	VPMULLD.BCST (DX), Z27, Z3
+	VPMULLD.BCST 4(DX), Z27, Z7
+	VPMULLD.BCST 8(DX), Z27, Z11
+	VPMULLD.BCST 12(DX), Z27, Z15
+	JMP          ready64
+
+single63:
+	VPBROADCASTD (DX), Z0
+	VMOVDQA64    Z0, Z1
+	VMOVDQA64    Z0, Z2
+	VMOVDQA64    Z0, Z3
+	VPBROADCASTD 4(DX), Z4
+	VMOVDQA64    Z4, Z5
+	VMOVDQA64    Z4, Z6
+	VMOVDQA64    Z4, Z7
+	VPBROADCASTD 8(DX), Z8
+	VMOVDQA64    Z8, Z9
+	VMOVDQA64    Z8, Z10
+	VMOVDQA64    Z8, Z11
+	VPBROADCASTD 12(DX), Z12
+	VMOVDQA64    Z12, Z13
+	VMOVDQA64    Z12, Z14
+	VMOVDQA64    Z12, Z15
+
+ready64:
+	MOVQ    $0x00000004, R12
+	CMPQ    R12, R11
+	CMOVQGT R11, R12
+	SUBQ    R12, R11
+
+loop65:
+	CMPQ         R12, $0x01
+	JLT          done66
+	VPANDD       (BX), Z28, Z24
+	VPANDD       (BX)(SI*1), Z28, Z25
+	VPANDD       (BX)(SI*2), Z28, Z26
+	VPANDD       (DI), Z28, Z27
+	VPBROADCASTD (AX), Z29
+	VPDPBUSD     Z29, Z24, Z0
+	VPDPBUSD     Z29, Z25, Z1
+	VPDPBUSD     Z29, Z26, Z2
+	VPDPBUSD     Z29, Z27, Z3
+	VPBROADCASTD 4(AX), Z30
+	VPDPBUSD     Z30, Z24, Z4
+	VPDPBUSD     Z30, Z25, Z5
+	VPDPBUSD     Z30, Z26, Z6
+	VPDPBUSD     Z30, Z27, Z7
+	VPBROADCASTD 8(AX), Z31
+	VPDPBUSD     Z31, Z24, Z8
+	VPDPBUSD     Z31, Z25, Z9
+	VPDPBUSD     Z31, Z26, Z10
+	VPDPBUSD     Z31, Z27, Z11
+	VPBROADCASTD 12(AX), Z29
+	VPDPBUSD     Z29, Z24, Z12
+	VPDPBUSD     Z29, Z25, Z13
+	VPDPBUSD     Z29, Z26, Z14
+	VPDPBUSD     Z29, Z27, Z15
+	VPSRLD       $0x04, (BX), Z24
+	VPANDD       Z28, Z24, Z24
+	VPSRLD       $0x04, (BX)(SI*1), Z25
+	VPANDD       Z28, Z25, Z25
+	VPSRLD       $0x04, (BX)(SI*2), Z26
+	VPANDD       Z28, Z26, Z26
+	VPSRLD       $0x04, (DI), Z27
+	VPANDD       Z28, Z27, Z27
+	VPBROADCASTD 16(AX), Z29
+	VPDPBUSD     Z29, Z24, Z0
+	VPDPBUSD     Z29, Z25, Z1
+	VPDPBUSD     Z29, Z26, Z2
+	VPDPBUSD     Z29, Z27, Z3
+	VPBROADCASTD 20(AX), Z30
+	VPDPBUSD     Z30, Z24, Z4
+	VPDPBUSD     Z30, Z25, Z5
+	VPDPBUSD     Z30, Z26, Z6
+	VPDPBUSD     Z30, Z27, Z7
+	VPBROADCASTD 24(AX), Z31
+	VPDPBUSD     Z31, Z24, Z8
+	VPDPBUSD     Z31, Z25, Z9
+	VPDPBUSD     Z31, Z26, Z10
+	VPDPBUSD     Z31, Z27, Z11
+	VPBROADCASTD 28(AX), Z29
+	VPDPBUSD     Z29, Z24, Z12
+	VPDPBUSD     Z29, Z25, Z13
+	VPDPBUSD     Z29, Z26, Z14
+	VPDPBUSD     Z29, Z27, Z15
+	ADDQ         $+32, AX
+	ADDQ         $+64, BX
+	ADDQ         $+64, DI
+	SUBQ         $0x01, R12
+	JMP          loop65
+
+done66:
+	// pairs of digits fit into 32 bits
+	VPSLLD           $0x08, Z4, Z4
+	VPADDD           Z0, Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS.BCST (CX), Z4, Z16
+	VPSLLD           $0x08, Z12, Z12
+	VPADDD           Z8, Z12, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS.BCST 4(CX), Z12, Z16
+	VPSLLD           $0x08, Z5, Z5
+	VPADDD           Z1, Z5, Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS.BCST (CX), Z5, Z17
+	VPSLLD           $0x08, Z13, Z13
+	VPADDD           Z9, Z13, Z13
+	VCVTDQ2PS        Z13, Z13
+	VFMADD231PS.BCST 4(CX), Z13, Z17
+	VPSLLD           $0x08, Z6, Z6
+	VPADDD           Z2, Z6, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS.BCST (CX), Z6, Z18
+	VPSLLD           $0x08, Z14, Z14
+	VPADDD           Z10, Z14, Z14
+	VCVTDQ2PS        Z14, Z14
+	VFMADD231PS.BCST 4(CX), Z14, Z18
+	VPSLLD           $0x08, Z7, Z7
+	VPADDD           Z3, Z7, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS.BCST (CX), Z7, Z19
+	VPSLLD           $0x08, Z15, Z15
+	VPADDD           Z11, Z15, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS.BCST 4(CX), Z15, Z19
+	ADDQ             $+8, CX
+	ADDQ             $+16, DX
+	TESTQ            R11, R11
+	JNZ              block62
+	VFMADD231PS      (R8), Z16, Z20
+	VFMADD231PS      64(R8), Z17, Z21
+	VFMADD231PS      128(R8), Z18, Z22
+	VFMADD231PS      192(R8), Z19, Z23
+	ADDQ             lds+64(FP), R8
+	ADDQ             ldz+80(FP), R9
+	TESTQ            R10, R10
+	JNZ              group61
+	MOVQ             y+88(FP), AX
+	VMOVUPS          Z20, (AX)
+	VMOVUPS          Z21, 64(AX)
+	VMOVUPS          Z22, 128(AX)
+	VMOVUPS          Z23, 192(AX)
+	VZEROUPPER
+	RET
+
+DATA w0f0f0f0fAVX512<>+0(SB)/4, $0x0f0f0f0f
+GLOBL w0f0f0f0fAVX512<>(SB), RODATA|NOPTR, $4
+
+// func fixed4x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+// Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·fixed4x1AVX512(SB), NOSPLIT, $0-96
+	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z7
+	MOVQ         x+0(FP), AX
+	MOVQ         scales+8(FP), CX
+	MOVQ         sums+16(FP), DX
+	MOVQ         codes+24(FP), BX
+	MOVQ         panel+32(FP), SI
+	MOVQ         s+56(FP), SI
+	MOVQ         z+72(FP), DI
+	MOVQ         steps+40(FP), R8
+	VPXORD       Z5, Z5, Z5
+
+group67:
+	MOVQ       R8, R9
+	CMPQ       R9, per+48(FP)
+	CMOVQGT    per+48(FP), R9
+	SUBQ       R9, R8
+	PREFETCHT0 64(SI)
+	VPXORD     Z4, Z4, Z4
+
+block68:
+	// sums begin with those of the zero points
+	TESTQ        DI, DI
+	JZ           single69
+	VPMOVZXBD    (DI), Z6
+	VPMULLD.BCST (DX), Z6, Z0
+	VPMULLD.BCST 4(DX), Z6, Z1
+	VPMULLD.BCST 8(DX), Z6, Z2
+	VPMULLD.BCST 12(DX), Z6, Z3
+	JMP          ready70
+
+single69:
+	VPBROADCASTD (DX), Z0
+	VPBROADCASTD 4(DX), Z1
+	VPBROADCASTD 8(DX), Z2
+	VPBROADCASTD 12(DX), Z3
+
+ready70:
+	MOVQ    $0x00000004, R10
+	CMPQ    R10, R9
+	CMOVQGT R9, R10
+	SUBQ    R10, R9
+
+loop71:
+	CMPQ         R10, $0x01
+	JLT          done72
+	VPANDD       (BX), Z7, Z6
+	VPBROADCASTD (AX), Z8
+	VPDPBUSD     Z8, Z6, Z0
+	VPBROADCASTD 4(AX), Z9
+	VPDPBUSD     Z9, Z6, Z1
+	VPBROADCASTD 8(AX), Z10
+	VPDPBUSD     Z10, Z6, Z2
+	VPBROADCASTD 12(AX), Z11
+	VPDPBUSD     Z11, Z6, Z3
+	VPSRLD       $0x04, (BX), Z6
+	VPANDD       Z7, Z6, Z6
+	VPBROADCASTD 16(AX), Z8
+	VPDPBUSD     Z8, Z6, Z0
+	VPBROADCASTD 20(AX), Z9
+	VPDPBUSD     Z9, Z6, Z1
+	VPBROADCASTD 24(AX), Z10
+	VPDPBUSD     Z10, Z6, Z2
+	VPBROADCASTD 28(AX), Z11
+	VPDPBUSD     Z11, Z6, Z3
+	ADDQ         $+32, AX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R10
+	JMP          loop71
+
+done72:
+	// pairs of digits fit into 32 bits
+	VPSLLD           $0x08, Z1, Z1
+	VPADDD           Z0, Z1, Z1
+	VCVTDQ2PS        Z1, Z1
+	VFMADD231PS.BCST (CX), Z1, Z4
+	VPSLLD           $0x08, Z3, Z3
+	VPADDD           Z2, Z3, Z3
+	VCVTDQ2PS        Z3, Z3
+	VFMADD231PS.BCST 4(CX), Z3, Z4
+	ADDQ             $+8, CX
+	ADDQ             $+16, DX
+	TESTQ            R9, R9
+	JNZ              block68
+	VFMADD231PS      (SI), Z4, Z5
+	ADDQ             lds+64(FP), SI
+	ADDQ             ldz+80(FP), DI
+	TESTQ            R8, R8
+	JNZ              group67
+	MOVQ             y+88(FP), AX
+	VMOVUPS          Z5, (AX)
+	VZEROUPPER
+	RET
+
 // func int8x4AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV
 TEXT ·int8x4AVX512(SB), NOSPLIT, $0-128
-rows47:
+rows73:
 	CMPQ m+0(FP), $0x06
-	JLT  rest48
+	JLT  rest74
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -1362,7 +2024,7 @@ rows47:
 	ADDQ DI, SI
 	XORQ R12, R12
 
-group50:
+group76:
 	MOVQ    R11, R13
 	CMPQ    R13, per+16(FP)
 	CMOVQGT per+16(FP), R13
@@ -1394,9 +2056,9 @@ group50:
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
 
-loop51:
+loop77:
 	CMPQ         R13, $0x02
-	JLT          done52
+	JLT          done78
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(DI*1), Z25
 	VMOVDQU32    (BX)(DI*2), Z26
@@ -1470,12 +2132,12 @@ loop51:
 	ADDQ         $+128, BX
 	ADDQ         $+128, SI
 	SUBQ         $0x02, R13
-	JMP          loop51
+	JMP          loop77
 
-done52:
-loop53:
+done78:
+loop79:
 	CMPQ         R13, $0x01
-	JLT          done54
+	JLT          done80
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(DI*1), Z25
 	VMOVDQU32    (BX)(DI*2), Z26
@@ -1515,9 +2177,9 @@ loop53:
 	ADDQ         $+64, BX
 	ADDQ         $+64, SI
 	SUBQ         $0x01, R13
-	JMP          loop53
+	JMP          loop79
 
-done54:
+done80:
 	MOVQ c+112(FP), R13
 	MOVQ sx+104(FP), R15
 	MOVQ R10, R14
@@ -1526,7 +2188,7 @@ done54:
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS (R15), Z30
 	TESTQ        R9, R9
-	JZ           single55
+	JZ           single81
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -1539,15 +2201,15 @@ done54:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert56
+	JMP          convert82
 
-single55:
+single81:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert56:
+convert82:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (R8), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -1557,7 +2219,7 @@ convert56:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(R8), Z3, Z3
 	TESTQ       R12, R12
-	JZ          set57
+	JZ          set83
 	VFMADD213PS (R13), Z30, Z0
 	VMOVUPS     Z0, (R13)
 	VFMADD213PS 64(R13), Z30, Z1
@@ -1566,9 +2228,9 @@ convert56:
 	VMOVUPS     Z2, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z3
 	VMOVUPS     Z3, 192(R13)
-	JMP         stored58
+	JMP         stored84
 
-set57:
+set83:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R13)
 	VMULPS  Z30, Z1, Z1
@@ -1578,13 +2240,13 @@ set57:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R13)
 
-stored58:
+stored84:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 4(R15), Z30
 	TESTQ        R9, R9
-	JZ           single59
+	JZ           single85
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -1597,15 +2259,15 @@ stored58:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert60
+	JMP          convert86
 
-single59:
+single85:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert60:
+convert86:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (R8), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -1615,7 +2277,7 @@ convert60:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(R8), Z7, Z7
 	TESTQ       R12, R12
-	JZ          set61
+	JZ          set87
 	VFMADD213PS (R13), Z30, Z4
 	VMOVUPS     Z4, (R13)
 	VFMADD213PS 64(R13), Z30, Z5
@@ -1624,9 +2286,9 @@ convert60:
 	VMOVUPS     Z6, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z7
 	VMOVUPS     Z7, 192(R13)
-	JMP         stored62
+	JMP         stored88
 
-set61:
+set87:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R13)
 	VMULPS  Z30, Z5, Z5
@@ -1636,13 +2298,13 @@ set61:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R13)
 
-stored62:
+stored88:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 8(R15), Z30
 	TESTQ        R9, R9
-	JZ           single63
+	JZ           single89
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -1655,15 +2317,15 @@ stored62:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert64
+	JMP          convert90
 
-single63:
+single89:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert64:
+convert90:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (R8), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -1673,7 +2335,7 @@ convert64:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(R8), Z11, Z11
 	TESTQ       R12, R12
-	JZ          set65
+	JZ          set91
 	VFMADD213PS (R13), Z30, Z8
 	VMOVUPS     Z8, (R13)
 	VFMADD213PS 64(R13), Z30, Z9
@@ -1682,9 +2344,9 @@ convert64:
 	VMOVUPS     Z10, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z11
 	VMOVUPS     Z11, 192(R13)
-	JMP         stored66
+	JMP         stored92
 
-set65:
+set91:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R13)
 	VMULPS  Z30, Z9, Z9
@@ -1694,13 +2356,13 @@ set65:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R13)
 
-stored66:
+stored92:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 12(R15), Z30
 	TESTQ        R9, R9
-	JZ           single67
+	JZ           single93
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z12, Z12
@@ -1713,15 +2375,15 @@ stored66:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z15, Z15
-	JMP          convert68
+	JMP          convert94
 
-single67:
+single93:
 	VPADDD Z28, Z12, Z12
 	VPADDD Z28, Z13, Z13
 	VPADDD Z28, Z14, Z14
 	VPADDD Z28, Z15, Z15
 
-convert68:
+convert94:
 	VCVTDQ2PS   Z12, Z12
 	VMULPS      (R8), Z12, Z12
 	VCVTDQ2PS   Z13, Z13
@@ -1731,7 +2393,7 @@ convert68:
 	VCVTDQ2PS   Z15, Z15
 	VMULPS      192(R8), Z15, Z15
 	TESTQ       R12, R12
-	JZ          set69
+	JZ          set95
 	VFMADD213PS (R13), Z30, Z12
 	VMOVUPS     Z12, (R13)
 	VFMADD213PS 64(R13), Z30, Z13
@@ -1740,9 +2402,9 @@ convert68:
 	VMOVUPS     Z14, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z15
 	VMOVUPS     Z15, 192(R13)
-	JMP         stored70
+	JMP         stored96
 
-set69:
+set95:
 	VMULPS  Z30, Z12, Z12
 	VMOVUPS Z12, (R13)
 	VMULPS  Z30, Z13, Z13
@@ -1752,13 +2414,13 @@ set69:
 	VMULPS  Z30, Z15, Z15
 	VMOVUPS Z15, 192(R13)
 
-stored70:
+stored96:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 16(R15), Z30
 	TESTQ        R9, R9
-	JZ           single71
+	JZ           single97
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z16, Z16
@@ -1771,15 +2433,15 @@ stored70:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z19, Z19
-	JMP          convert72
+	JMP          convert98
 
-single71:
+single97:
 	VPADDD Z28, Z16, Z16
 	VPADDD Z28, Z17, Z17
 	VPADDD Z28, Z18, Z18
 	VPADDD Z28, Z19, Z19
 
-convert72:
+convert98:
 	VCVTDQ2PS   Z16, Z16
 	VMULPS      (R8), Z16, Z16
 	VCVTDQ2PS   Z17, Z17
@@ -1789,7 +2451,7 @@ convert72:
 	VCVTDQ2PS   Z19, Z19
 	VMULPS      192(R8), Z19, Z19
 	TESTQ       R12, R12
-	JZ          set73
+	JZ          set99
 	VFMADD213PS (R13), Z30, Z16
 	VMOVUPS     Z16, (R13)
 	VFMADD213PS 64(R13), Z30, Z17
@@ -1798,9 +2460,9 @@ convert72:
 	VMOVUPS     Z18, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z19
 	VMOVUPS     Z19, 192(R13)
-	JMP         stored74
+	JMP         stored100
 
-set73:
+set99:
 	VMULPS  Z30, Z16, Z16
 	VMOVUPS Z16, (R13)
 	VMULPS  Z30, Z17, Z17
@@ -1810,13 +2472,13 @@ set73:
 	VMULPS  Z30, Z19, Z19
 	VMOVUPS Z19, 192(R13)
 
-stored74:
+stored100:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 20(R15), Z30
 	TESTQ        R9, R9
-	JZ           single75
+	JZ           single101
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z20, Z20
@@ -1829,15 +2491,15 @@ stored74:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z23, Z23
-	JMP          convert76
+	JMP          convert102
 
-single75:
+single101:
 	VPADDD Z28, Z20, Z20
 	VPADDD Z28, Z21, Z21
 	VPADDD Z28, Z22, Z22
 	VPADDD Z28, Z23, Z23
 
-convert76:
+convert102:
 	VCVTDQ2PS   Z20, Z20
 	VMULPS      (R8), Z20, Z20
 	VCVTDQ2PS   Z21, Z21
@@ -1847,7 +2509,7 @@ convert76:
 	VCVTDQ2PS   Z23, Z23
 	VMULPS      192(R8), Z23, Z23
 	TESTQ       R12, R12
-	JZ          set77
+	JZ          set103
 	VFMADD213PS (R13), Z30, Z20
 	VMOVUPS     Z20, (R13)
 	VFMADD213PS 64(R13), Z30, Z21
@@ -1856,9 +2518,9 @@ convert76:
 	VMOVUPS     Z22, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z23
 	VMOVUPS     Z23, 192(R13)
-	JMP         stored78
+	JMP         stored104
 
-set77:
+set103:
 	VMULPS  Z30, Z20, Z20
 	VMOVUPS Z20, (R13)
 	VMULPS  Z30, Z21, Z21
@@ -1868,13 +2530,13 @@ set77:
 	VMULPS  Z30, Z23, Z23
 	VMOVUPS Z23, 192(R13)
 
-stored78:
+stored104:
 	ADDQ  lds+80(FP), R8
 	ADDQ  ldz+96(FP), R9
 	ADDQ  $+4, R10
 	MOVQ  $0x00000001, R12
 	TESTQ R11, R11
-	JNZ   group50
+	JNZ   group76
 	MOVQ  lda+32(FP), AX
 	LEAQ  (AX)(AX*2), AX
 	SHLQ  $0x01, AX
@@ -1889,11 +2551,11 @@ stored78:
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x18, sx+104(FP)
 	SUBQ  $0x06, m+0(FP)
-	JMP   rows47
+	JMP   rows73
 
-rest48:
+rest74:
 	CMPQ m+0(FP), $0x05
-	JNE  fewer79
+	JNE  fewer105
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -1908,7 +2570,7 @@ rest48:
 	ADDQ DI, SI
 	XORQ R12, R12
 
-group80:
+group106:
 	MOVQ    R11, R13
 	CMPQ    R13, per+16(FP)
 	CMOVQGT per+16(FP), R13
@@ -1936,9 +2598,9 @@ group80:
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
 
-loop81:
+loop107:
 	CMPQ         R13, $0x02
-	JLT          done82
+	JLT          done108
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(DI*1), Z25
 	VMOVDQU32    (BX)(DI*2), Z26
@@ -2002,447 +2664,6 @@ loop81:
 	ADDQ         $+128, BX
 	ADDQ         $+128, SI
 	SUBQ         $0x02, R13
-	JMP          loop81
-
-done82:
-loop83:
-	CMPQ         R13, $0x01
-	JLT          done84
-	VMOVDQU32    (BX), Z24
-	VMOVDQU32    (BX)(DI*1), Z25
-	VMOVDQU32    (BX)(DI*2), Z26
-	VMOVDQU32    (SI), Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD (AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD (CX), Z31
-	VPDPBUSD     Z31, Z24, Z12
-	VPDPBUSD     Z31, Z25, Z13
-	VPDPBUSD     Z31, Z26, Z14
-	VPDPBUSD     Z31, Z27, Z15
-	VPBROADCASTD (CX)(DX*1), Z28
-	VPDPBUSD     Z28, Z24, Z16
-	VPDPBUSD     Z28, Z25, Z17
-	VPDPBUSD     Z28, Z26, Z18
-	VPDPBUSD     Z28, Z27, Z19
-	ADDQ         $+4, AX
-	ADDQ         $+4, CX
-	ADDQ         $+64, BX
-	ADDQ         $+64, SI
-	SUBQ         $0x01, R13
-	JMP          loop83
-
-done84:
-	MOVQ c+112(FP), R13
-	MOVQ sx+104(FP), R15
-	MOVQ R10, R14
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS (R15), Z30
-	TESTQ        R9, R9
-	JZ           single85
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z0, Z0
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z1, Z1
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z2, Z2
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z3, Z3
-	JMP          convert86
-
-single85:
-	VPADDD Z28, Z0, Z0
-	VPADDD Z28, Z1, Z1
-	VPADDD Z28, Z2, Z2
-	VPADDD Z28, Z3, Z3
-
-convert86:
-	VCVTDQ2PS   Z0, Z0
-	VMULPS      (R8), Z0, Z0
-	VCVTDQ2PS   Z1, Z1
-	VMULPS      64(R8), Z1, Z1
-	VCVTDQ2PS   Z2, Z2
-	VMULPS      128(R8), Z2, Z2
-	VCVTDQ2PS   Z3, Z3
-	VMULPS      192(R8), Z3, Z3
-	TESTQ       R12, R12
-	JZ          set87
-	VFMADD213PS (R13), Z30, Z0
-	VMOVUPS     Z0, (R13)
-	VFMADD213PS 64(R13), Z30, Z1
-	VMOVUPS     Z1, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z2
-	VMOVUPS     Z2, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z3
-	VMOVUPS     Z3, 192(R13)
-	JMP         stored88
-
-set87:
-	VMULPS  Z30, Z0, Z0
-	VMOVUPS Z0, (R13)
-	VMULPS  Z30, Z1, Z1
-	VMOVUPS Z1, 64(R13)
-	VMULPS  Z30, Z2, Z2
-	VMOVUPS Z2, 128(R13)
-	VMULPS  Z30, Z3, Z3
-	VMOVUPS Z3, 192(R13)
-
-stored88:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 4(R15), Z30
-	TESTQ        R9, R9
-	JZ           single89
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z4, Z4
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z5, Z5
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z6, Z6
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z7, Z7
-	JMP          convert90
-
-single89:
-	VPADDD Z28, Z4, Z4
-	VPADDD Z28, Z5, Z5
-	VPADDD Z28, Z6, Z6
-	VPADDD Z28, Z7, Z7
-
-convert90:
-	VCVTDQ2PS   Z4, Z4
-	VMULPS      (R8), Z4, Z4
-	VCVTDQ2PS   Z5, Z5
-	VMULPS      64(R8), Z5, Z5
-	VCVTDQ2PS   Z6, Z6
-	VMULPS      128(R8), Z6, Z6
-	VCVTDQ2PS   Z7, Z7
-	VMULPS      192(R8), Z7, Z7
-	TESTQ       R12, R12
-	JZ          set91
-	VFMADD213PS (R13), Z30, Z4
-	VMOVUPS     Z4, (R13)
-	VFMADD213PS 64(R13), Z30, Z5
-	VMOVUPS     Z5, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z6
-	VMOVUPS     Z6, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z7
-	VMOVUPS     Z7, 192(R13)
-	JMP         stored92
-
-set91:
-	VMULPS  Z30, Z4, Z4
-	VMOVUPS Z4, (R13)
-	VMULPS  Z30, Z5, Z5
-	VMOVUPS Z5, 64(R13)
-	VMULPS  Z30, Z6, Z6
-	VMOVUPS Z6, 128(R13)
-	VMULPS  Z30, Z7, Z7
-	VMOVUPS Z7, 192(R13)
-
-stored92:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 8(R15), Z30
-	TESTQ        R9, R9
-	JZ           single93
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z8, Z8
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z9, Z9
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z10, Z10
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z11, Z11
-	JMP          convert94
-
-single93:
-	VPADDD Z28, Z8, Z8
-	VPADDD Z28, Z9, Z9
-	VPADDD Z28, Z10, Z10
-	VPADDD Z28, Z11, Z11
-
-convert94:
-	VCVTDQ2PS   Z8, Z8
-	VMULPS      (R8), Z8, Z8
-	VCVTDQ2PS   Z9, Z9
-	VMULPS      64(R8), Z9, Z9
-	VCVTDQ2PS   Z10, Z10
-	VMULPS      128(R8), Z10, Z10
-	VCVTDQ2PS   Z11, Z11
-	VMULPS      192(R8), Z11, Z11
-	TESTQ       R12, R12
-	JZ          set95
-	VFMADD213PS (R13), Z30, Z8
-	VMOVUPS     Z8, (R13)
-	VFMADD213PS 64(R13), Z30, Z9
-	VMOVUPS     Z9, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z10
-	VMOVUPS     Z10, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z11
-	VMOVUPS     Z11, 192(R13)
-	JMP         stored96
-
-set95:
-	VMULPS  Z30, Z8, Z8
-	VMOVUPS Z8, (R13)
-	VMULPS  Z30, Z9, Z9
-	VMOVUPS Z9, 64(R13)
-	VMULPS  Z30, Z10, Z10
-	VMOVUPS Z10, 128(R13)
-	VMULPS  Z30, Z11, Z11
-	VMOVUPS Z11, 192(R13)
-
-stored96:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 12(R15), Z30
-	TESTQ        R9, R9
-	JZ           single97
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z12, Z12
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z13, Z13
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z14, Z14
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z15, Z15
-	JMP          convert98
-
-single97:
-	VPADDD Z28, Z12, Z12
-	VPADDD Z28, Z13, Z13
-	VPADDD Z28, Z14, Z14
-	VPADDD Z28, Z15, Z15
-
-convert98:
-	VCVTDQ2PS   Z12, Z12
-	VMULPS      (R8), Z12, Z12
-	VCVTDQ2PS   Z13, Z13
-	VMULPS      64(R8), Z13, Z13
-	VCVTDQ2PS   Z14, Z14
-	VMULPS      128(R8), Z14, Z14
-	VCVTDQ2PS   Z15, Z15
-	VMULPS      192(R8), Z15, Z15
-	TESTQ       R12, R12
-	JZ          set99
-	VFMADD213PS (R13), Z30, Z12
-	VMOVUPS     Z12, (R13)
-	VFMADD213PS 64(R13), Z30, Z13
-	VMOVUPS     Z13, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z14
-	VMOVUPS     Z14, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z15
-	VMOVUPS     Z15, 192(R13)
-	JMP         stored100
-
-set99:
-	VMULPS  Z30, Z12, Z12
-	VMOVUPS Z12, (R13)
-	VMULPS  Z30, Z13, Z13
-	VMOVUPS Z13, 64(R13)
-	VMULPS  Z30, Z14, Z14
-	VMOVUPS Z14, 128(R13)
-	VMULPS  Z30, Z15, Z15
-	VMOVUPS Z15, 192(R13)
-
-stored100:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 16(R15), Z30
-	TESTQ        R9, R9
-	JZ           single101
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z16, Z16
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z17, Z17
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z18, Z18
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z19, Z19
-	JMP          convert102
-
-single101:
-	VPADDD Z28, Z16, Z16
-	VPADDD Z28, Z17, Z17
-	VPADDD Z28, Z18, Z18
-	VPADDD Z28, Z19, Z19
-
-convert102:
-	VCVTDQ2PS   Z16, Z16
-	VMULPS      (R8), Z16, Z16
-	VCVTDQ2PS   Z17, Z17
-	VMULPS      64(R8), Z17, Z17
-	VCVTDQ2PS   Z18, Z18
-	VMULPS      128(R8), Z18, Z18
-	VCVTDQ2PS   Z19, Z19
-	VMULPS      192(R8), Z19, Z19
-	TESTQ       R12, R12
-	JZ          set103
-	VFMADD213PS (R13), Z30, Z16
-	VMOVUPS     Z16, (R13)
-	VFMADD213PS 64(R13), Z30, Z17
-	VMOVUPS     Z17, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z18
-	VMOVUPS     Z18, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z19
-	VMOVUPS     Z19, 192(R13)
-	JMP         stored104
-
-set103:
-	VMULPS  Z30, Z16, Z16
-	VMOVUPS Z16, (R13)
-	VMULPS  Z30, Z17, Z17
-	VMOVUPS Z17, 64(R13)
-	VMULPS  Z30, Z18, Z18
-	VMOVUPS Z18, 128(R13)
-	VMULPS  Z30, Z19, Z19
-	VMOVUPS Z19, 192(R13)
-
-stored104:
-	ADDQ  lds+80(FP), R8
-	ADDQ  ldz+96(FP), R9
-	ADDQ  $+4, R10
-	MOVQ  $0x00000001, R12
-	TESTQ R11, R11
-	JNZ   group80
-	JMP   finished49
-
-fewer79:
-	CMPQ m+0(FP), $0x04
-	JNE  fewer105
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), DI
-	MOVQ s+72(FP), R8
-	MOVQ z+88(FP), R9
-	MOVQ sums+56(FP), R10
-	MOVQ steps+8(FP), R11
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	LEAQ (BX)(DI*2), SI
-	ADDQ DI, SI
-	XORQ R12, R12
-
-group106:
-	MOVQ    R11, R13
-	CMPQ    R13, per+16(FP)
-	CMOVQGT per+16(FP), R13
-	SUBQ    R13, R11
-
-	// 4 rows: sums = 0
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-
-loop107:
-	CMPQ         R13, $0x02
-	JLT          done108
-	VMOVDQU32    (BX), Z24
-	VMOVDQU32    (BX)(DI*1), Z25
-	VMOVDQU32    (BX)(DI*2), Z26
-	VMOVDQU32    (SI), Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD (AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD (CX), Z31
-	VPDPBUSD     Z31, Z24, Z12
-	VPDPBUSD     Z31, Z25, Z13
-	VPDPBUSD     Z31, Z26, Z14
-	VPDPBUSD     Z31, Z27, Z15
-	VMOVDQU32    64(BX), Z24
-	VMOVDQU32    64(BX)(DI*1), Z25
-	VMOVDQU32    64(BX)(DI*2), Z26
-	VMOVDQU32    64(SI), Z27
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 4(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD 4(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD 4(CX), Z31
-	VPDPBUSD     Z31, Z24, Z12
-	VPDPBUSD     Z31, Z25, Z13
-	VPDPBUSD     Z31, Z26, Z14
-	VPDPBUSD     Z31, Z27, Z15
-	ADDQ         $+8, AX
-	ADDQ         $+8, CX
-	ADDQ         $+128, BX
-	ADDQ         $+128, SI
-	SUBQ         $0x02, R13
 	JMP          loop107
 
 done108:
@@ -2473,6 +2694,11 @@ loop109:
 	VPDPBUSD     Z31, Z25, Z13
 	VPDPBUSD     Z31, Z26, Z14
 	VPDPBUSD     Z31, Z27, Z15
+	VPBROADCASTD (CX)(DX*1), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPDPBUSD     Z28, Z26, Z18
+	VPDPBUSD     Z28, Z27, Z19
 	ADDQ         $+4, AX
 	ADDQ         $+4, CX
 	ADDQ         $+64, BX
@@ -2716,17 +2942,453 @@ set125:
 	VMOVUPS Z15, 192(R13)
 
 stored126:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 16(R15), Z30
+	TESTQ        R9, R9
+	JZ           single127
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z16, Z16
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z17, Z17
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z18, Z18
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z19, Z19
+	JMP          convert128
+
+single127:
+	VPADDD Z28, Z16, Z16
+	VPADDD Z28, Z17, Z17
+	VPADDD Z28, Z18, Z18
+	VPADDD Z28, Z19, Z19
+
+convert128:
+	VCVTDQ2PS   Z16, Z16
+	VMULPS      (R8), Z16, Z16
+	VCVTDQ2PS   Z17, Z17
+	VMULPS      64(R8), Z17, Z17
+	VCVTDQ2PS   Z18, Z18
+	VMULPS      128(R8), Z18, Z18
+	VCVTDQ2PS   Z19, Z19
+	VMULPS      192(R8), Z19, Z19
+	TESTQ       R12, R12
+	JZ          set129
+	VFMADD213PS (R13), Z30, Z16
+	VMOVUPS     Z16, (R13)
+	VFMADD213PS 64(R13), Z30, Z17
+	VMOVUPS     Z17, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z18
+	VMOVUPS     Z18, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z19
+	VMOVUPS     Z19, 192(R13)
+	JMP         stored130
+
+set129:
+	VMULPS  Z30, Z16, Z16
+	VMOVUPS Z16, (R13)
+	VMULPS  Z30, Z17, Z17
+	VMOVUPS Z17, 64(R13)
+	VMULPS  Z30, Z18, Z18
+	VMOVUPS Z18, 128(R13)
+	VMULPS  Z30, Z19, Z19
+	VMOVUPS Z19, 192(R13)
+
+stored130:
 	ADDQ  lds+80(FP), R8
 	ADDQ  ldz+96(FP), R9
 	ADDQ  $+4, R10
 	MOVQ  $0x00000001, R12
 	TESTQ R11, R11
 	JNZ   group106
-	JMP   finished49
+	JMP   finished75
 
 fewer105:
+	CMPQ m+0(FP), $0x04
+	JNE  fewer131
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), DI
+	MOVQ s+72(FP), R8
+	MOVQ z+88(FP), R9
+	MOVQ sums+56(FP), R10
+	MOVQ steps+8(FP), R11
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	LEAQ (BX)(DI*2), SI
+	ADDQ DI, SI
+	XORQ R12, R12
+
+group132:
+	MOVQ    R11, R13
+	CMPQ    R13, per+16(FP)
+	CMOVQGT per+16(FP), R13
+	SUBQ    R13, R11
+
+	// 4 rows: sums = 0
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+
+loop133:
+	CMPQ         R13, $0x02
+	JLT          done134
+	VMOVDQU32    (BX), Z24
+	VMOVDQU32    (BX)(DI*1), Z25
+	VMOVDQU32    (BX)(DI*2), Z26
+	VMOVDQU32    (SI), Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD (AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD (CX), Z31
+	VPDPBUSD     Z31, Z24, Z12
+	VPDPBUSD     Z31, Z25, Z13
+	VPDPBUSD     Z31, Z26, Z14
+	VPDPBUSD     Z31, Z27, Z15
+	VMOVDQU32    64(BX), Z24
+	VMOVDQU32    64(BX)(DI*1), Z25
+	VMOVDQU32    64(BX)(DI*2), Z26
+	VMOVDQU32    64(SI), Z27
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 4(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD 4(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD 4(CX), Z31
+	VPDPBUSD     Z31, Z24, Z12
+	VPDPBUSD     Z31, Z25, Z13
+	VPDPBUSD     Z31, Z26, Z14
+	VPDPBUSD     Z31, Z27, Z15
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+128, BX
+	ADDQ         $+128, SI
+	SUBQ         $0x02, R13
+	JMP          loop133
+
+done134:
+loop135:
+	CMPQ         R13, $0x01
+	JLT          done136
+	VMOVDQU32    (BX), Z24
+	VMOVDQU32    (BX)(DI*1), Z25
+	VMOVDQU32    (BX)(DI*2), Z26
+	VMOVDQU32    (SI), Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD (AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD (CX), Z31
+	VPDPBUSD     Z31, Z24, Z12
+	VPDPBUSD     Z31, Z25, Z13
+	VPDPBUSD     Z31, Z26, Z14
+	VPDPBUSD     Z31, Z27, Z15
+	ADDQ         $+4, AX
+	ADDQ         $+4, CX
+	ADDQ         $+64, BX
+	ADDQ         $+64, SI
+	SUBQ         $0x01, R13
+	JMP          loop135
+
+done136:
+	MOVQ c+112(FP), R13
+	MOVQ sx+104(FP), R15
+	MOVQ R10, R14
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS (R15), Z30
+	TESTQ        R9, R9
+	JZ           single137
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z0, Z0
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z1, Z1
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z2, Z2
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z3, Z3
+	JMP          convert138
+
+single137:
+	VPADDD Z28, Z0, Z0
+	VPADDD Z28, Z1, Z1
+	VPADDD Z28, Z2, Z2
+	VPADDD Z28, Z3, Z3
+
+convert138:
+	VCVTDQ2PS   Z0, Z0
+	VMULPS      (R8), Z0, Z0
+	VCVTDQ2PS   Z1, Z1
+	VMULPS      64(R8), Z1, Z1
+	VCVTDQ2PS   Z2, Z2
+	VMULPS      128(R8), Z2, Z2
+	VCVTDQ2PS   Z3, Z3
+	VMULPS      192(R8), Z3, Z3
+	TESTQ       R12, R12
+	JZ          set139
+	VFMADD213PS (R13), Z30, Z0
+	VMOVUPS     Z0, (R13)
+	VFMADD213PS 64(R13), Z30, Z1
+	VMOVUPS     Z1, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z2
+	VMOVUPS     Z2, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z3
+	VMOVUPS     Z3, 192(R13)
+	JMP         stored140
+
+set139:
+	VMULPS  Z30, Z0, Z0
+	VMOVUPS Z0, (R13)
+	VMULPS  Z30, Z1, Z1
+	VMOVUPS Z1, 64(R13)
+	VMULPS  Z30, Z2, Z2
+	VMOVUPS Z2, 128(R13)
+	VMULPS  Z30, Z3, Z3
+	VMOVUPS Z3, 192(R13)
+
+stored140:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 4(R15), Z30
+	TESTQ        R9, R9
+	JZ           single141
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z4, Z4
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z5, Z5
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z6, Z6
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z7, Z7
+	JMP          convert142
+
+single141:
+	VPADDD Z28, Z4, Z4
+	VPADDD Z28, Z5, Z5
+	VPADDD Z28, Z6, Z6
+	VPADDD Z28, Z7, Z7
+
+convert142:
+	VCVTDQ2PS   Z4, Z4
+	VMULPS      (R8), Z4, Z4
+	VCVTDQ2PS   Z5, Z5
+	VMULPS      64(R8), Z5, Z5
+	VCVTDQ2PS   Z6, Z6
+	VMULPS      128(R8), Z6, Z6
+	VCVTDQ2PS   Z7, Z7
+	VMULPS      192(R8), Z7, Z7
+	TESTQ       R12, R12
+	JZ          set143
+	VFMADD213PS (R13), Z30, Z4
+	VMOVUPS     Z4, (R13)
+	VFMADD213PS 64(R13), Z30, Z5
+	VMOVUPS     Z5, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z6
+	VMOVUPS     Z6, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z7
+	VMOVUPS     Z7, 192(R13)
+	JMP         stored144
+
+set143:
+	VMULPS  Z30, Z4, Z4
+	VMOVUPS Z4, (R13)
+	VMULPS  Z30, Z5, Z5
+	VMOVUPS Z5, 64(R13)
+	VMULPS  Z30, Z6, Z6
+	VMOVUPS Z6, 128(R13)
+	VMULPS  Z30, Z7, Z7
+	VMOVUPS Z7, 192(R13)
+
+stored144:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 8(R15), Z30
+	TESTQ        R9, R9
+	JZ           single145
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z8, Z8
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z9, Z9
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z10, Z10
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z11, Z11
+	JMP          convert146
+
+single145:
+	VPADDD Z28, Z8, Z8
+	VPADDD Z28, Z9, Z9
+	VPADDD Z28, Z10, Z10
+	VPADDD Z28, Z11, Z11
+
+convert146:
+	VCVTDQ2PS   Z8, Z8
+	VMULPS      (R8), Z8, Z8
+	VCVTDQ2PS   Z9, Z9
+	VMULPS      64(R8), Z9, Z9
+	VCVTDQ2PS   Z10, Z10
+	VMULPS      128(R8), Z10, Z10
+	VCVTDQ2PS   Z11, Z11
+	VMULPS      192(R8), Z11, Z11
+	TESTQ       R12, R12
+	JZ          set147
+	VFMADD213PS (R13), Z30, Z8
+	VMOVUPS     Z8, (R13)
+	VFMADD213PS 64(R13), Z30, Z9
+	VMOVUPS     Z9, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z10
+	VMOVUPS     Z10, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z11
+	VMOVUPS     Z11, 192(R13)
+	JMP         stored148
+
+set147:
+	VMULPS  Z30, Z8, Z8
+	VMOVUPS Z8, (R13)
+	VMULPS  Z30, Z9, Z9
+	VMOVUPS Z9, 64(R13)
+	VMULPS  Z30, Z10, Z10
+	VMOVUPS Z10, 128(R13)
+	VMULPS  Z30, Z11, Z11
+	VMOVUPS Z11, 192(R13)
+
+stored148:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 12(R15), Z30
+	TESTQ        R9, R9
+	JZ           single149
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z12, Z12
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z13, Z13
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z14, Z14
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z15, Z15
+	JMP          convert150
+
+single149:
+	VPADDD Z28, Z12, Z12
+	VPADDD Z28, Z13, Z13
+	VPADDD Z28, Z14, Z14
+	VPADDD Z28, Z15, Z15
+
+convert150:
+	VCVTDQ2PS   Z12, Z12
+	VMULPS      (R8), Z12, Z12
+	VCVTDQ2PS   Z13, Z13
+	VMULPS      64(R8), Z13, Z13
+	VCVTDQ2PS   Z14, Z14
+	VMULPS      128(R8), Z14, Z14
+	VCVTDQ2PS   Z15, Z15
+	VMULPS      192(R8), Z15, Z15
+	TESTQ       R12, R12
+	JZ          set151
+	VFMADD213PS (R13), Z30, Z12
+	VMOVUPS     Z12, (R13)
+	VFMADD213PS 64(R13), Z30, Z13
+	VMOVUPS     Z13, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z14
+	VMOVUPS     Z14, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z15
+	VMOVUPS     Z15, 192(R13)
+	JMP         stored152
+
+set151:
+	VMULPS  Z30, Z12, Z12
+	VMOVUPS Z12, (R13)
+	VMULPS  Z30, Z13, Z13
+	VMOVUPS Z13, 64(R13)
+	VMULPS  Z30, Z14, Z14
+	VMOVUPS Z14, 128(R13)
+	VMULPS  Z30, Z15, Z15
+	VMOVUPS Z15, 192(R13)
+
+stored152:
+	ADDQ  lds+80(FP), R8
+	ADDQ  ldz+96(FP), R9
+	ADDQ  $+4, R10
+	MOVQ  $0x00000001, R12
+	TESTQ R11, R11
+	JNZ   group132
+	JMP   finished75
+
+fewer131:
 	CMPQ m+0(FP), $0x03
-	JNE  fewer127
+	JNE  fewer153
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -2741,7 +3403,7 @@ fewer105:
 	ADDQ SI, CX
 	XORQ R11, R11
 
-group128:
+group154:
 	MOVQ    R10, R12
 	CMPQ    R12, per+16(FP)
 	CMOVQGT per+16(FP), R12
@@ -2761,9 +3423,9 @@ group128:
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
 
-loop129:
+loop155:
 	CMPQ         R12, $0x02
-	JLT          done130
+	JLT          done156
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(SI*1), Z25
 	VMOVDQU32    (BX)(SI*2), Z26
@@ -2806,12 +3468,12 @@ loop129:
 	ADDQ         $+128, BX
 	ADDQ         $+128, CX
 	SUBQ         $0x02, R12
-	JMP          loop129
+	JMP          loop155
 
-done130:
-loop131:
+done156:
+loop157:
 	CMPQ         R12, $0x01
-	JLT          done132
+	JLT          done158
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(SI*1), Z25
 	VMOVDQU32    (BX)(SI*2), Z26
@@ -2835,9 +3497,9 @@ loop131:
 	ADDQ         $+64, BX
 	ADDQ         $+64, CX
 	SUBQ         $0x01, R12
-	JMP          loop131
+	JMP          loop157
 
-done132:
+done158:
 	MOVQ c+112(FP), R12
 	MOVQ sx+104(FP), R14
 	MOVQ R9, R13
@@ -2846,7 +3508,7 @@ done132:
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS (R14), Z30
 	TESTQ        R8, R8
-	JZ           single133
+	JZ           single159
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -2859,15 +3521,15 @@ done132:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert134
+	JMP          convert160
 
-single133:
+single159:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert134:
+convert160:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (DI), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -2877,7 +3539,7 @@ convert134:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(DI), Z3, Z3
 	TESTQ       R11, R11
-	JZ          set135
+	JZ          set161
 	VFMADD213PS (R12), Z30, Z0
 	VMOVUPS     Z0, (R12)
 	VFMADD213PS 64(R12), Z30, Z1
@@ -2886,9 +3548,9 @@ convert134:
 	VMOVUPS     Z2, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z3
 	VMOVUPS     Z3, 192(R12)
-	JMP         stored136
+	JMP         stored162
 
-set135:
+set161:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R12)
 	VMULPS  Z30, Z1, Z1
@@ -2898,13 +3560,13 @@ set135:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R12)
 
-stored136:
+stored162:
 	ADDQ         ldc+120(FP), R12
 	ADDQ         ldsums+64(FP), R13
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS 4(R14), Z30
 	TESTQ        R8, R8
-	JZ           single137
+	JZ           single163
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -2917,15 +3579,15 @@ stored136:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert138
+	JMP          convert164
 
-single137:
+single163:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert138:
+convert164:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (DI), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -2935,7 +3597,7 @@ convert138:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(DI), Z7, Z7
 	TESTQ       R11, R11
-	JZ          set139
+	JZ          set165
 	VFMADD213PS (R12), Z30, Z4
 	VMOVUPS     Z4, (R12)
 	VFMADD213PS 64(R12), Z30, Z5
@@ -2944,9 +3606,9 @@ convert138:
 	VMOVUPS     Z6, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z7
 	VMOVUPS     Z7, 192(R12)
-	JMP         stored140
+	JMP         stored166
 
-set139:
+set165:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R12)
 	VMULPS  Z30, Z5, Z5
@@ -2956,13 +3618,13 @@ set139:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R12)
 
-stored140:
+stored166:
 	ADDQ         ldc+120(FP), R12
 	ADDQ         ldsums+64(FP), R13
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS 8(R14), Z30
 	TESTQ        R8, R8
-	JZ           single141
+	JZ           single167
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -2975,15 +3637,15 @@ stored140:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert142
+	JMP          convert168
 
-single141:
+single167:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert142:
+convert168:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (DI), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -2993,7 +3655,7 @@ convert142:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(DI), Z11, Z11
 	TESTQ       R11, R11
-	JZ          set143
+	JZ          set169
 	VFMADD213PS (R12), Z30, Z8
 	VMOVUPS     Z8, (R12)
 	VFMADD213PS 64(R12), Z30, Z9
@@ -3002,9 +3664,9 @@ convert142:
 	VMOVUPS     Z10, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z11
 	VMOVUPS     Z11, 192(R12)
-	JMP         stored144
+	JMP         stored170
 
-set143:
+set169:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R12)
 	VMULPS  Z30, Z9, Z9
@@ -3014,18 +3676,18 @@ set143:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R12)
 
-stored144:
+stored170:
 	ADDQ  lds+80(FP), DI
 	ADDQ  ldz+96(FP), R8
 	ADDQ  $+4, R9
 	MOVQ  $0x00000001, R11
 	TESTQ R10, R10
-	JNZ   group128
-	JMP   finished49
+	JNZ   group154
+	JMP   finished75
 
-fewer127:
+fewer153:
 	CMPQ m+0(FP), $0x02
-	JNE  fewer145
+	JNE  fewer171
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -3040,7 +3702,7 @@ fewer127:
 	ADDQ SI, CX
 	XORQ R11, R11
 
-group146:
+group172:
 	MOVQ    R10, R12
 	CMPQ    R12, per+16(FP)
 	CMOVQGT per+16(FP), R12
@@ -3056,9 +3718,9 @@ group146:
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 
-loop147:
+loop173:
 	CMPQ         R12, $0x02
-	JLT          done148
+	JLT          done174
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(SI*1), Z25
 	VMOVDQU32    (BX)(SI*2), Z26
@@ -3091,12 +3753,12 @@ loop147:
 	ADDQ         $+128, BX
 	ADDQ         $+128, CX
 	SUBQ         $0x02, R12
-	JMP          loop147
+	JMP          loop173
 
-done148:
-loop149:
+done174:
+loop175:
 	CMPQ         R12, $0x01
-	JLT          done150
+	JLT          done176
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(SI*1), Z25
 	VMOVDQU32    (BX)(SI*2), Z26
@@ -3115,9 +3777,9 @@ loop149:
 	ADDQ         $+64, BX
 	ADDQ         $+64, CX
 	SUBQ         $0x01, R12
-	JMP          loop149
+	JMP          loop175
 
-done150:
+done176:
 	MOVQ c+112(FP), R12
 	MOVQ sx+104(FP), R14
 	MOVQ R9, R13
@@ -3126,7 +3788,7 @@ done150:
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS (R14), Z30
 	TESTQ        R8, R8
-	JZ           single151
+	JZ           single177
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -3139,15 +3801,15 @@ done150:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert152
+	JMP          convert178
 
-single151:
+single177:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert152:
+convert178:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (DI), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -3157,7 +3819,7 @@ convert152:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(DI), Z3, Z3
 	TESTQ       R11, R11
-	JZ          set153
+	JZ          set179
 	VFMADD213PS (R12), Z30, Z0
 	VMOVUPS     Z0, (R12)
 	VFMADD213PS 64(R12), Z30, Z1
@@ -3166,9 +3828,9 @@ convert152:
 	VMOVUPS     Z2, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z3
 	VMOVUPS     Z3, 192(R12)
-	JMP         stored154
+	JMP         stored180
 
-set153:
+set179:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R12)
 	VMULPS  Z30, Z1, Z1
@@ -3178,13 +3840,13 @@ set153:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R12)
 
-stored154:
+stored180:
 	ADDQ         ldc+120(FP), R12
 	ADDQ         ldsums+64(FP), R13
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS 4(R14), Z30
 	TESTQ        R8, R8
-	JZ           single155
+	JZ           single181
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -3197,15 +3859,15 @@ stored154:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert156
+	JMP          convert182
 
-single155:
+single181:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert156:
+convert182:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (DI), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -3215,7 +3877,7 @@ convert156:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(DI), Z7, Z7
 	TESTQ       R11, R11
-	JZ          set157
+	JZ          set183
 	VFMADD213PS (R12), Z30, Z4
 	VMOVUPS     Z4, (R12)
 	VFMADD213PS 64(R12), Z30, Z5
@@ -3224,9 +3886,9 @@ convert156:
 	VMOVUPS     Z6, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z7
 	VMOVUPS     Z7, 192(R12)
-	JMP         stored158
+	JMP         stored184
 
-set157:
+set183:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R12)
 	VMULPS  Z30, Z5, Z5
@@ -3236,18 +3898,18 @@ set157:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R12)
 
-stored158:
+stored184:
 	ADDQ  lds+80(FP), DI
 	ADDQ  ldz+96(FP), R8
 	ADDQ  $+4, R9
 	MOVQ  $0x00000001, R11
 	TESTQ R10, R10
-	JNZ   group146
-	JMP   finished49
+	JNZ   group172
+	JMP   finished75
 
-fewer145:
+fewer171:
 	CMPQ m+0(FP), $0x01
-	JNE  fewer159
+	JNE  fewer185
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -3262,7 +3924,7 @@ fewer145:
 	ADDQ SI, CX
 	XORQ DX, DX
 
-group160:
+group186:
 	MOVQ    R10, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -3274,9 +3936,9 @@ group160:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 
-loop161:
+loop187:
 	CMPQ         R11, $0x02
-	JLT          done162
+	JLT          done188
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(SI*1), Z25
 	VMOVDQU32    (BX)(SI*2), Z26
@@ -3299,12 +3961,12 @@ loop161:
 	ADDQ         $+128, BX
 	ADDQ         $+128, CX
 	SUBQ         $0x02, R11
-	JMP          loop161
+	JMP          loop187
 
-done162:
-loop163:
+done188:
+loop189:
 	CMPQ         R11, $0x01
-	JLT          done164
+	JLT          done190
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(SI*1), Z25
 	VMOVDQU32    (BX)(SI*2), Z26
@@ -3318,9 +3980,9 @@ loop163:
 	ADDQ         $+64, BX
 	ADDQ         $+64, CX
 	SUBQ         $0x01, R11
-	JMP          loop163
+	JMP          loop189
 
-done164:
+done190:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R9, R12
@@ -3329,7 +3991,7 @@ done164:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        R8, R8
-	JZ           single165
+	JZ           single191
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -3342,15 +4004,15 @@ done164:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert166
+	JMP          convert192
 
-single165:
+single191:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert166:
+convert192:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (DI), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -3360,7 +4022,7 @@ convert166:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(DI), Z3, Z3
 	TESTQ       DX, DX
-	JZ          set167
+	JZ          set193
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
 	VFMADD213PS 64(R11), Z30, Z1
@@ -3369,9 +4031,9 @@ convert166:
 	VMOVUPS     Z2, 128(R11)
 	VFMADD213PS 192(R11), Z30, Z3
 	VMOVUPS     Z3, 192(R11)
-	JMP         stored168
+	JMP         stored194
 
-set167:
+set193:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 	VMULPS  Z30, Z1, Z1
@@ -3381,26 +4043,26 @@ set167:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R11)
 
-stored168:
+stored194:
 	ADDQ  lds+80(FP), DI
 	ADDQ  ldz+96(FP), R8
 	ADDQ  $+4, R9
 	MOVQ  $0x00000001, DX
 	TESTQ R10, R10
-	JNZ   group160
-	JMP   finished49
+	JNZ   group186
+	JMP   finished75
 
-fewer159:
-finished49:
+fewer185:
+finished75:
 	VZEROUPPER
 	RET
 
 // func int8x1AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV
 TEXT ·int8x1AVX512(SB), NOSPLIT, $0-128
-rows169:
+rows195:
 	CMPQ m+0(FP), $0x06
-	JLT  rest170
+	JLT  rest196
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -3413,7 +4075,7 @@ rows169:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group172:
+group198:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -3427,9 +4089,9 @@ group172:
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 
-loop173:
+loop199:
 	CMPQ         R11, $0x02
-	JLT          done174
+	JLT          done200
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -3460,12 +4122,12 @@ loop173:
 	ADDQ         $+8, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop173
+	JMP          loop199
 
-done174:
-loop175:
+done200:
+loop201:
 	CMPQ         R11, $0x01
-	JLT          done176
+	JLT          done202
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -3483,9 +4145,9 @@ loop175:
 	ADDQ         $+4, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop175
+	JMP          loop201
 
-done176:
+done202:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -3494,175 +4156,175 @@ done176:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        DI, DI
-	JZ           single177
+	JZ           single203
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert178
+	JMP          convert204
 
-single177:
+single203:
 	VPADDD Z28, Z0, Z0
 
-convert178:
+convert204:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       R10, R10
-	JZ          set179
+	JZ          set205
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
-	JMP         stored180
+	JMP         stored206
 
-set179:
+set205:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 
-stored180:
+stored206:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 4(R13), Z30
 	TESTQ        DI, DI
-	JZ           single181
+	JZ           single207
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert182
+	JMP          convert208
 
-single181:
+single207:
 	VPADDD Z28, Z1, Z1
 
-convert182:
+convert208:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       R10, R10
-	JZ          set183
+	JZ          set209
 	VFMADD213PS (R11), Z30, Z1
 	VMOVUPS     Z1, (R11)
-	JMP         stored184
+	JMP         stored210
 
-set183:
+set209:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R11)
 
-stored184:
+stored210:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 8(R13), Z30
 	TESTQ        DI, DI
-	JZ           single185
+	JZ           single211
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert186
+	JMP          convert212
 
-single185:
+single211:
 	VPADDD Z28, Z2, Z2
 
-convert186:
+convert212:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       R10, R10
-	JZ          set187
+	JZ          set213
 	VFMADD213PS (R11), Z30, Z2
 	VMOVUPS     Z2, (R11)
-	JMP         stored188
+	JMP         stored214
 
-set187:
+set213:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R11)
 
-stored188:
+stored214:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 12(R13), Z30
 	TESTQ        DI, DI
-	JZ           single189
+	JZ           single215
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert190
+	JMP          convert216
 
-single189:
+single215:
 	VPADDD Z28, Z3, Z3
 
-convert190:
+convert216:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      (SI), Z3, Z3
 	TESTQ       R10, R10
-	JZ          set191
+	JZ          set217
 	VFMADD213PS (R11), Z30, Z3
 	VMOVUPS     Z3, (R11)
-	JMP         stored192
+	JMP         stored218
 
-set191:
+set217:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, (R11)
 
-stored192:
+stored218:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 16(R13), Z30
 	TESTQ        DI, DI
-	JZ           single193
+	JZ           single219
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
-	JMP          convert194
+	JMP          convert220
 
-single193:
+single219:
 	VPADDD Z28, Z4, Z4
 
-convert194:
+convert220:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (SI), Z4, Z4
 	TESTQ       R10, R10
-	JZ          set195
+	JZ          set221
 	VFMADD213PS (R11), Z30, Z4
 	VMOVUPS     Z4, (R11)
-	JMP         stored196
+	JMP         stored222
 
-set195:
+set221:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R11)
 
-stored196:
+stored222:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 20(R13), Z30
 	TESTQ        DI, DI
-	JZ           single197
+	JZ           single223
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z5, Z5
-	JMP          convert198
+	JMP          convert224
 
-single197:
+single223:
 	VPADDD Z28, Z5, Z5
 
-convert198:
+convert224:
 	VCVTDQ2PS   Z5, Z5
 	VMULPS      (SI), Z5, Z5
 	TESTQ       R10, R10
-	JZ          set199
+	JZ          set225
 	VFMADD213PS (R11), Z30, Z5
 	VMOVUPS     Z5, (R11)
-	JMP         stored200
+	JMP         stored226
 
-set199:
+set225:
 	VMULPS  Z30, Z5, Z5
 	VMOVUPS Z5, (R11)
 
-stored200:
+stored226:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group172
+	JNZ   group198
 	MOVQ  lda+32(FP), AX
 	LEAQ  (AX)(AX*2), AX
 	SHLQ  $0x01, AX
@@ -3677,11 +4339,11 @@ stored200:
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x18, sx+104(FP)
 	SUBQ  $0x06, m+0(FP)
-	JMP   rows169
+	JMP   rows195
 
-rest170:
+rest196:
 	CMPQ m+0(FP), $0x05
-	JNE  fewer201
+	JNE  fewer227
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -3694,7 +4356,7 @@ rest170:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group202:
+group228:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -3707,9 +4369,9 @@ group202:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 
-loop203:
+loop229:
 	CMPQ         R11, $0x02
-	JLT          done204
+	JLT          done230
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -3736,233 +4398,6 @@ loop203:
 	ADDQ         $+8, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop203
-
-done204:
-loop205:
-	CMPQ         R11, $0x01
-	JLT          done206
-	VMOVDQU32    (BX), Z24
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z1
-	VPBROADCASTD (AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z2
-	VPBROADCASTD (CX), Z31
-	VPDPBUSD     Z31, Z24, Z3
-	VPBROADCASTD (CX)(DX*1), Z28
-	VPDPBUSD     Z28, Z24, Z4
-	ADDQ         $+4, AX
-	ADDQ         $+4, CX
-	ADDQ         $+64, BX
-	SUBQ         $0x01, R11
-	JMP          loop205
-
-done206:
-	MOVQ c+112(FP), R11
-	MOVQ sx+104(FP), R13
-	MOVQ R8, R12
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R12), Z28
-	VBROADCASTSS (R13), Z30
-	TESTQ        DI, DI
-	JZ           single207
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z0, Z0
-	JMP          convert208
-
-single207:
-	VPADDD Z28, Z0, Z0
-
-convert208:
-	VCVTDQ2PS   Z0, Z0
-	VMULPS      (SI), Z0, Z0
-	TESTQ       R10, R10
-	JZ          set209
-	VFMADD213PS (R11), Z30, Z0
-	VMOVUPS     Z0, (R11)
-	JMP         stored210
-
-set209:
-	VMULPS  Z30, Z0, Z0
-	VMOVUPS Z0, (R11)
-
-stored210:
-	ADDQ         ldc+120(FP), R11
-	ADDQ         ldsums+64(FP), R12
-	VPBROADCASTD (R12), Z28
-	VBROADCASTSS 4(R13), Z30
-	TESTQ        DI, DI
-	JZ           single211
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z1, Z1
-	JMP          convert212
-
-single211:
-	VPADDD Z28, Z1, Z1
-
-convert212:
-	VCVTDQ2PS   Z1, Z1
-	VMULPS      (SI), Z1, Z1
-	TESTQ       R10, R10
-	JZ          set213
-	VFMADD213PS (R11), Z30, Z1
-	VMOVUPS     Z1, (R11)
-	JMP         stored214
-
-set213:
-	VMULPS  Z30, Z1, Z1
-	VMOVUPS Z1, (R11)
-
-stored214:
-	ADDQ         ldc+120(FP), R11
-	ADDQ         ldsums+64(FP), R12
-	VPBROADCASTD (R12), Z28
-	VBROADCASTSS 8(R13), Z30
-	TESTQ        DI, DI
-	JZ           single215
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z2, Z2
-	JMP          convert216
-
-single215:
-	VPADDD Z28, Z2, Z2
-
-convert216:
-	VCVTDQ2PS   Z2, Z2
-	VMULPS      (SI), Z2, Z2
-	TESTQ       R10, R10
-	JZ          set217
-	VFMADD213PS (R11), Z30, Z2
-	VMOVUPS     Z2, (R11)
-	JMP         stored218
-
-set217:
-	VMULPS  Z30, Z2, Z2
-	VMOVUPS Z2, (R11)
-
-stored218:
-	ADDQ         ldc+120(FP), R11
-	ADDQ         ldsums+64(FP), R12
-	VPBROADCASTD (R12), Z28
-	VBROADCASTSS 12(R13), Z30
-	TESTQ        DI, DI
-	JZ           single219
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z3, Z3
-	JMP          convert220
-
-single219:
-	VPADDD Z28, Z3, Z3
-
-convert220:
-	VCVTDQ2PS   Z3, Z3
-	VMULPS      (SI), Z3, Z3
-	TESTQ       R10, R10
-	JZ          set221
-	VFMADD213PS (R11), Z30, Z3
-	VMOVUPS     Z3, (R11)
-	JMP         stored222
-
-set221:
-	VMULPS  Z30, Z3, Z3
-	VMOVUPS Z3, (R11)
-
-stored222:
-	ADDQ         ldc+120(FP), R11
-	ADDQ         ldsums+64(FP), R12
-	VPBROADCASTD (R12), Z28
-	VBROADCASTSS 16(R13), Z30
-	TESTQ        DI, DI
-	JZ           single223
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z4, Z4
-	JMP          convert224
-
-single223:
-	VPADDD Z28, Z4, Z4
-
-convert224:
-	VCVTDQ2PS   Z4, Z4
-	VMULPS      (SI), Z4, Z4
-	TESTQ       R10, R10
-	JZ          set225
-	VFMADD213PS (R11), Z30, Z4
-	VMOVUPS     Z4, (R11)
-	JMP         stored226
-
-set225:
-	VMULPS  Z30, Z4, Z4
-	VMOVUPS Z4, (R11)
-
-stored226:
-	ADDQ  lds+80(FP), SI
-	ADDQ  ldz+96(FP), DI
-	ADDQ  $+4, R8
-	MOVQ  $0x00000001, R10
-	TESTQ R9, R9
-	JNZ   group202
-	JMP   finished171
-
-fewer201:
-	CMPQ m+0(FP), $0x04
-	JNE  fewer227
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), CX
-	MOVQ s+72(FP), SI
-	MOVQ z+88(FP), DI
-	MOVQ sums+56(FP), R8
-	MOVQ steps+8(FP), R9
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	XORQ R10, R10
-
-group228:
-	MOVQ    R9, R11
-	CMPQ    R11, per+16(FP)
-	CMOVQGT per+16(FP), R11
-	SUBQ    R11, R9
-
-	// 4 rows: sums = 0
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-
-loop229:
-	CMPQ         R11, $0x02
-	JLT          done230
-	VMOVDQU32    (BX), Z24
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z1
-	VPBROADCASTD (AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z2
-	VPBROADCASTD (CX), Z31
-	VPDPBUSD     Z31, Z24, Z3
-	VMOVDQU32    64(BX), Z24
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPBROADCASTD 4(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z1
-	VPBROADCASTD 4(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z2
-	VPBROADCASTD 4(CX), Z31
-	VPDPBUSD     Z31, Z24, Z3
-	ADDQ         $+8, AX
-	ADDQ         $+8, CX
-	ADDQ         $+128, BX
-	SUBQ         $0x02, R11
 	JMP          loop229
 
 done230:
@@ -3978,6 +4413,8 @@ loop231:
 	VPDPBUSD     Z30, Z24, Z2
 	VPBROADCASTD (CX), Z31
 	VPDPBUSD     Z31, Z24, Z3
+	VPBROADCASTD (CX)(DX*1), Z28
+	VPDPBUSD     Z28, Z24, Z4
 	ADDQ         $+4, AX
 	ADDQ         $+4, CX
 	ADDQ         $+64, BX
@@ -4100,17 +4537,242 @@ set247:
 	VMOVUPS Z3, (R11)
 
 stored248:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Z28
+	VBROADCASTSS 16(R13), Z30
+	TESTQ        DI, DI
+	JZ           single249
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z4, Z4
+	JMP          convert250
+
+single249:
+	VPADDD Z28, Z4, Z4
+
+convert250:
+	VCVTDQ2PS   Z4, Z4
+	VMULPS      (SI), Z4, Z4
+	TESTQ       R10, R10
+	JZ          set251
+	VFMADD213PS (R11), Z30, Z4
+	VMOVUPS     Z4, (R11)
+	JMP         stored252
+
+set251:
+	VMULPS  Z30, Z4, Z4
+	VMOVUPS Z4, (R11)
+
+stored252:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
 	JNZ   group228
-	JMP   finished171
+	JMP   finished197
 
 fewer227:
+	CMPQ m+0(FP), $0x04
+	JNE  fewer253
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ R10, R10
+
+group254:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 4 rows: sums = 0
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+loop255:
+	CMPQ         R11, $0x02
+	JLT          done256
+	VMOVDQU32    (BX), Z24
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z1
+	VPBROADCASTD (AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z2
+	VPBROADCASTD (CX), Z31
+	VPDPBUSD     Z31, Z24, Z3
+	VMOVDQU32    64(BX), Z24
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPBROADCASTD 4(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z1
+	VPBROADCASTD 4(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z2
+	VPBROADCASTD 4(CX), Z31
+	VPDPBUSD     Z31, Z24, Z3
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+128, BX
+	SUBQ         $0x02, R11
+	JMP          loop255
+
+done256:
+loop257:
+	CMPQ         R11, $0x01
+	JLT          done258
+	VMOVDQU32    (BX), Z24
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z1
+	VPBROADCASTD (AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z2
+	VPBROADCASTD (CX), Z31
+	VPDPBUSD     Z31, Z24, Z3
+	ADDQ         $+4, AX
+	ADDQ         $+4, CX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R11
+	JMP          loop257
+
+done258:
+	MOVQ c+112(FP), R11
+	MOVQ sx+104(FP), R13
+	MOVQ R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Z28
+	VBROADCASTSS (R13), Z30
+	TESTQ        DI, DI
+	JZ           single259
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z0, Z0
+	JMP          convert260
+
+single259:
+	VPADDD Z28, Z0, Z0
+
+convert260:
+	VCVTDQ2PS   Z0, Z0
+	VMULPS      (SI), Z0, Z0
+	TESTQ       R10, R10
+	JZ          set261
+	VFMADD213PS (R11), Z30, Z0
+	VMOVUPS     Z0, (R11)
+	JMP         stored262
+
+set261:
+	VMULPS  Z30, Z0, Z0
+	VMOVUPS Z0, (R11)
+
+stored262:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Z28
+	VBROADCASTSS 4(R13), Z30
+	TESTQ        DI, DI
+	JZ           single263
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z1, Z1
+	JMP          convert264
+
+single263:
+	VPADDD Z28, Z1, Z1
+
+convert264:
+	VCVTDQ2PS   Z1, Z1
+	VMULPS      (SI), Z1, Z1
+	TESTQ       R10, R10
+	JZ          set265
+	VFMADD213PS (R11), Z30, Z1
+	VMOVUPS     Z1, (R11)
+	JMP         stored266
+
+set265:
+	VMULPS  Z30, Z1, Z1
+	VMOVUPS Z1, (R11)
+
+stored266:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Z28
+	VBROADCASTSS 8(R13), Z30
+	TESTQ        DI, DI
+	JZ           single267
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z2, Z2
+	JMP          convert268
+
+single267:
+	VPADDD Z28, Z2, Z2
+
+convert268:
+	VCVTDQ2PS   Z2, Z2
+	VMULPS      (SI), Z2, Z2
+	TESTQ       R10, R10
+	JZ          set269
+	VFMADD213PS (R11), Z30, Z2
+	VMOVUPS     Z2, (R11)
+	JMP         stored270
+
+set269:
+	VMULPS  Z30, Z2, Z2
+	VMOVUPS Z2, (R11)
+
+stored270:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Z28
+	VBROADCASTSS 12(R13), Z30
+	TESTQ        DI, DI
+	JZ           single271
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z3, Z3
+	JMP          convert272
+
+single271:
+	VPADDD Z28, Z3, Z3
+
+convert272:
+	VCVTDQ2PS   Z3, Z3
+	VMULPS      (SI), Z3, Z3
+	TESTQ       R10, R10
+	JZ          set273
+	VFMADD213PS (R11), Z30, Z3
+	VMOVUPS     Z3, (R11)
+	JMP         stored274
+
+set273:
+	VMULPS  Z30, Z3, Z3
+	VMOVUPS Z3, (R11)
+
+stored274:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group254
+	JMP   finished197
+
+fewer253:
 	CMPQ m+0(FP), $0x03
-	JNE  fewer249
+	JNE  fewer275
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -4123,7 +4785,7 @@ fewer227:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group250:
+group276:
 	MOVQ    R9, R10
 	CMPQ    R10, per+16(FP)
 	CMOVQGT per+16(FP), R10
@@ -4134,9 +4796,9 @@ group250:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 
-loop251:
+loop277:
 	CMPQ         R10, $0x02
-	JLT          done252
+	JLT          done278
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4154,12 +4816,12 @@ loop251:
 	ADDQ         $+8, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R10
-	JMP          loop251
+	JMP          loop277
 
-done252:
-loop253:
+done278:
+loop279:
 	CMPQ         R10, $0x01
-	JLT          done254
+	JLT          done280
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4170,9 +4832,9 @@ loop253:
 	ADDQ         $+4, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop253
+	JMP          loop279
 
-done254:
+done280:
 	MOVQ c+112(FP), R10
 	MOVQ sx+104(FP), R12
 	MOVQ R8, R11
@@ -4181,96 +4843,96 @@ done254:
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS (R12), Z30
 	TESTQ        DI, DI
-	JZ           single255
+	JZ           single281
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert256
+	JMP          convert282
 
-single255:
+single281:
 	VPADDD Z28, Z0, Z0
 
-convert256:
+convert282:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set257
+	JZ          set283
 	VFMADD213PS (R10), Z30, Z0
 	VMOVUPS     Z0, (R10)
-	JMP         stored258
+	JMP         stored284
 
-set257:
+set283:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R10)
 
-stored258:
+stored284:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 4(R12), Z30
 	TESTQ        DI, DI
-	JZ           single259
+	JZ           single285
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert260
+	JMP          convert286
 
-single259:
+single285:
 	VPADDD Z28, Z1, Z1
 
-convert260:
+convert286:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       CX, CX
-	JZ          set261
+	JZ          set287
 	VFMADD213PS (R10), Z30, Z1
 	VMOVUPS     Z1, (R10)
-	JMP         stored262
+	JMP         stored288
 
-set261:
+set287:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R10)
 
-stored262:
+stored288:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 8(R12), Z30
 	TESTQ        DI, DI
-	JZ           single263
+	JZ           single289
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert264
+	JMP          convert290
 
-single263:
+single289:
 	VPADDD Z28, Z2, Z2
 
-convert264:
+convert290:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       CX, CX
-	JZ          set265
+	JZ          set291
 	VFMADD213PS (R10), Z30, Z2
 	VMOVUPS     Z2, (R10)
-	JMP         stored266
+	JMP         stored292
 
-set265:
+set291:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R10)
 
-stored266:
+stored292:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group250
-	JMP   finished171
+	JNZ   group276
+	JMP   finished197
 
-fewer249:
+fewer275:
 	CMPQ m+0(FP), $0x02
-	JNE  fewer267
+	JNE  fewer293
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -4283,7 +4945,7 @@ fewer249:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group268:
+group294:
 	MOVQ    R9, R10
 	CMPQ    R10, per+16(FP)
 	CMOVQGT per+16(FP), R10
@@ -4293,9 +4955,9 @@ group268:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 
-loop269:
+loop295:
 	CMPQ         R10, $0x02
-	JLT          done270
+	JLT          done296
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4309,12 +4971,12 @@ loop269:
 	ADDQ         $+8, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R10
-	JMP          loop269
+	JMP          loop295
 
-done270:
-loop271:
+done296:
+loop297:
 	CMPQ         R10, $0x01
-	JLT          done272
+	JLT          done298
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4323,9 +4985,9 @@ loop271:
 	ADDQ         $+4, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop271
+	JMP          loop297
 
-done272:
+done298:
 	MOVQ c+112(FP), R10
 	MOVQ sx+104(FP), R12
 	MOVQ R8, R11
@@ -4334,68 +4996,68 @@ done272:
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS (R12), Z30
 	TESTQ        DI, DI
-	JZ           single273
+	JZ           single299
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert274
+	JMP          convert300
 
-single273:
+single299:
 	VPADDD Z28, Z0, Z0
 
-convert274:
+convert300:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set275
+	JZ          set301
 	VFMADD213PS (R10), Z30, Z0
 	VMOVUPS     Z0, (R10)
-	JMP         stored276
+	JMP         stored302
 
-set275:
+set301:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R10)
 
-stored276:
+stored302:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 4(R12), Z30
 	TESTQ        DI, DI
-	JZ           single277
+	JZ           single303
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert278
+	JMP          convert304
 
-single277:
+single303:
 	VPADDD Z28, Z1, Z1
 
-convert278:
+convert304:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       CX, CX
-	JZ          set279
+	JZ          set305
 	VFMADD213PS (R10), Z30, Z1
 	VMOVUPS     Z1, (R10)
-	JMP         stored280
+	JMP         stored306
 
-set279:
+set305:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R10)
 
-stored280:
+stored306:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group268
-	JMP   finished171
+	JNZ   group294
+	JMP   finished197
 
-fewer267:
+fewer293:
 	CMPQ m+0(FP), $0x01
-	JNE  fewer281
+	JNE  fewer307
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -4408,7 +5070,7 @@ fewer267:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group282:
+group308:
 	MOVQ    R9, DX
 	CMPQ    DX, per+16(FP)
 	CMOVQGT per+16(FP), DX
@@ -4417,9 +5079,9 @@ group282:
 	// 1 rows: sums = 0
 	VPXORD Z0, Z0, Z0
 
-loop283:
+loop309:
 	CMPQ         DX, $0x02
-	JLT          done284
+	JLT          done310
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4429,21 +5091,21 @@ loop283:
 	ADDQ         $+8, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, DX
-	JMP          loop283
+	JMP          loop309
 
-done284:
-loop285:
+done310:
+loop311:
 	CMPQ         DX, $0x01
-	JLT          done286
+	JLT          done312
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
 	ADDQ         $+4, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, DX
-	JMP          loop285
+	JMP          loop311
 
-done286:
+done312:
 	MOVQ c+112(FP), DX
 	MOVQ sx+104(FP), R11
 	MOVQ R8, R10
@@ -4452,48 +5114,48 @@ done286:
 	VPBROADCASTD (R10), Z28
 	VBROADCASTSS (R11), Z30
 	TESTQ        DI, DI
-	JZ           single287
+	JZ           single313
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert288
+	JMP          convert314
 
-single287:
+single313:
 	VPADDD Z28, Z0, Z0
 
-convert288:
+convert314:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set289
+	JZ          set315
 	VFMADD213PS (DX), Z30, Z0
 	VMOVUPS     Z0, (DX)
-	JMP         stored290
+	JMP         stored316
 
-set289:
+set315:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (DX)
 
-stored290:
+stored316:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group282
-	JMP   finished171
+	JNZ   group308
+	JMP   finished197
 
-fewer281:
-finished171:
+fewer307:
+finished197:
 	VZEROUPPER
 	RET
 
 // func int4x4AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV
 TEXT ·int4x4AVX512(SB), NOSPLIT, $0-128
-rows291:
+rows317:
 	CMPQ m+0(FP), $0x06
-	JLT  rest292
+	JLT  rest318
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -4508,7 +5170,7 @@ rows291:
 	ADDQ DI, SI
 	XORQ R12, R12
 
-group294:
+group320:
 	MOVQ    R11, R13
 	CMPQ    R13, per+16(FP)
 	CMOVQGT per+16(FP), R13
@@ -4541,9 +5203,9 @@ group294:
 	VPXORD       Z22, Z22, Z22
 	VPXORD       Z23, Z23, Z23
 
-loop295:
+loop321:
 	CMPQ         R13, $0x02
-	JLT          done296
+	JLT          done322
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(DI*1), Z31, Z25
 	VPANDD       (BX)(DI*2), Z31, Z26
@@ -4693,12 +5355,12 @@ loop295:
 	ADDQ         $+128, BX
 	ADDQ         $+128, SI
 	SUBQ         $0x02, R13
-	JMP          loop295
+	JMP          loop321
 
-done296:
-loop297:
+done322:
+loop323:
 	CMPQ         R13, $0x01
-	JLT          done298
+	JLT          done324
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(DI*1), Z31, Z25
 	VPANDD       (BX)(DI*2), Z31, Z26
@@ -4776,9 +5438,9 @@ loop297:
 	ADDQ         $+64, BX
 	ADDQ         $+64, SI
 	SUBQ         $0x01, R13
-	JMP          loop297
+	JMP          loop323
 
-done298:
+done324:
 	MOVQ c+112(FP), R13
 	MOVQ sx+104(FP), R15
 	MOVQ R10, R14
@@ -4787,7 +5449,7 @@ done298:
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS (R15), Z30
 	TESTQ        R9, R9
-	JZ           single299
+	JZ           single325
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -4800,15 +5462,15 @@ done298:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert300
+	JMP          convert326
 
-single299:
+single325:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert300:
+convert326:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (R8), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -4818,7 +5480,7 @@ convert300:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(R8), Z3, Z3
 	TESTQ       R12, R12
-	JZ          set301
+	JZ          set327
 	VFMADD213PS (R13), Z30, Z0
 	VMOVUPS     Z0, (R13)
 	VFMADD213PS 64(R13), Z30, Z1
@@ -4827,9 +5489,9 @@ convert300:
 	VMOVUPS     Z2, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z3
 	VMOVUPS     Z3, 192(R13)
-	JMP         stored302
+	JMP         stored328
 
-set301:
+set327:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R13)
 	VMULPS  Z30, Z1, Z1
@@ -4839,13 +5501,13 @@ set301:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R13)
 
-stored302:
+stored328:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 4(R15), Z30
 	TESTQ        R9, R9
-	JZ           single303
+	JZ           single329
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -4858,15 +5520,15 @@ stored302:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert304
+	JMP          convert330
 
-single303:
+single329:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert304:
+convert330:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (R8), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -4876,7 +5538,7 @@ convert304:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(R8), Z7, Z7
 	TESTQ       R12, R12
-	JZ          set305
+	JZ          set331
 	VFMADD213PS (R13), Z30, Z4
 	VMOVUPS     Z4, (R13)
 	VFMADD213PS 64(R13), Z30, Z5
@@ -4885,9 +5547,9 @@ convert304:
 	VMOVUPS     Z6, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z7
 	VMOVUPS     Z7, 192(R13)
-	JMP         stored306
+	JMP         stored332
 
-set305:
+set331:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R13)
 	VMULPS  Z30, Z5, Z5
@@ -4897,13 +5559,13 @@ set305:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R13)
 
-stored306:
+stored332:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 8(R15), Z30
 	TESTQ        R9, R9
-	JZ           single307
+	JZ           single333
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -4916,15 +5578,15 @@ stored306:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert308
+	JMP          convert334
 
-single307:
+single333:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert308:
+convert334:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (R8), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -4934,7 +5596,7 @@ convert308:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(R8), Z11, Z11
 	TESTQ       R12, R12
-	JZ          set309
+	JZ          set335
 	VFMADD213PS (R13), Z30, Z8
 	VMOVUPS     Z8, (R13)
 	VFMADD213PS 64(R13), Z30, Z9
@@ -4943,9 +5605,9 @@ convert308:
 	VMOVUPS     Z10, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z11
 	VMOVUPS     Z11, 192(R13)
-	JMP         stored310
+	JMP         stored336
 
-set309:
+set335:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R13)
 	VMULPS  Z30, Z9, Z9
@@ -4955,13 +5617,13 @@ set309:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R13)
 
-stored310:
+stored336:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 12(R15), Z30
 	TESTQ        R9, R9
-	JZ           single311
+	JZ           single337
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z12, Z12
@@ -4974,15 +5636,15 @@ stored310:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z15, Z15
-	JMP          convert312
+	JMP          convert338
 
-single311:
+single337:
 	VPADDD Z28, Z12, Z12
 	VPADDD Z28, Z13, Z13
 	VPADDD Z28, Z14, Z14
 	VPADDD Z28, Z15, Z15
 
-convert312:
+convert338:
 	VCVTDQ2PS   Z12, Z12
 	VMULPS      (R8), Z12, Z12
 	VCVTDQ2PS   Z13, Z13
@@ -4992,7 +5654,7 @@ convert312:
 	VCVTDQ2PS   Z15, Z15
 	VMULPS      192(R8), Z15, Z15
 	TESTQ       R12, R12
-	JZ          set313
+	JZ          set339
 	VFMADD213PS (R13), Z30, Z12
 	VMOVUPS     Z12, (R13)
 	VFMADD213PS 64(R13), Z30, Z13
@@ -5001,9 +5663,9 @@ convert312:
 	VMOVUPS     Z14, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z15
 	VMOVUPS     Z15, 192(R13)
-	JMP         stored314
+	JMP         stored340
 
-set313:
+set339:
 	VMULPS  Z30, Z12, Z12
 	VMOVUPS Z12, (R13)
 	VMULPS  Z30, Z13, Z13
@@ -5013,13 +5675,13 @@ set313:
 	VMULPS  Z30, Z15, Z15
 	VMOVUPS Z15, 192(R13)
 
-stored314:
+stored340:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 16(R15), Z30
 	TESTQ        R9, R9
-	JZ           single315
+	JZ           single341
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z16, Z16
@@ -5032,15 +5694,15 @@ stored314:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z19, Z19
-	JMP          convert316
+	JMP          convert342
 
-single315:
+single341:
 	VPADDD Z28, Z16, Z16
 	VPADDD Z28, Z17, Z17
 	VPADDD Z28, Z18, Z18
 	VPADDD Z28, Z19, Z19
 
-convert316:
+convert342:
 	VCVTDQ2PS   Z16, Z16
 	VMULPS      (R8), Z16, Z16
 	VCVTDQ2PS   Z17, Z17
@@ -5050,7 +5712,7 @@ convert316:
 	VCVTDQ2PS   Z19, Z19
 	VMULPS      192(R8), Z19, Z19
 	TESTQ       R12, R12
-	JZ          set317
+	JZ          set343
 	VFMADD213PS (R13), Z30, Z16
 	VMOVUPS     Z16, (R13)
 	VFMADD213PS 64(R13), Z30, Z17
@@ -5059,9 +5721,9 @@ convert316:
 	VMOVUPS     Z18, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z19
 	VMOVUPS     Z19, 192(R13)
-	JMP         stored318
+	JMP         stored344
 
-set317:
+set343:
 	VMULPS  Z30, Z16, Z16
 	VMOVUPS Z16, (R13)
 	VMULPS  Z30, Z17, Z17
@@ -5071,13 +5733,13 @@ set317:
 	VMULPS  Z30, Z19, Z19
 	VMOVUPS Z19, 192(R13)
 
-stored318:
+stored344:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 20(R15), Z30
 	TESTQ        R9, R9
-	JZ           single319
+	JZ           single345
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z20, Z20
@@ -5090,15 +5752,15 @@ stored318:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z23, Z23
-	JMP          convert320
+	JMP          convert346
 
-single319:
+single345:
 	VPADDD Z28, Z20, Z20
 	VPADDD Z28, Z21, Z21
 	VPADDD Z28, Z22, Z22
 	VPADDD Z28, Z23, Z23
 
-convert320:
+convert346:
 	VCVTDQ2PS   Z20, Z20
 	VMULPS      (R8), Z20, Z20
 	VCVTDQ2PS   Z21, Z21
@@ -5108,7 +5770,7 @@ convert320:
 	VCVTDQ2PS   Z23, Z23
 	VMULPS      192(R8), Z23, Z23
 	TESTQ       R12, R12
-	JZ          set321
+	JZ          set347
 	VFMADD213PS (R13), Z30, Z20
 	VMOVUPS     Z20, (R13)
 	VFMADD213PS 64(R13), Z30, Z21
@@ -5117,9 +5779,9 @@ convert320:
 	VMOVUPS     Z22, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z23
 	VMOVUPS     Z23, 192(R13)
-	JMP         stored322
+	JMP         stored348
 
-set321:
+set347:
 	VMULPS  Z30, Z20, Z20
 	VMOVUPS Z20, (R13)
 	VMULPS  Z30, Z21, Z21
@@ -5129,13 +5791,13 @@ set321:
 	VMULPS  Z30, Z23, Z23
 	VMOVUPS Z23, 192(R13)
 
-stored322:
+stored348:
 	ADDQ  lds+80(FP), R8
 	ADDQ  ldz+96(FP), R9
 	ADDQ  $+4, R10
 	MOVQ  $0x00000001, R12
 	TESTQ R11, R11
-	JNZ   group294
+	JNZ   group320
 	MOVQ  lda+32(FP), AX
 	LEAQ  (AX)(AX*2), AX
 	SHLQ  $0x01, AX
@@ -5150,11 +5812,11 @@ stored322:
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x18, sx+104(FP)
 	SUBQ  $0x06, m+0(FP)
-	JMP   rows291
+	JMP   rows317
 
-rest292:
+rest318:
 	CMPQ m+0(FP), $0x05
-	JNE  fewer323
+	JNE  fewer349
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -5169,7 +5831,7 @@ rest292:
 	ADDQ DI, SI
 	XORQ R12, R12
 
-group324:
+group350:
 	MOVQ    R11, R13
 	CMPQ    R13, per+16(FP)
 	CMOVQGT per+16(FP), R13
@@ -5198,9 +5860,9 @@ group324:
 	VPXORD       Z18, Z18, Z18
 	VPXORD       Z19, Z19, Z19
 
-loop325:
+loop351:
 	CMPQ         R13, $0x02
-	JLT          done326
+	JLT          done352
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(DI*1), Z31, Z25
 	VPANDD       (BX)(DI*2), Z31, Z26
@@ -5330,12 +5992,12 @@ loop325:
 	ADDQ         $+128, BX
 	ADDQ         $+128, SI
 	SUBQ         $0x02, R13
-	JMP          loop325
+	JMP          loop351
 
-done326:
-loop327:
+done352:
+loop353:
 	CMPQ         R13, $0x01
-	JLT          done328
+	JLT          done354
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(DI*1), Z31, Z25
 	VPANDD       (BX)(DI*2), Z31, Z26
@@ -5398,527 +6060,6 @@ loop327:
 	VPDPBUSD     Z29, Z25, Z17
 	VPDPBUSD     Z29, Z26, Z18
 	VPDPBUSD     Z29, Z27, Z19
-	ADDQ         $+8, AX
-	ADDQ         $+8, CX
-	ADDQ         $+64, BX
-	ADDQ         $+64, SI
-	SUBQ         $0x01, R13
-	JMP          loop327
-
-done328:
-	MOVQ c+112(FP), R13
-	MOVQ sx+104(FP), R15
-	MOVQ R10, R14
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS (R15), Z30
-	TESTQ        R9, R9
-	JZ           single329
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z0, Z0
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z1, Z1
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z2, Z2
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z3, Z3
-	JMP          convert330
-
-single329:
-	VPADDD Z28, Z0, Z0
-	VPADDD Z28, Z1, Z1
-	VPADDD Z28, Z2, Z2
-	VPADDD Z28, Z3, Z3
-
-convert330:
-	VCVTDQ2PS   Z0, Z0
-	VMULPS      (R8), Z0, Z0
-	VCVTDQ2PS   Z1, Z1
-	VMULPS      64(R8), Z1, Z1
-	VCVTDQ2PS   Z2, Z2
-	VMULPS      128(R8), Z2, Z2
-	VCVTDQ2PS   Z3, Z3
-	VMULPS      192(R8), Z3, Z3
-	TESTQ       R12, R12
-	JZ          set331
-	VFMADD213PS (R13), Z30, Z0
-	VMOVUPS     Z0, (R13)
-	VFMADD213PS 64(R13), Z30, Z1
-	VMOVUPS     Z1, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z2
-	VMOVUPS     Z2, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z3
-	VMOVUPS     Z3, 192(R13)
-	JMP         stored332
-
-set331:
-	VMULPS  Z30, Z0, Z0
-	VMOVUPS Z0, (R13)
-	VMULPS  Z30, Z1, Z1
-	VMOVUPS Z1, 64(R13)
-	VMULPS  Z30, Z2, Z2
-	VMOVUPS Z2, 128(R13)
-	VMULPS  Z30, Z3, Z3
-	VMOVUPS Z3, 192(R13)
-
-stored332:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 4(R15), Z30
-	TESTQ        R9, R9
-	JZ           single333
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z4, Z4
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z5, Z5
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z6, Z6
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z7, Z7
-	JMP          convert334
-
-single333:
-	VPADDD Z28, Z4, Z4
-	VPADDD Z28, Z5, Z5
-	VPADDD Z28, Z6, Z6
-	VPADDD Z28, Z7, Z7
-
-convert334:
-	VCVTDQ2PS   Z4, Z4
-	VMULPS      (R8), Z4, Z4
-	VCVTDQ2PS   Z5, Z5
-	VMULPS      64(R8), Z5, Z5
-	VCVTDQ2PS   Z6, Z6
-	VMULPS      128(R8), Z6, Z6
-	VCVTDQ2PS   Z7, Z7
-	VMULPS      192(R8), Z7, Z7
-	TESTQ       R12, R12
-	JZ          set335
-	VFMADD213PS (R13), Z30, Z4
-	VMOVUPS     Z4, (R13)
-	VFMADD213PS 64(R13), Z30, Z5
-	VMOVUPS     Z5, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z6
-	VMOVUPS     Z6, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z7
-	VMOVUPS     Z7, 192(R13)
-	JMP         stored336
-
-set335:
-	VMULPS  Z30, Z4, Z4
-	VMOVUPS Z4, (R13)
-	VMULPS  Z30, Z5, Z5
-	VMOVUPS Z5, 64(R13)
-	VMULPS  Z30, Z6, Z6
-	VMOVUPS Z6, 128(R13)
-	VMULPS  Z30, Z7, Z7
-	VMOVUPS Z7, 192(R13)
-
-stored336:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 8(R15), Z30
-	TESTQ        R9, R9
-	JZ           single337
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z8, Z8
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z9, Z9
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z10, Z10
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z11, Z11
-	JMP          convert338
-
-single337:
-	VPADDD Z28, Z8, Z8
-	VPADDD Z28, Z9, Z9
-	VPADDD Z28, Z10, Z10
-	VPADDD Z28, Z11, Z11
-
-convert338:
-	VCVTDQ2PS   Z8, Z8
-	VMULPS      (R8), Z8, Z8
-	VCVTDQ2PS   Z9, Z9
-	VMULPS      64(R8), Z9, Z9
-	VCVTDQ2PS   Z10, Z10
-	VMULPS      128(R8), Z10, Z10
-	VCVTDQ2PS   Z11, Z11
-	VMULPS      192(R8), Z11, Z11
-	TESTQ       R12, R12
-	JZ          set339
-	VFMADD213PS (R13), Z30, Z8
-	VMOVUPS     Z8, (R13)
-	VFMADD213PS 64(R13), Z30, Z9
-	VMOVUPS     Z9, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z10
-	VMOVUPS     Z10, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z11
-	VMOVUPS     Z11, 192(R13)
-	JMP         stored340
-
-set339:
-	VMULPS  Z30, Z8, Z8
-	VMOVUPS Z8, (R13)
-	VMULPS  Z30, Z9, Z9
-	VMOVUPS Z9, 64(R13)
-	VMULPS  Z30, Z10, Z10
-	VMOVUPS Z10, 128(R13)
-	VMULPS  Z30, Z11, Z11
-	VMOVUPS Z11, 192(R13)
-
-stored340:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 12(R15), Z30
-	TESTQ        R9, R9
-	JZ           single341
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z12, Z12
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z13, Z13
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z14, Z14
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z15, Z15
-	JMP          convert342
-
-single341:
-	VPADDD Z28, Z12, Z12
-	VPADDD Z28, Z13, Z13
-	VPADDD Z28, Z14, Z14
-	VPADDD Z28, Z15, Z15
-
-convert342:
-	VCVTDQ2PS   Z12, Z12
-	VMULPS      (R8), Z12, Z12
-	VCVTDQ2PS   Z13, Z13
-	VMULPS      64(R8), Z13, Z13
-	VCVTDQ2PS   Z14, Z14
-	VMULPS      128(R8), Z14, Z14
-	VCVTDQ2PS   Z15, Z15
-	VMULPS      192(R8), Z15, Z15
-	TESTQ       R12, R12
-	JZ          set343
-	VFMADD213PS (R13), Z30, Z12
-	VMOVUPS     Z12, (R13)
-	VFMADD213PS 64(R13), Z30, Z13
-	VMOVUPS     Z13, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z14
-	VMOVUPS     Z14, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z15
-	VMOVUPS     Z15, 192(R13)
-	JMP         stored344
-
-set343:
-	VMULPS  Z30, Z12, Z12
-	VMOVUPS Z12, (R13)
-	VMULPS  Z30, Z13, Z13
-	VMOVUPS Z13, 64(R13)
-	VMULPS  Z30, Z14, Z14
-	VMOVUPS Z14, 128(R13)
-	VMULPS  Z30, Z15, Z15
-	VMOVUPS Z15, 192(R13)
-
-stored344:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 16(R15), Z30
-	TESTQ        R9, R9
-	JZ           single345
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z16, Z16
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z17, Z17
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z18, Z18
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z19, Z19
-	JMP          convert346
-
-single345:
-	VPADDD Z28, Z16, Z16
-	VPADDD Z28, Z17, Z17
-	VPADDD Z28, Z18, Z18
-	VPADDD Z28, Z19, Z19
-
-convert346:
-	VCVTDQ2PS   Z16, Z16
-	VMULPS      (R8), Z16, Z16
-	VCVTDQ2PS   Z17, Z17
-	VMULPS      64(R8), Z17, Z17
-	VCVTDQ2PS   Z18, Z18
-	VMULPS      128(R8), Z18, Z18
-	VCVTDQ2PS   Z19, Z19
-	VMULPS      192(R8), Z19, Z19
-	TESTQ       R12, R12
-	JZ          set347
-	VFMADD213PS (R13), Z30, Z16
-	VMOVUPS     Z16, (R13)
-	VFMADD213PS 64(R13), Z30, Z17
-	VMOVUPS     Z17, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z18
-	VMOVUPS     Z18, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z19
-	VMOVUPS     Z19, 192(R13)
-	JMP         stored348
-
-set347:
-	VMULPS  Z30, Z16, Z16
-	VMOVUPS Z16, (R13)
-	VMULPS  Z30, Z17, Z17
-	VMOVUPS Z17, 64(R13)
-	VMULPS  Z30, Z18, Z18
-	VMOVUPS Z18, 128(R13)
-	VMULPS  Z30, Z19, Z19
-	VMOVUPS Z19, 192(R13)
-
-stored348:
-	ADDQ  lds+80(FP), R8
-	ADDQ  ldz+96(FP), R9
-	ADDQ  $+4, R10
-	MOVQ  $0x00000001, R12
-	TESTQ R11, R11
-	JNZ   group324
-	JMP   finished293
-
-fewer323:
-	CMPQ m+0(FP), $0x04
-	JNE  fewer349
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), DI
-	MOVQ s+72(FP), R8
-	MOVQ z+88(FP), R9
-	MOVQ sums+56(FP), R10
-	MOVQ steps+8(FP), R11
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	LEAQ (BX)(DI*2), SI
-	ADDQ DI, SI
-	XORQ R12, R12
-
-group350:
-	MOVQ    R11, R13
-	CMPQ    R13, per+16(FP)
-	CMOVQGT per+16(FP), R13
-	SUBQ    R13, R11
-
-	// 4 rows: sums = 0
-	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z31
-	VPXORD       Z0, Z0, Z0
-	VPXORD       Z1, Z1, Z1
-	VPXORD       Z2, Z2, Z2
-	VPXORD       Z3, Z3, Z3
-	VPXORD       Z4, Z4, Z4
-	VPXORD       Z5, Z5, Z5
-	VPXORD       Z6, Z6, Z6
-	VPXORD       Z7, Z7, Z7
-	VPXORD       Z8, Z8, Z8
-	VPXORD       Z9, Z9, Z9
-	VPXORD       Z10, Z10, Z10
-	VPXORD       Z11, Z11, Z11
-	VPXORD       Z12, Z12, Z12
-	VPXORD       Z13, Z13, Z13
-	VPXORD       Z14, Z14, Z14
-	VPXORD       Z15, Z15, Z15
-
-loop351:
-	CMPQ         R13, $0x02
-	JLT          done352
-	VPANDD       (BX), Z31, Z24
-	VPANDD       (BX)(DI*1), Z31, Z25
-	VPANDD       (BX)(DI*2), Z31, Z26
-	VPANDD       (SI), Z31, Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD (AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD (CX), Z28
-	VPDPBUSD     Z28, Z24, Z12
-	VPDPBUSD     Z28, Z25, Z13
-	VPDPBUSD     Z28, Z26, Z14
-	VPDPBUSD     Z28, Z27, Z15
-	VPSRLD       $0x04, (BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPSRLD       $0x04, (BX)(DI*1), Z25
-	VPANDD       Z31, Z25, Z25
-	VPSRLD       $0x04, (BX)(DI*2), Z26
-	VPANDD       Z31, Z26, Z26
-	VPSRLD       $0x04, (SI), Z27
-	VPANDD       Z31, Z27, Z27
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 4(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD 4(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD 4(CX), Z28
-	VPDPBUSD     Z28, Z24, Z12
-	VPDPBUSD     Z28, Z25, Z13
-	VPDPBUSD     Z28, Z26, Z14
-	VPDPBUSD     Z28, Z27, Z15
-	VPANDD       64(BX), Z31, Z24
-	VPANDD       64(BX)(DI*1), Z31, Z25
-	VPANDD       64(BX)(DI*2), Z31, Z26
-	VPANDD       64(SI), Z31, Z27
-	VPBROADCASTD 8(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 8(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD 8(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD 8(CX), Z28
-	VPDPBUSD     Z28, Z24, Z12
-	VPDPBUSD     Z28, Z25, Z13
-	VPDPBUSD     Z28, Z26, Z14
-	VPDPBUSD     Z28, Z27, Z15
-	VPSRLD       $0x04, 64(BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPSRLD       $0x04, 64(BX)(DI*1), Z25
-	VPANDD       Z31, Z25, Z25
-	VPSRLD       $0x04, 64(BX)(DI*2), Z26
-	VPANDD       Z31, Z26, Z26
-	VPSRLD       $0x04, 64(SI), Z27
-	VPANDD       Z31, Z27, Z27
-	VPBROADCASTD 12(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 12(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD 12(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD 12(CX), Z28
-	VPDPBUSD     Z28, Z24, Z12
-	VPDPBUSD     Z28, Z25, Z13
-	VPDPBUSD     Z28, Z26, Z14
-	VPDPBUSD     Z28, Z27, Z15
-	ADDQ         $+16, AX
-	ADDQ         $+16, CX
-	ADDQ         $+128, BX
-	ADDQ         $+128, SI
-	SUBQ         $0x02, R13
-	JMP          loop351
-
-done352:
-loop353:
-	CMPQ         R13, $0x01
-	JLT          done354
-	VPANDD       (BX), Z31, Z24
-	VPANDD       (BX)(DI*1), Z31, Z25
-	VPANDD       (BX)(DI*2), Z31, Z26
-	VPANDD       (SI), Z31, Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD (AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD (CX), Z28
-	VPDPBUSD     Z28, Z24, Z12
-	VPDPBUSD     Z28, Z25, Z13
-	VPDPBUSD     Z28, Z26, Z14
-	VPDPBUSD     Z28, Z27, Z15
-	VPSRLD       $0x04, (BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPSRLD       $0x04, (BX)(DI*1), Z25
-	VPANDD       Z31, Z25, Z25
-	VPSRLD       $0x04, (BX)(DI*2), Z26
-	VPANDD       Z31, Z26, Z26
-	VPSRLD       $0x04, (SI), Z27
-	VPANDD       Z31, Z27, Z27
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 4(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD 4(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD 4(CX), Z28
-	VPDPBUSD     Z28, Z24, Z12
-	VPDPBUSD     Z28, Z25, Z13
-	VPDPBUSD     Z28, Z26, Z14
-	VPDPBUSD     Z28, Z27, Z15
 	ADDQ         $+8, AX
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
@@ -6162,17 +6303,538 @@ set369:
 	VMOVUPS Z15, 192(R13)
 
 stored370:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 16(R15), Z30
+	TESTQ        R9, R9
+	JZ           single371
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z16, Z16
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z17, Z17
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z18, Z18
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z19, Z19
+	JMP          convert372
+
+single371:
+	VPADDD Z28, Z16, Z16
+	VPADDD Z28, Z17, Z17
+	VPADDD Z28, Z18, Z18
+	VPADDD Z28, Z19, Z19
+
+convert372:
+	VCVTDQ2PS   Z16, Z16
+	VMULPS      (R8), Z16, Z16
+	VCVTDQ2PS   Z17, Z17
+	VMULPS      64(R8), Z17, Z17
+	VCVTDQ2PS   Z18, Z18
+	VMULPS      128(R8), Z18, Z18
+	VCVTDQ2PS   Z19, Z19
+	VMULPS      192(R8), Z19, Z19
+	TESTQ       R12, R12
+	JZ          set373
+	VFMADD213PS (R13), Z30, Z16
+	VMOVUPS     Z16, (R13)
+	VFMADD213PS 64(R13), Z30, Z17
+	VMOVUPS     Z17, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z18
+	VMOVUPS     Z18, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z19
+	VMOVUPS     Z19, 192(R13)
+	JMP         stored374
+
+set373:
+	VMULPS  Z30, Z16, Z16
+	VMOVUPS Z16, (R13)
+	VMULPS  Z30, Z17, Z17
+	VMOVUPS Z17, 64(R13)
+	VMULPS  Z30, Z18, Z18
+	VMOVUPS Z18, 128(R13)
+	VMULPS  Z30, Z19, Z19
+	VMOVUPS Z19, 192(R13)
+
+stored374:
 	ADDQ  lds+80(FP), R8
 	ADDQ  ldz+96(FP), R9
 	ADDQ  $+4, R10
 	MOVQ  $0x00000001, R12
 	TESTQ R11, R11
 	JNZ   group350
-	JMP   finished293
+	JMP   finished319
 
 fewer349:
+	CMPQ m+0(FP), $0x04
+	JNE  fewer375
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), DI
+	MOVQ s+72(FP), R8
+	MOVQ z+88(FP), R9
+	MOVQ sums+56(FP), R10
+	MOVQ steps+8(FP), R11
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	LEAQ (BX)(DI*2), SI
+	ADDQ DI, SI
+	XORQ R12, R12
+
+group376:
+	MOVQ    R11, R13
+	CMPQ    R13, per+16(FP)
+	CMOVQGT per+16(FP), R13
+	SUBQ    R13, R11
+
+	// 4 rows: sums = 0
+	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z31
+	VPXORD       Z0, Z0, Z0
+	VPXORD       Z1, Z1, Z1
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+
+loop377:
+	CMPQ         R13, $0x02
+	JLT          done378
+	VPANDD       (BX), Z31, Z24
+	VPANDD       (BX)(DI*1), Z31, Z25
+	VPANDD       (BX)(DI*2), Z31, Z26
+	VPANDD       (SI), Z31, Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD (AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD (CX), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPDPBUSD     Z28, Z26, Z14
+	VPDPBUSD     Z28, Z27, Z15
+	VPSRLD       $0x04, (BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPSRLD       $0x04, (BX)(DI*1), Z25
+	VPANDD       Z31, Z25, Z25
+	VPSRLD       $0x04, (BX)(DI*2), Z26
+	VPANDD       Z31, Z26, Z26
+	VPSRLD       $0x04, (SI), Z27
+	VPANDD       Z31, Z27, Z27
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 4(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD 4(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD 4(CX), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPDPBUSD     Z28, Z26, Z14
+	VPDPBUSD     Z28, Z27, Z15
+	VPANDD       64(BX), Z31, Z24
+	VPANDD       64(BX)(DI*1), Z31, Z25
+	VPANDD       64(BX)(DI*2), Z31, Z26
+	VPANDD       64(SI), Z31, Z27
+	VPBROADCASTD 8(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 8(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD 8(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD 8(CX), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPDPBUSD     Z28, Z26, Z14
+	VPDPBUSD     Z28, Z27, Z15
+	VPSRLD       $0x04, 64(BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPSRLD       $0x04, 64(BX)(DI*1), Z25
+	VPANDD       Z31, Z25, Z25
+	VPSRLD       $0x04, 64(BX)(DI*2), Z26
+	VPANDD       Z31, Z26, Z26
+	VPSRLD       $0x04, 64(SI), Z27
+	VPANDD       Z31, Z27, Z27
+	VPBROADCASTD 12(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 12(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD 12(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD 12(CX), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPDPBUSD     Z28, Z26, Z14
+	VPDPBUSD     Z28, Z27, Z15
+	ADDQ         $+16, AX
+	ADDQ         $+16, CX
+	ADDQ         $+128, BX
+	ADDQ         $+128, SI
+	SUBQ         $0x02, R13
+	JMP          loop377
+
+done378:
+loop379:
+	CMPQ         R13, $0x01
+	JLT          done380
+	VPANDD       (BX), Z31, Z24
+	VPANDD       (BX)(DI*1), Z31, Z25
+	VPANDD       (BX)(DI*2), Z31, Z26
+	VPANDD       (SI), Z31, Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD (AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD (CX), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPDPBUSD     Z28, Z26, Z14
+	VPDPBUSD     Z28, Z27, Z15
+	VPSRLD       $0x04, (BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPSRLD       $0x04, (BX)(DI*1), Z25
+	VPANDD       Z31, Z25, Z25
+	VPSRLD       $0x04, (BX)(DI*2), Z26
+	VPANDD       Z31, Z26, Z26
+	VPSRLD       $0x04, (SI), Z27
+	VPANDD       Z31, Z27, Z27
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 4(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD 4(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD 4(CX), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPDPBUSD     Z28, Z26, Z14
+	VPDPBUSD     Z28, Z27, Z15
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	ADDQ         $+64, SI
+	SUBQ         $0x01, R13
+	JMP          loop379
+
+done380:
+	MOVQ c+112(FP), R13
+	MOVQ sx+104(FP), R15
+	MOVQ R10, R14
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS (R15), Z30
+	TESTQ        R9, R9
+	JZ           single381
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z0, Z0
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z1, Z1
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z2, Z2
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z3, Z3
+	JMP          convert382
+
+single381:
+	VPADDD Z28, Z0, Z0
+	VPADDD Z28, Z1, Z1
+	VPADDD Z28, Z2, Z2
+	VPADDD Z28, Z3, Z3
+
+convert382:
+	VCVTDQ2PS   Z0, Z0
+	VMULPS      (R8), Z0, Z0
+	VCVTDQ2PS   Z1, Z1
+	VMULPS      64(R8), Z1, Z1
+	VCVTDQ2PS   Z2, Z2
+	VMULPS      128(R8), Z2, Z2
+	VCVTDQ2PS   Z3, Z3
+	VMULPS      192(R8), Z3, Z3
+	TESTQ       R12, R12
+	JZ          set383
+	VFMADD213PS (R13), Z30, Z0
+	VMOVUPS     Z0, (R13)
+	VFMADD213PS 64(R13), Z30, Z1
+	VMOVUPS     Z1, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z2
+	VMOVUPS     Z2, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z3
+	VMOVUPS     Z3, 192(R13)
+	JMP         stored384
+
+set383:
+	VMULPS  Z30, Z0, Z0
+	VMOVUPS Z0, (R13)
+	VMULPS  Z30, Z1, Z1
+	VMOVUPS Z1, 64(R13)
+	VMULPS  Z30, Z2, Z2
+	VMOVUPS Z2, 128(R13)
+	VMULPS  Z30, Z3, Z3
+	VMOVUPS Z3, 192(R13)
+
+stored384:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 4(R15), Z30
+	TESTQ        R9, R9
+	JZ           single385
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z4, Z4
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z5, Z5
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z6, Z6
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z7, Z7
+	JMP          convert386
+
+single385:
+	VPADDD Z28, Z4, Z4
+	VPADDD Z28, Z5, Z5
+	VPADDD Z28, Z6, Z6
+	VPADDD Z28, Z7, Z7
+
+convert386:
+	VCVTDQ2PS   Z4, Z4
+	VMULPS      (R8), Z4, Z4
+	VCVTDQ2PS   Z5, Z5
+	VMULPS      64(R8), Z5, Z5
+	VCVTDQ2PS   Z6, Z6
+	VMULPS      128(R8), Z6, Z6
+	VCVTDQ2PS   Z7, Z7
+	VMULPS      192(R8), Z7, Z7
+	TESTQ       R12, R12
+	JZ          set387
+	VFMADD213PS (R13), Z30, Z4
+	VMOVUPS     Z4, (R13)
+	VFMADD213PS 64(R13), Z30, Z5
+	VMOVUPS     Z5, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z6
+	VMOVUPS     Z6, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z7
+	VMOVUPS     Z7, 192(R13)
+	JMP         stored388
+
+set387:
+	VMULPS  Z30, Z4, Z4
+	VMOVUPS Z4, (R13)
+	VMULPS  Z30, Z5, Z5
+	VMOVUPS Z5, 64(R13)
+	VMULPS  Z30, Z6, Z6
+	VMOVUPS Z6, 128(R13)
+	VMULPS  Z30, Z7, Z7
+	VMOVUPS Z7, 192(R13)
+
+stored388:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 8(R15), Z30
+	TESTQ        R9, R9
+	JZ           single389
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z8, Z8
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z9, Z9
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z10, Z10
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z11, Z11
+	JMP          convert390
+
+single389:
+	VPADDD Z28, Z8, Z8
+	VPADDD Z28, Z9, Z9
+	VPADDD Z28, Z10, Z10
+	VPADDD Z28, Z11, Z11
+
+convert390:
+	VCVTDQ2PS   Z8, Z8
+	VMULPS      (R8), Z8, Z8
+	VCVTDQ2PS   Z9, Z9
+	VMULPS      64(R8), Z9, Z9
+	VCVTDQ2PS   Z10, Z10
+	VMULPS      128(R8), Z10, Z10
+	VCVTDQ2PS   Z11, Z11
+	VMULPS      192(R8), Z11, Z11
+	TESTQ       R12, R12
+	JZ          set391
+	VFMADD213PS (R13), Z30, Z8
+	VMOVUPS     Z8, (R13)
+	VFMADD213PS 64(R13), Z30, Z9
+	VMOVUPS     Z9, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z10
+	VMOVUPS     Z10, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z11
+	VMOVUPS     Z11, 192(R13)
+	JMP         stored392
+
+set391:
+	VMULPS  Z30, Z8, Z8
+	VMOVUPS Z8, (R13)
+	VMULPS  Z30, Z9, Z9
+	VMOVUPS Z9, 64(R13)
+	VMULPS  Z30, Z10, Z10
+	VMOVUPS Z10, 128(R13)
+	VMULPS  Z30, Z11, Z11
+	VMOVUPS Z11, 192(R13)
+
+stored392:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 12(R15), Z30
+	TESTQ        R9, R9
+	JZ           single393
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z12, Z12
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z13, Z13
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z14, Z14
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z15, Z15
+	JMP          convert394
+
+single393:
+	VPADDD Z28, Z12, Z12
+	VPADDD Z28, Z13, Z13
+	VPADDD Z28, Z14, Z14
+	VPADDD Z28, Z15, Z15
+
+convert394:
+	VCVTDQ2PS   Z12, Z12
+	VMULPS      (R8), Z12, Z12
+	VCVTDQ2PS   Z13, Z13
+	VMULPS      64(R8), Z13, Z13
+	VCVTDQ2PS   Z14, Z14
+	VMULPS      128(R8), Z14, Z14
+	VCVTDQ2PS   Z15, Z15
+	VMULPS      192(R8), Z15, Z15
+	TESTQ       R12, R12
+	JZ          set395
+	VFMADD213PS (R13), Z30, Z12
+	VMOVUPS     Z12, (R13)
+	VFMADD213PS 64(R13), Z30, Z13
+	VMOVUPS     Z13, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z14
+	VMOVUPS     Z14, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z15
+	VMOVUPS     Z15, 192(R13)
+	JMP         stored396
+
+set395:
+	VMULPS  Z30, Z12, Z12
+	VMOVUPS Z12, (R13)
+	VMULPS  Z30, Z13, Z13
+	VMOVUPS Z13, 64(R13)
+	VMULPS  Z30, Z14, Z14
+	VMOVUPS Z14, 128(R13)
+	VMULPS  Z30, Z15, Z15
+	VMOVUPS Z15, 192(R13)
+
+stored396:
+	ADDQ  lds+80(FP), R8
+	ADDQ  ldz+96(FP), R9
+	ADDQ  $+4, R10
+	MOVQ  $0x00000001, R12
+	TESTQ R11, R11
+	JNZ   group376
+	JMP   finished319
+
+fewer375:
 	CMPQ m+0(FP), $0x03
-	JNE  fewer371
+	JNE  fewer397
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -6187,7 +6849,7 @@ fewer349:
 	ADDQ SI, CX
 	XORQ R11, R11
 
-group372:
+group398:
 	MOVQ    R10, R12
 	CMPQ    R12, per+16(FP)
 	CMOVQGT per+16(FP), R12
@@ -6208,9 +6870,9 @@ group372:
 	VPXORD       Z10, Z10, Z10
 	VPXORD       Z11, Z11, Z11
 
-loop373:
+loop399:
 	CMPQ         R12, $0x02
-	JLT          done374
+	JLT          done400
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(SI*1), Z31, Z25
 	VPANDD       (BX)(SI*2), Z31, Z26
@@ -6299,12 +6961,12 @@ loop373:
 	ADDQ         $+128, BX
 	ADDQ         $+128, CX
 	SUBQ         $0x02, R12
-	JMP          loop373
+	JMP          loop399
 
-done374:
-loop375:
+done400:
+loop401:
 	CMPQ         R12, $0x01
-	JLT          done376
+	JLT          done402
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(SI*1), Z31, Z25
 	VPANDD       (BX)(SI*2), Z31, Z26
@@ -6351,9 +7013,9 @@ loop375:
 	ADDQ         $+64, BX
 	ADDQ         $+64, CX
 	SUBQ         $0x01, R12
-	JMP          loop375
+	JMP          loop401
 
-done376:
+done402:
 	MOVQ c+112(FP), R12
 	MOVQ sx+104(FP), R14
 	MOVQ R9, R13
@@ -6362,7 +7024,7 @@ done376:
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS (R14), Z30
 	TESTQ        R8, R8
-	JZ           single377
+	JZ           single403
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -6375,15 +7037,15 @@ done376:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert378
+	JMP          convert404
 
-single377:
+single403:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert378:
+convert404:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (DI), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -6393,7 +7055,7 @@ convert378:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(DI), Z3, Z3
 	TESTQ       R11, R11
-	JZ          set379
+	JZ          set405
 	VFMADD213PS (R12), Z30, Z0
 	VMOVUPS     Z0, (R12)
 	VFMADD213PS 64(R12), Z30, Z1
@@ -6402,9 +7064,9 @@ convert378:
 	VMOVUPS     Z2, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z3
 	VMOVUPS     Z3, 192(R12)
-	JMP         stored380
+	JMP         stored406
 
-set379:
+set405:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R12)
 	VMULPS  Z30, Z1, Z1
@@ -6414,13 +7076,13 @@ set379:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R12)
 
-stored380:
+stored406:
 	ADDQ         ldc+120(FP), R12
 	ADDQ         ldsums+64(FP), R13
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS 4(R14), Z30
 	TESTQ        R8, R8
-	JZ           single381
+	JZ           single407
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -6433,15 +7095,15 @@ stored380:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert382
+	JMP          convert408
 
-single381:
+single407:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert382:
+convert408:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (DI), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -6451,7 +7113,7 @@ convert382:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(DI), Z7, Z7
 	TESTQ       R11, R11
-	JZ          set383
+	JZ          set409
 	VFMADD213PS (R12), Z30, Z4
 	VMOVUPS     Z4, (R12)
 	VFMADD213PS 64(R12), Z30, Z5
@@ -6460,9 +7122,9 @@ convert382:
 	VMOVUPS     Z6, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z7
 	VMOVUPS     Z7, 192(R12)
-	JMP         stored384
+	JMP         stored410
 
-set383:
+set409:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R12)
 	VMULPS  Z30, Z5, Z5
@@ -6472,13 +7134,13 @@ set383:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R12)
 
-stored384:
+stored410:
 	ADDQ         ldc+120(FP), R12
 	ADDQ         ldsums+64(FP), R13
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS 8(R14), Z30
 	TESTQ        R8, R8
-	JZ           single385
+	JZ           single411
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -6491,15 +7153,15 @@ stored384:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert386
+	JMP          convert412
 
-single385:
+single411:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert386:
+convert412:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (DI), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -6509,7 +7171,7 @@ convert386:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(DI), Z11, Z11
 	TESTQ       R11, R11
-	JZ          set387
+	JZ          set413
 	VFMADD213PS (R12), Z30, Z8
 	VMOVUPS     Z8, (R12)
 	VFMADD213PS 64(R12), Z30, Z9
@@ -6518,9 +7180,9 @@ convert386:
 	VMOVUPS     Z10, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z11
 	VMOVUPS     Z11, 192(R12)
-	JMP         stored388
+	JMP         stored414
 
-set387:
+set413:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R12)
 	VMULPS  Z30, Z9, Z9
@@ -6530,18 +7192,18 @@ set387:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R12)
 
-stored388:
+stored414:
 	ADDQ  lds+80(FP), DI
 	ADDQ  ldz+96(FP), R8
 	ADDQ  $+4, R9
 	MOVQ  $0x00000001, R11
 	TESTQ R10, R10
-	JNZ   group372
-	JMP   finished293
+	JNZ   group398
+	JMP   finished319
 
-fewer371:
+fewer397:
 	CMPQ m+0(FP), $0x02
-	JNE  fewer389
+	JNE  fewer415
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -6556,7 +7218,7 @@ fewer371:
 	ADDQ SI, CX
 	XORQ R11, R11
 
-group390:
+group416:
 	MOVQ    R10, R12
 	CMPQ    R12, per+16(FP)
 	CMOVQGT per+16(FP), R12
@@ -6573,9 +7235,9 @@ group390:
 	VPXORD       Z6, Z6, Z6
 	VPXORD       Z7, Z7, Z7
 
-loop391:
+loop417:
 	CMPQ         R12, $0x02
-	JLT          done392
+	JLT          done418
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(SI*1), Z31, Z25
 	VPANDD       (BX)(SI*2), Z31, Z26
@@ -6644,12 +7306,12 @@ loop391:
 	ADDQ         $+128, BX
 	ADDQ         $+128, CX
 	SUBQ         $0x02, R12
-	JMP          loop391
+	JMP          loop417
 
-done392:
-loop393:
+done418:
+loop419:
 	CMPQ         R12, $0x01
-	JLT          done394
+	JLT          done420
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(SI*1), Z31, Z25
 	VPANDD       (BX)(SI*2), Z31, Z26
@@ -6686,9 +7348,9 @@ loop393:
 	ADDQ         $+64, BX
 	ADDQ         $+64, CX
 	SUBQ         $0x01, R12
-	JMP          loop393
+	JMP          loop419
 
-done394:
+done420:
 	MOVQ c+112(FP), R12
 	MOVQ sx+104(FP), R14
 	MOVQ R9, R13
@@ -6697,7 +7359,7 @@ done394:
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS (R14), Z30
 	TESTQ        R8, R8
-	JZ           single395
+	JZ           single421
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -6710,15 +7372,15 @@ done394:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert396
+	JMP          convert422
 
-single395:
+single421:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert396:
+convert422:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (DI), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -6728,7 +7390,7 @@ convert396:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(DI), Z3, Z3
 	TESTQ       R11, R11
-	JZ          set397
+	JZ          set423
 	VFMADD213PS (R12), Z30, Z0
 	VMOVUPS     Z0, (R12)
 	VFMADD213PS 64(R12), Z30, Z1
@@ -6737,9 +7399,9 @@ convert396:
 	VMOVUPS     Z2, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z3
 	VMOVUPS     Z3, 192(R12)
-	JMP         stored398
+	JMP         stored424
 
-set397:
+set423:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R12)
 	VMULPS  Z30, Z1, Z1
@@ -6749,13 +7411,13 @@ set397:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R12)
 
-stored398:
+stored424:
 	ADDQ         ldc+120(FP), R12
 	ADDQ         ldsums+64(FP), R13
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS 4(R14), Z30
 	TESTQ        R8, R8
-	JZ           single399
+	JZ           single425
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -6768,15 +7430,15 @@ stored398:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert400
+	JMP          convert426
 
-single399:
+single425:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert400:
+convert426:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (DI), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -6786,7 +7448,7 @@ convert400:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(DI), Z7, Z7
 	TESTQ       R11, R11
-	JZ          set401
+	JZ          set427
 	VFMADD213PS (R12), Z30, Z4
 	VMOVUPS     Z4, (R12)
 	VFMADD213PS 64(R12), Z30, Z5
@@ -6795,9 +7457,9 @@ convert400:
 	VMOVUPS     Z6, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z7
 	VMOVUPS     Z7, 192(R12)
-	JMP         stored402
+	JMP         stored428
 
-set401:
+set427:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R12)
 	VMULPS  Z30, Z5, Z5
@@ -6807,18 +7469,18 @@ set401:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R12)
 
-stored402:
+stored428:
 	ADDQ  lds+80(FP), DI
 	ADDQ  ldz+96(FP), R8
 	ADDQ  $+4, R9
 	MOVQ  $0x00000001, R11
 	TESTQ R10, R10
-	JNZ   group390
-	JMP   finished293
+	JNZ   group416
+	JMP   finished319
 
-fewer389:
+fewer415:
 	CMPQ m+0(FP), $0x01
-	JNE  fewer403
+	JNE  fewer429
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -6833,7 +7495,7 @@ fewer389:
 	ADDQ SI, CX
 	XORQ DX, DX
 
-group404:
+group430:
 	MOVQ    R10, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -6846,9 +7508,9 @@ group404:
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z3, Z3, Z3
 
-loop405:
+loop431:
 	CMPQ         R11, $0x02
-	JLT          done406
+	JLT          done432
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(SI*1), Z31, Z25
 	VPANDD       (BX)(SI*2), Z31, Z26
@@ -6897,12 +7559,12 @@ loop405:
 	ADDQ         $+128, BX
 	ADDQ         $+128, CX
 	SUBQ         $0x02, R11
-	JMP          loop405
+	JMP          loop431
 
-done406:
-loop407:
+done432:
+loop433:
 	CMPQ         R11, $0x01
-	JLT          done408
+	JLT          done434
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(SI*1), Z31, Z25
 	VPANDD       (BX)(SI*2), Z31, Z26
@@ -6929,9 +7591,9 @@ loop407:
 	ADDQ         $+64, BX
 	ADDQ         $+64, CX
 	SUBQ         $0x01, R11
-	JMP          loop407
+	JMP          loop433
 
-done408:
+done434:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R9, R12
@@ -6940,7 +7602,7 @@ done408:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        R8, R8
-	JZ           single409
+	JZ           single435
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -6953,15 +7615,15 @@ done408:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert410
+	JMP          convert436
 
-single409:
+single435:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert410:
+convert436:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (DI), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -6971,7 +7633,7 @@ convert410:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(DI), Z3, Z3
 	TESTQ       DX, DX
-	JZ          set411
+	JZ          set437
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
 	VFMADD213PS 64(R11), Z30, Z1
@@ -6980,9 +7642,9 @@ convert410:
 	VMOVUPS     Z2, 128(R11)
 	VFMADD213PS 192(R11), Z30, Z3
 	VMOVUPS     Z3, 192(R11)
-	JMP         stored412
+	JMP         stored438
 
-set411:
+set437:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 	VMULPS  Z30, Z1, Z1
@@ -6992,29 +7654,26 @@ set411:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R11)
 
-stored412:
+stored438:
 	ADDQ  lds+80(FP), DI
 	ADDQ  ldz+96(FP), R8
 	ADDQ  $+4, R9
 	MOVQ  $0x00000001, DX
 	TESTQ R10, R10
-	JNZ   group404
-	JMP   finished293
+	JNZ   group430
+	JMP   finished319
 
-fewer403:
-finished293:
+fewer429:
+finished319:
 	VZEROUPPER
 	RET
-
-DATA w0f0f0f0fAVX512<>+0(SB)/4, $0x0f0f0f0f
-GLOBL w0f0f0f0fAVX512<>(SB), RODATA|NOPTR, $4
 
 // func int4x1AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV
 TEXT ·int4x1AVX512(SB), NOSPLIT, $0-128
-rows413:
+rows439:
 	CMPQ m+0(FP), $0x06
-	JLT  rest414
+	JLT  rest440
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -7027,7 +7686,7 @@ rows413:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group416:
+group442:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -7042,9 +7701,9 @@ group416:
 	VPXORD       Z4, Z4, Z4
 	VPXORD       Z5, Z5, Z5
 
-loop417:
+loop443:
 	CMPQ         R11, $0x02
-	JLT          done418
+	JLT          done444
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -7103,12 +7762,12 @@ loop417:
 	ADDQ         $+16, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop417
+	JMP          loop443
 
-done418:
-loop419:
+done444:
+loop445:
 	CMPQ         R11, $0x01
-	JLT          done420
+	JLT          done446
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -7140,9 +7799,9 @@ loop419:
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop419
+	JMP          loop445
 
-done420:
+done446:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -7151,175 +7810,175 @@ done420:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        DI, DI
-	JZ           single421
+	JZ           single447
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert422
+	JMP          convert448
 
-single421:
+single447:
 	VPADDD Z28, Z0, Z0
 
-convert422:
+convert448:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       R10, R10
-	JZ          set423
+	JZ          set449
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
-	JMP         stored424
+	JMP         stored450
 
-set423:
+set449:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 
-stored424:
+stored450:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 4(R13), Z30
 	TESTQ        DI, DI
-	JZ           single425
+	JZ           single451
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert426
+	JMP          convert452
 
-single425:
+single451:
 	VPADDD Z28, Z1, Z1
 
-convert426:
+convert452:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       R10, R10
-	JZ          set427
+	JZ          set453
 	VFMADD213PS (R11), Z30, Z1
 	VMOVUPS     Z1, (R11)
-	JMP         stored428
+	JMP         stored454
 
-set427:
+set453:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R11)
 
-stored428:
+stored454:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 8(R13), Z30
 	TESTQ        DI, DI
-	JZ           single429
+	JZ           single455
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert430
+	JMP          convert456
 
-single429:
+single455:
 	VPADDD Z28, Z2, Z2
 
-convert430:
+convert456:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       R10, R10
-	JZ          set431
+	JZ          set457
 	VFMADD213PS (R11), Z30, Z2
 	VMOVUPS     Z2, (R11)
-	JMP         stored432
+	JMP         stored458
 
-set431:
+set457:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R11)
 
-stored432:
+stored458:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 12(R13), Z30
 	TESTQ        DI, DI
-	JZ           single433
+	JZ           single459
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert434
+	JMP          convert460
 
-single433:
+single459:
 	VPADDD Z28, Z3, Z3
 
-convert434:
+convert460:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      (SI), Z3, Z3
 	TESTQ       R10, R10
-	JZ          set435
+	JZ          set461
 	VFMADD213PS (R11), Z30, Z3
 	VMOVUPS     Z3, (R11)
-	JMP         stored436
+	JMP         stored462
 
-set435:
+set461:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, (R11)
 
-stored436:
+stored462:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 16(R13), Z30
 	TESTQ        DI, DI
-	JZ           single437
+	JZ           single463
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
-	JMP          convert438
+	JMP          convert464
 
-single437:
+single463:
 	VPADDD Z28, Z4, Z4
 
-convert438:
+convert464:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (SI), Z4, Z4
 	TESTQ       R10, R10
-	JZ          set439
+	JZ          set465
 	VFMADD213PS (R11), Z30, Z4
 	VMOVUPS     Z4, (R11)
-	JMP         stored440
+	JMP         stored466
 
-set439:
+set465:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R11)
 
-stored440:
+stored466:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 20(R13), Z30
 	TESTQ        DI, DI
-	JZ           single441
+	JZ           single467
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z5, Z5
-	JMP          convert442
+	JMP          convert468
 
-single441:
+single467:
 	VPADDD Z28, Z5, Z5
 
-convert442:
+convert468:
 	VCVTDQ2PS   Z5, Z5
 	VMULPS      (SI), Z5, Z5
 	TESTQ       R10, R10
-	JZ          set443
+	JZ          set469
 	VFMADD213PS (R11), Z30, Z5
 	VMOVUPS     Z5, (R11)
-	JMP         stored444
+	JMP         stored470
 
-set443:
+set469:
 	VMULPS  Z30, Z5, Z5
 	VMOVUPS Z5, (R11)
 
-stored444:
+stored470:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group416
+	JNZ   group442
 	MOVQ  lda+32(FP), AX
 	LEAQ  (AX)(AX*2), AX
 	SHLQ  $0x01, AX
@@ -7334,11 +7993,11 @@ stored444:
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x18, sx+104(FP)
 	SUBQ  $0x06, m+0(FP)
-	JMP   rows413
+	JMP   rows439
 
-rest414:
+rest440:
 	CMPQ m+0(FP), $0x05
-	JNE  fewer445
+	JNE  fewer471
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -7351,7 +8010,7 @@ rest414:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group446:
+group472:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -7365,9 +8024,9 @@ group446:
 	VPXORD       Z3, Z3, Z3
 	VPXORD       Z4, Z4, Z4
 
-loop447:
+loop473:
 	CMPQ         R11, $0x02
-	JLT          done448
+	JLT          done474
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -7418,12 +8077,12 @@ loop447:
 	ADDQ         $+16, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop447
+	JMP          loop473
 
-done448:
-loop449:
+done474:
+loop475:
 	CMPQ         R11, $0x01
-	JLT          done450
+	JLT          done476
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -7447,262 +8106,6 @@ loop449:
 	VPDPBUSD     Z28, Z24, Z3
 	VPBROADCASTD 4(CX)(DX*1), Z29
 	VPDPBUSD     Z29, Z24, Z4
-	ADDQ         $+8, AX
-	ADDQ         $+8, CX
-	ADDQ         $+64, BX
-	SUBQ         $0x01, R11
-	JMP          loop449
-
-done450:
-	MOVQ c+112(FP), R11
-	MOVQ sx+104(FP), R13
-	MOVQ R8, R12
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R12), Z28
-	VBROADCASTSS (R13), Z30
-	TESTQ        DI, DI
-	JZ           single451
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z0, Z0
-	JMP          convert452
-
-single451:
-	VPADDD Z28, Z0, Z0
-
-convert452:
-	VCVTDQ2PS   Z0, Z0
-	VMULPS      (SI), Z0, Z0
-	TESTQ       R10, R10
-	JZ          set453
-	VFMADD213PS (R11), Z30, Z0
-	VMOVUPS     Z0, (R11)
-	JMP         stored454
-
-set453:
-	VMULPS  Z30, Z0, Z0
-	VMOVUPS Z0, (R11)
-
-stored454:
-	ADDQ         ldc+120(FP), R11
-	ADDQ         ldsums+64(FP), R12
-	VPBROADCASTD (R12), Z28
-	VBROADCASTSS 4(R13), Z30
-	TESTQ        DI, DI
-	JZ           single455
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z1, Z1
-	JMP          convert456
-
-single455:
-	VPADDD Z28, Z1, Z1
-
-convert456:
-	VCVTDQ2PS   Z1, Z1
-	VMULPS      (SI), Z1, Z1
-	TESTQ       R10, R10
-	JZ          set457
-	VFMADD213PS (R11), Z30, Z1
-	VMOVUPS     Z1, (R11)
-	JMP         stored458
-
-set457:
-	VMULPS  Z30, Z1, Z1
-	VMOVUPS Z1, (R11)
-
-stored458:
-	ADDQ         ldc+120(FP), R11
-	ADDQ         ldsums+64(FP), R12
-	VPBROADCASTD (R12), Z28
-	VBROADCASTSS 8(R13), Z30
-	TESTQ        DI, DI
-	JZ           single459
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z2, Z2
-	JMP          convert460
-
-single459:
-	VPADDD Z28, Z2, Z2
-
-convert460:
-	VCVTDQ2PS   Z2, Z2
-	VMULPS      (SI), Z2, Z2
-	TESTQ       R10, R10
-	JZ          set461
-	VFMADD213PS (R11), Z30, Z2
-	VMOVUPS     Z2, (R11)
-	JMP         stored462
-
-set461:
-	VMULPS  Z30, Z2, Z2
-	VMOVUPS Z2, (R11)
-
-stored462:
-	ADDQ         ldc+120(FP), R11
-	ADDQ         ldsums+64(FP), R12
-	VPBROADCASTD (R12), Z28
-	VBROADCASTSS 12(R13), Z30
-	TESTQ        DI, DI
-	JZ           single463
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z3, Z3
-	JMP          convert464
-
-single463:
-	VPADDD Z28, Z3, Z3
-
-convert464:
-	VCVTDQ2PS   Z3, Z3
-	VMULPS      (SI), Z3, Z3
-	TESTQ       R10, R10
-	JZ          set465
-	VFMADD213PS (R11), Z30, Z3
-	VMOVUPS     Z3, (R11)
-	JMP         stored466
-
-set465:
-	VMULPS  Z30, Z3, Z3
-	VMOVUPS Z3, (R11)
-
-stored466:
-	ADDQ         ldc+120(FP), R11
-	ADDQ         ldsums+64(FP), R12
-	VPBROADCASTD (R12), Z28
-	VBROADCASTSS 16(R13), Z30
-	TESTQ        DI, DI
-	JZ           single467
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z4, Z4
-	JMP          convert468
-
-single467:
-	VPADDD Z28, Z4, Z4
-
-convert468:
-	VCVTDQ2PS   Z4, Z4
-	VMULPS      (SI), Z4, Z4
-	TESTQ       R10, R10
-	JZ          set469
-	VFMADD213PS (R11), Z30, Z4
-	VMOVUPS     Z4, (R11)
-	JMP         stored470
-
-set469:
-	VMULPS  Z30, Z4, Z4
-	VMOVUPS Z4, (R11)
-
-stored470:
-	ADDQ  lds+80(FP), SI
-	ADDQ  ldz+96(FP), DI
-	ADDQ  $+4, R8
-	MOVQ  $0x00000001, R10
-	TESTQ R9, R9
-	JNZ   group446
-	JMP   finished415
-
-fewer445:
-	CMPQ m+0(FP), $0x04
-	JNE  fewer471
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), CX
-	MOVQ s+72(FP), SI
-	MOVQ z+88(FP), DI
-	MOVQ sums+56(FP), R8
-	MOVQ steps+8(FP), R9
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	XORQ R10, R10
-
-group472:
-	MOVQ    R9, R11
-	CMPQ    R11, per+16(FP)
-	CMOVQGT per+16(FP), R11
-	SUBQ    R11, R9
-
-	// 4 rows: sums = 0
-	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z31
-	VPXORD       Z0, Z0, Z0
-	VPXORD       Z1, Z1, Z1
-	VPXORD       Z2, Z2, Z2
-	VPXORD       Z3, Z3, Z3
-
-loop473:
-	CMPQ         R11, $0x02
-	JLT          done474
-	VPANDD       (BX), Z31, Z24
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z1
-	VPBROADCASTD (AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z2
-	VPBROADCASTD (CX), Z28
-	VPDPBUSD     Z28, Z24, Z3
-	VPSRLD       $0x04, (BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPBROADCASTD 4(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z1
-	VPBROADCASTD 4(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z2
-	VPBROADCASTD 4(CX), Z28
-	VPDPBUSD     Z28, Z24, Z3
-	VPANDD       64(BX), Z31, Z24
-	VPBROADCASTD 8(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPBROADCASTD 8(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z1
-	VPBROADCASTD 8(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z2
-	VPBROADCASTD 8(CX), Z28
-	VPDPBUSD     Z28, Z24, Z3
-	VPSRLD       $0x04, 64(BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPBROADCASTD 12(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPBROADCASTD 12(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z1
-	VPBROADCASTD 12(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z2
-	VPBROADCASTD 12(CX), Z28
-	VPDPBUSD     Z28, Z24, Z3
-	ADDQ         $+16, AX
-	ADDQ         $+16, CX
-	ADDQ         $+128, BX
-	SUBQ         $0x02, R11
-	JMP          loop473
-
-done474:
-loop475:
-	CMPQ         R11, $0x01
-	JLT          done476
-	VPANDD       (BX), Z31, Z24
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z1
-	VPBROADCASTD (AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z2
-	VPBROADCASTD (CX), Z28
-	VPDPBUSD     Z28, Z24, Z3
-	VPSRLD       $0x04, (BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPBROADCASTD 4(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z1
-	VPBROADCASTD 4(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z2
-	VPBROADCASTD 4(CX), Z28
-	VPDPBUSD     Z28, Z24, Z3
 	ADDQ         $+8, AX
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
@@ -7825,17 +8228,273 @@ set491:
 	VMOVUPS Z3, (R11)
 
 stored492:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Z28
+	VBROADCASTSS 16(R13), Z30
+	TESTQ        DI, DI
+	JZ           single493
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z4, Z4
+	JMP          convert494
+
+single493:
+	VPADDD Z28, Z4, Z4
+
+convert494:
+	VCVTDQ2PS   Z4, Z4
+	VMULPS      (SI), Z4, Z4
+	TESTQ       R10, R10
+	JZ          set495
+	VFMADD213PS (R11), Z30, Z4
+	VMOVUPS     Z4, (R11)
+	JMP         stored496
+
+set495:
+	VMULPS  Z30, Z4, Z4
+	VMOVUPS Z4, (R11)
+
+stored496:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
 	JNZ   group472
-	JMP   finished415
+	JMP   finished441
 
 fewer471:
+	CMPQ m+0(FP), $0x04
+	JNE  fewer497
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ R10, R10
+
+group498:
+	MOVQ    R9, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R9
+
+	// 4 rows: sums = 0
+	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z31
+	VPXORD       Z0, Z0, Z0
+	VPXORD       Z1, Z1, Z1
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+
+loop499:
+	CMPQ         R11, $0x02
+	JLT          done500
+	VPANDD       (BX), Z31, Z24
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z1
+	VPBROADCASTD (AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z2
+	VPBROADCASTD (CX), Z28
+	VPDPBUSD     Z28, Z24, Z3
+	VPSRLD       $0x04, (BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPBROADCASTD 4(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z1
+	VPBROADCASTD 4(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z2
+	VPBROADCASTD 4(CX), Z28
+	VPDPBUSD     Z28, Z24, Z3
+	VPANDD       64(BX), Z31, Z24
+	VPBROADCASTD 8(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPBROADCASTD 8(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z1
+	VPBROADCASTD 8(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z2
+	VPBROADCASTD 8(CX), Z28
+	VPDPBUSD     Z28, Z24, Z3
+	VPSRLD       $0x04, 64(BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPBROADCASTD 12(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPBROADCASTD 12(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z1
+	VPBROADCASTD 12(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z2
+	VPBROADCASTD 12(CX), Z28
+	VPDPBUSD     Z28, Z24, Z3
+	ADDQ         $+16, AX
+	ADDQ         $+16, CX
+	ADDQ         $+128, BX
+	SUBQ         $0x02, R11
+	JMP          loop499
+
+done500:
+loop501:
+	CMPQ         R11, $0x01
+	JLT          done502
+	VPANDD       (BX), Z31, Z24
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z1
+	VPBROADCASTD (AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z2
+	VPBROADCASTD (CX), Z28
+	VPDPBUSD     Z28, Z24, Z3
+	VPSRLD       $0x04, (BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPBROADCASTD 4(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z1
+	VPBROADCASTD 4(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z2
+	VPBROADCASTD 4(CX), Z28
+	VPDPBUSD     Z28, Z24, Z3
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R11
+	JMP          loop501
+
+done502:
+	MOVQ c+112(FP), R11
+	MOVQ sx+104(FP), R13
+	MOVQ R8, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Z28
+	VBROADCASTSS (R13), Z30
+	TESTQ        DI, DI
+	JZ           single503
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z0, Z0
+	JMP          convert504
+
+single503:
+	VPADDD Z28, Z0, Z0
+
+convert504:
+	VCVTDQ2PS   Z0, Z0
+	VMULPS      (SI), Z0, Z0
+	TESTQ       R10, R10
+	JZ          set505
+	VFMADD213PS (R11), Z30, Z0
+	VMOVUPS     Z0, (R11)
+	JMP         stored506
+
+set505:
+	VMULPS  Z30, Z0, Z0
+	VMOVUPS Z0, (R11)
+
+stored506:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Z28
+	VBROADCASTSS 4(R13), Z30
+	TESTQ        DI, DI
+	JZ           single507
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z1, Z1
+	JMP          convert508
+
+single507:
+	VPADDD Z28, Z1, Z1
+
+convert508:
+	VCVTDQ2PS   Z1, Z1
+	VMULPS      (SI), Z1, Z1
+	TESTQ       R10, R10
+	JZ          set509
+	VFMADD213PS (R11), Z30, Z1
+	VMOVUPS     Z1, (R11)
+	JMP         stored510
+
+set509:
+	VMULPS  Z30, Z1, Z1
+	VMOVUPS Z1, (R11)
+
+stored510:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Z28
+	VBROADCASTSS 8(R13), Z30
+	TESTQ        DI, DI
+	JZ           single511
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z2, Z2
+	JMP          convert512
+
+single511:
+	VPADDD Z28, Z2, Z2
+
+convert512:
+	VCVTDQ2PS   Z2, Z2
+	VMULPS      (SI), Z2, Z2
+	TESTQ       R10, R10
+	JZ          set513
+	VFMADD213PS (R11), Z30, Z2
+	VMOVUPS     Z2, (R11)
+	JMP         stored514
+
+set513:
+	VMULPS  Z30, Z2, Z2
+	VMOVUPS Z2, (R11)
+
+stored514:
+	ADDQ         ldc+120(FP), R11
+	ADDQ         ldsums+64(FP), R12
+	VPBROADCASTD (R12), Z28
+	VBROADCASTSS 12(R13), Z30
+	TESTQ        DI, DI
+	JZ           single515
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z3, Z3
+	JMP          convert516
+
+single515:
+	VPADDD Z28, Z3, Z3
+
+convert516:
+	VCVTDQ2PS   Z3, Z3
+	VMULPS      (SI), Z3, Z3
+	TESTQ       R10, R10
+	JZ          set517
+	VFMADD213PS (R11), Z30, Z3
+	VMOVUPS     Z3, (R11)
+	JMP         stored518
+
+set517:
+	VMULPS  Z30, Z3, Z3
+	VMOVUPS Z3, (R11)
+
+stored518:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, R10
+	TESTQ R9, R9
+	JNZ   group498
+	JMP   finished441
+
+fewer497:
 	CMPQ m+0(FP), $0x03
-	JNE  fewer493
+	JNE  fewer519
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -7848,7 +8507,7 @@ fewer471:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group494:
+group520:
 	MOVQ    R9, R10
 	CMPQ    R10, per+16(FP)
 	CMOVQGT per+16(FP), R10
@@ -7860,9 +8519,9 @@ group494:
 	VPXORD       Z1, Z1, Z1
 	VPXORD       Z2, Z2, Z2
 
-loop495:
+loop521:
 	CMPQ         R10, $0x02
-	JLT          done496
+	JLT          done522
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -7896,12 +8555,12 @@ loop495:
 	ADDQ         $+16, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R10
-	JMP          loop495
+	JMP          loop521
 
-done496:
-loop497:
+done522:
+loop523:
 	CMPQ         R10, $0x01
-	JLT          done498
+	JLT          done524
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -7920,9 +8579,9 @@ loop497:
 	ADDQ         $+8, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop497
+	JMP          loop523
 
-done498:
+done524:
 	MOVQ c+112(FP), R10
 	MOVQ sx+104(FP), R12
 	MOVQ R8, R11
@@ -7931,96 +8590,96 @@ done498:
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS (R12), Z30
 	TESTQ        DI, DI
-	JZ           single499
+	JZ           single525
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert500
+	JMP          convert526
 
-single499:
+single525:
 	VPADDD Z28, Z0, Z0
 
-convert500:
+convert526:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set501
+	JZ          set527
 	VFMADD213PS (R10), Z30, Z0
 	VMOVUPS     Z0, (R10)
-	JMP         stored502
+	JMP         stored528
 
-set501:
+set527:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R10)
 
-stored502:
+stored528:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 4(R12), Z30
 	TESTQ        DI, DI
-	JZ           single503
+	JZ           single529
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert504
+	JMP          convert530
 
-single503:
+single529:
 	VPADDD Z28, Z1, Z1
 
-convert504:
+convert530:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       CX, CX
-	JZ          set505
+	JZ          set531
 	VFMADD213PS (R10), Z30, Z1
 	VMOVUPS     Z1, (R10)
-	JMP         stored506
+	JMP         stored532
 
-set505:
+set531:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R10)
 
-stored506:
+stored532:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 8(R12), Z30
 	TESTQ        DI, DI
-	JZ           single507
+	JZ           single533
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert508
+	JMP          convert534
 
-single507:
+single533:
 	VPADDD Z28, Z2, Z2
 
-convert508:
+convert534:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       CX, CX
-	JZ          set509
+	JZ          set535
 	VFMADD213PS (R10), Z30, Z2
 	VMOVUPS     Z2, (R10)
-	JMP         stored510
+	JMP         stored536
 
-set509:
+set535:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R10)
 
-stored510:
+stored536:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group494
-	JMP   finished415
+	JNZ   group520
+	JMP   finished441
 
-fewer493:
+fewer519:
 	CMPQ m+0(FP), $0x02
-	JNE  fewer511
+	JNE  fewer537
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -8033,7 +8692,7 @@ fewer493:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group512:
+group538:
 	MOVQ    R9, R10
 	CMPQ    R10, per+16(FP)
 	CMOVQGT per+16(FP), R10
@@ -8044,9 +8703,9 @@ group512:
 	VPXORD       Z0, Z0, Z0
 	VPXORD       Z1, Z1, Z1
 
-loop513:
+loop539:
 	CMPQ         R10, $0x02
-	JLT          done514
+	JLT          done540
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8072,12 +8731,12 @@ loop513:
 	ADDQ         $+16, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R10
-	JMP          loop513
+	JMP          loop539
 
-done514:
-loop515:
+done540:
+loop541:
 	CMPQ         R10, $0x01
-	JLT          done516
+	JLT          done542
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8092,9 +8751,9 @@ loop515:
 	ADDQ         $+8, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop515
+	JMP          loop541
 
-done516:
+done542:
 	MOVQ c+112(FP), R10
 	MOVQ sx+104(FP), R12
 	MOVQ R8, R11
@@ -8103,68 +8762,68 @@ done516:
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS (R12), Z30
 	TESTQ        DI, DI
-	JZ           single517
+	JZ           single543
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert518
+	JMP          convert544
 
-single517:
+single543:
 	VPADDD Z28, Z0, Z0
 
-convert518:
+convert544:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set519
+	JZ          set545
 	VFMADD213PS (R10), Z30, Z0
 	VMOVUPS     Z0, (R10)
-	JMP         stored520
+	JMP         stored546
 
-set519:
+set545:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R10)
 
-stored520:
+stored546:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 4(R12), Z30
 	TESTQ        DI, DI
-	JZ           single521
+	JZ           single547
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert522
+	JMP          convert548
 
-single521:
+single547:
 	VPADDD Z28, Z1, Z1
 
-convert522:
+convert548:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       CX, CX
-	JZ          set523
+	JZ          set549
 	VFMADD213PS (R10), Z30, Z1
 	VMOVUPS     Z1, (R10)
-	JMP         stored524
+	JMP         stored550
 
-set523:
+set549:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R10)
 
-stored524:
+stored550:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group512
-	JMP   finished415
+	JNZ   group538
+	JMP   finished441
 
-fewer511:
+fewer537:
 	CMPQ m+0(FP), $0x01
-	JNE  fewer525
+	JNE  fewer551
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -8177,7 +8836,7 @@ fewer511:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group526:
+group552:
 	MOVQ    R9, DX
 	CMPQ    DX, per+16(FP)
 	CMOVQGT per+16(FP), DX
@@ -8187,9 +8846,9 @@ group526:
 	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z31
 	VPXORD       Z0, Z0, Z0
 
-loop527:
+loop553:
 	CMPQ         DX, $0x02
-	JLT          done528
+	JLT          done554
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8207,12 +8866,12 @@ loop527:
 	ADDQ         $+16, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, DX
-	JMP          loop527
+	JMP          loop553
 
-done528:
-loop529:
+done554:
+loop555:
 	CMPQ         DX, $0x01
-	JLT          done530
+	JLT          done556
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8223,9 +8882,9 @@ loop529:
 	ADDQ         $+8, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, DX
-	JMP          loop529
+	JMP          loop555
 
-done530:
+done556:
 	MOVQ c+112(FP), DX
 	MOVQ sx+104(FP), R11
 	MOVQ R8, R10
@@ -8234,39 +8893,39 @@ done530:
 	VPBROADCASTD (R10), Z28
 	VBROADCASTSS (R11), Z30
 	TESTQ        DI, DI
-	JZ           single531
+	JZ           single557
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert532
+	JMP          convert558
 
-single531:
+single557:
 	VPADDD Z28, Z0, Z0
 
-convert532:
+convert558:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set533
+	JZ          set559
 	VFMADD213PS (DX), Z30, Z0
 	VMOVUPS     Z0, (DX)
-	JMP         stored534
+	JMP         stored560
 
-set533:
+set559:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (DX)
 
-stored534:
+stored560:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group526
-	JMP   finished415
+	JNZ   group552
+	JMP   finished441
 
-fewer525:
-finished415:
+fewer551:
+finished441:
 	VZEROUPPER
 	RET
 
@@ -8281,9 +8940,9 @@ TEXT ·splitRowAVX512(SB), NOSPLIT, $0-24
 	VBROADCASTSS w7f800000AVX512<>+0(SB), Z10
 	VBROADCASTSS w00400000AVX512<>+0(SB), Z11
 
-loop535:
+loop561:
 	CMPQ     DX, $0x01
-	JLT      done536
+	JLT      done562
 	VMOVUPS  (CX), Z0
 	VPANDD   Z0, Z9, Z4
 	VCMPPS   $0x01, Z10, Z4, K1
@@ -8317,9 +8976,9 @@ loop535:
 	ADDQ     $+128, CX
 	ADDQ     $+192, AX
 	SUBQ     $0x01, DX
-	JMP      loop535
+	JMP      loop561
 
-done536:
+done562:
 	VZEROUPPER
 	RET
 
@@ -8337,14 +8996,14 @@ TEXT ·splitFloat16AVX512(SB), NOSPLIT, $0-24
 	VBROADCASTSS w7f800000AVX512<>+0(SB), Z10
 	VBROADCASTSS w00400000AVX512<>+0(SB), Z11
 
-loop537:
+loop563:
 	CMPQ DX, $0x01
-	JLT  done538
+	JLT  done564
 	MOVQ $0x00000010, BX
 
-loop539:
+loop565:
 	CMPQ      BX, $0x01
-	JLT       done540
+	JLT       done566
 	VCVTPH2PS (CX), Z0
 	VPANDD    Z0, Z9, Z4
 	VCMPPS    $0x01, Z10, Z4, K1
@@ -8368,14 +9027,14 @@ loop539:
 	ADDQ      $+64, CX
 	ADDQ      $+64, AX
 	SUBQ      $0x01, BX
-	JMP       loop539
+	JMP       loop565
 
-done540:
+done566:
 	ADDQ $+1024, AX
 	SUBQ $0x01, DX
-	JMP  loop537
+	JMP  loop563
 
-done538:
+done564:
 	VZEROUPPER
 	RET
 
@@ -8394,9 +9053,9 @@ TEXT ·pairCodes8AVX512(SB), NOSPLIT, $0-32
 	VPMOVZXBD       (BX), Z6
 	VPORD           Z6, Z4, Z6
 
-loop541:
+loop567:
 	CMPQ      DX, $0x01
-	JLT       done542
+	JLT       done568
 	VMOVDQU32 (CX), Z5
 	VPSHUFB   Z0, Z5, Z7
 	VPORD     Z7, Z4, Z7
@@ -8419,9 +9078,9 @@ loop541:
 	ADDQ      $+64, CX
 	ADDQ      $+128, AX
 	SUBQ      $0x01, DX
-	JMP       loop541
+	JMP       loop567
 
-done542:
+done568:
 	VZEROUPPER
 	RET
 
@@ -8440,9 +9099,9 @@ TEXT ·pairCodes4AVX512(SB), NOSPLIT, $0-32
 	VPMOVZXBD       (BX), Z6
 	VPORD           Z6, Z4, Z6
 
-loop543:
+loop569:
 	CMPQ      DX, $0x01
-	JLT       done544
+	JLT       done570
 	VMOVDQU32 (CX), Z5
 	VPANDD    v0f0f0f0fAVX512<>+0(SB), Z5, Z5
 	VPSHUFB   Z0, Z5, Z7
@@ -8487,9 +9146,9 @@ loop543:
 	ADDQ      $+64, CX
 	ADDQ      $+256, AX
 	SUBQ      $0x01, DX
-	JMP       loop543
+	JMP       loop569
 
-done544:
+done570:
 	VZEROUPPER
 	RET
 
@@ -8501,9 +9160,9 @@ TEXT ·unpackCodes4AVX512(SB), NOSPLIT, $0-24
 	MOVQ         steps+16(FP), DX
 	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z0
 
-loop545:
+loop571:
 	CMPQ      DX, $0x01
-	JLT       done546
+	JLT       done572
 	VMOVDQU32 (CX), Z2
 	VPANDD    Z2, Z0, Z1
 	VPSRLD    $0x04, Z2, Z2
@@ -8513,9 +9172,9 @@ loop545:
 	ADDQ      $+64, CX
 	ADDQ      $+128, AX
 	SUBQ      $0x01, DX
-	JMP       loop545
+	JMP       loop571
 
-done546:
+done572:
 	VZEROUPPER
 	RET
 
@@ -8531,9 +9190,9 @@ TEXT ·matrixBytes64AVX512(SB), NOSPLIT, $0-144
 	BYTE $0x49
 	BYTE $0x00
 
-rows547:
+rows573:
 	CMPQ m+0(FP), $0x10
-	JLE  few548
+	JLE  few574
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -8545,7 +9204,7 @@ rows547:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group550:
+group576:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -8583,7 +9242,7 @@ group550:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile551:
+tile577:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -8664,7 +9323,7 @@ tile551:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile551
+	JNZ  tile577
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -8726,15 +9385,15 @@ tile551:
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
 	CMPQ      R11, $0x00
-	JEQ       other553
+	JEQ       other579
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
 	CMPQ      R13, $0x00
-	JEQ       other554
+	JEQ       other580
 	CMPQ      R8, $0x00
-	JEQ       other555
+	JEQ       other581
 
-row556:
+row582:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -8756,11 +9415,11 @@ row556:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row556
-	JMP          scaled552
+	JNZ          row582
+	JMP          scaled578
 
-other555:
-row557:
+other581:
+row583:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -8782,14 +9441,14 @@ row557:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row557
-	JMP          scaled552
+	JNZ          row583
+	JMP          scaled578
 
-other554:
+other580:
 	CMPQ R8, $0x00
-	JEQ  other558
+	JEQ  other584
 
-row559:
+row585:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -8811,14 +9470,14 @@ row559:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row559
-	JMP          scaled552
+	JNZ          row585
+	JMP          scaled578
 
-other558:
+other584:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other560
+	JEQ  other586
 
-row561:
+row587:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -8840,11 +9499,11 @@ row561:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row561
-	JMP          scaled552
+	JNZ          row587
+	JMP          scaled578
 
-other560:
-row562:
+other586:
+row588:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -8866,16 +9525,16 @@ row562:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row562
-	JMP          scaled552
+	JNZ          row588
+	JMP          scaled578
 
-other553:
+other579:
 	CMPQ R13, $0x00
-	JEQ  other563
+	JEQ  other589
 	CMPQ R8, $0x00
-	JEQ  other564
+	JEQ  other590
 
-row565:
+row591:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -8895,11 +9554,11 @@ row565:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row565
-	JMP          scaled552
+	JNZ          row591
+	JMP          scaled578
 
-other564:
-row566:
+other590:
+row592:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -8919,14 +9578,14 @@ row566:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row566
-	JMP          scaled552
+	JNZ          row592
+	JMP          scaled578
 
-other563:
+other589:
 	CMPQ R8, $0x00
-	JEQ  other567
+	JEQ  other593
 
-row568:
+row594:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -8946,14 +9605,14 @@ row568:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row568
-	JMP          scaled552
+	JNZ          row594
+	JMP          scaled578
 
-other567:
+other593:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other569
+	JEQ  other595
 
-row570:
+row596:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -8973,11 +9632,11 @@ row570:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row570
-	JMP          scaled552
+	JNZ          row596
+	JMP          scaled578
 
-other569:
-row571:
+other595:
+row597:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -8997,18 +9656,18 @@ row571:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row571
+	JNZ          row597
 
-scaled552:
+scaled578:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group550
+	JNZ   group576
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished549
+	JLE   finished575
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
@@ -9019,9 +9678,9 @@ scaled552:
 	SHLQ  $0x05, AX
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x80, sx+104(FP)
-	JMP   rows547
+	JMP   rows573
 
-few548:
+few574:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -9033,7 +9692,7 @@ few548:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group572:
+group598:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -9054,7 +9713,7 @@ group572:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile573:
+tile599:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9108,7 +9767,7 @@ tile573:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile573
+	JNZ  tile599
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -9146,15 +9805,15 @@ tile573:
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
 	CMPQ      R11, $0x00
-	JEQ       other575
+	JEQ       other601
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
 	CMPQ      R13, $0x00
-	JEQ       other576
+	JEQ       other602
 	CMPQ      R8, $0x00
-	JEQ       other577
+	JEQ       other603
 
-row578:
+row604:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9176,11 +9835,11 @@ row578:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row578
-	JMP          scaled574
+	JNZ          row604
+	JMP          scaled600
 
-other577:
-row579:
+other603:
+row605:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9202,14 +9861,14 @@ row579:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row579
-	JMP          scaled574
+	JNZ          row605
+	JMP          scaled600
 
-other576:
+other602:
 	CMPQ R8, $0x00
-	JEQ  other580
+	JEQ  other606
 
-row581:
+row607:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9231,14 +9890,14 @@ row581:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row581
-	JMP          scaled574
+	JNZ          row607
+	JMP          scaled600
 
-other580:
+other606:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other582
+	JEQ  other608
 
-row583:
+row609:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9260,11 +9919,11 @@ row583:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row583
-	JMP          scaled574
+	JNZ          row609
+	JMP          scaled600
 
-other582:
-row584:
+other608:
+row610:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9286,16 +9945,16 @@ row584:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row584
-	JMP          scaled574
+	JNZ          row610
+	JMP          scaled600
 
-other575:
+other601:
 	CMPQ R13, $0x00
-	JEQ  other585
+	JEQ  other611
 	CMPQ R8, $0x00
-	JEQ  other586
+	JEQ  other612
 
-row587:
+row613:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9315,11 +9974,11 @@ row587:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row587
-	JMP          scaled574
+	JNZ          row613
+	JMP          scaled600
 
-other586:
-row588:
+other612:
+row614:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9339,14 +9998,14 @@ row588:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row588
-	JMP          scaled574
+	JNZ          row614
+	JMP          scaled600
 
-other585:
+other611:
 	CMPQ R8, $0x00
-	JEQ  other589
+	JEQ  other615
 
-row590:
+row616:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9366,14 +10025,14 @@ row590:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row590
-	JMP          scaled574
+	JNZ          row616
+	JMP          scaled600
 
-other589:
+other615:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other591
+	JEQ  other617
 
-row592:
+row618:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9393,11 +10052,11 @@ row592:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row592
-	JMP          scaled574
+	JNZ          row618
+	JMP          scaled600
 
-other591:
-row593:
+other617:
+row619:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9417,18 +10076,18 @@ row593:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row593
+	JNZ          row619
 
-scaled574:
+scaled600:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group572
+	JNZ   group598
 
-finished549:
+finished575:
 	SFENCE
 
 	// TILERELEASE
@@ -9518,9 +10177,9 @@ TEXT ·matrixBytes32AVX512(SB), NOSPLIT, $0-144
 	BYTE $0x49
 	BYTE $0x00
 
-rows594:
+rows620:
 	CMPQ m+0(FP), $0x10
-	JLE  few595
+	JLE  few621
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -9532,7 +10191,7 @@ rows594:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group597:
+group623:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -9570,7 +10229,7 @@ group597:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile598:
+tile624:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9651,7 +10310,7 @@ tile598:
 	ADDQ $+512, CX
 	ADDQ $+512, DX
 	DECQ R9
-	JNZ  tile598
+	JNZ  tile624
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -9713,15 +10372,15 @@ tile598:
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
 	CMPQ      R11, $0x00
-	JEQ       other600
+	JEQ       other626
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
 	CMPQ      R13, $0x00
-	JEQ       other601
+	JEQ       other627
 	CMPQ      R8, $0x00
-	JEQ       other602
+	JEQ       other628
 
-row603:
+row629:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9743,11 +10402,11 @@ row603:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row603
-	JMP          scaled599
+	JNZ          row629
+	JMP          scaled625
 
-other602:
-row604:
+other628:
+row630:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9769,14 +10428,14 @@ row604:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row604
-	JMP          scaled599
+	JNZ          row630
+	JMP          scaled625
 
-other601:
+other627:
 	CMPQ R8, $0x00
-	JEQ  other605
+	JEQ  other631
 
-row606:
+row632:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9798,14 +10457,14 @@ row606:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row606
-	JMP          scaled599
+	JNZ          row632
+	JMP          scaled625
 
-other605:
+other631:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other607
+	JEQ  other633
 
-row608:
+row634:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9827,11 +10486,11 @@ row608:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row608
-	JMP          scaled599
+	JNZ          row634
+	JMP          scaled625
 
-other607:
-row609:
+other633:
+row635:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9853,16 +10512,16 @@ row609:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row609
-	JMP          scaled599
+	JNZ          row635
+	JMP          scaled625
 
-other600:
+other626:
 	CMPQ R13, $0x00
-	JEQ  other610
+	JEQ  other636
 	CMPQ R8, $0x00
-	JEQ  other611
+	JEQ  other637
 
-row612:
+row638:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9882,11 +10541,11 @@ row612:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row612
-	JMP          scaled599
+	JNZ          row638
+	JMP          scaled625
 
-other611:
-row613:
+other637:
+row639:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9906,14 +10565,14 @@ row613:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row613
-	JMP          scaled599
+	JNZ          row639
+	JMP          scaled625
 
-other610:
+other636:
 	CMPQ R8, $0x00
-	JEQ  other614
+	JEQ  other640
 
-row615:
+row641:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9933,14 +10592,14 @@ row615:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row615
-	JMP          scaled599
+	JNZ          row641
+	JMP          scaled625
 
-other614:
+other640:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other616
+	JEQ  other642
 
-row617:
+row643:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9960,11 +10619,11 @@ row617:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row617
-	JMP          scaled599
+	JNZ          row643
+	JMP          scaled625
 
-other616:
-row618:
+other642:
+row644:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9984,18 +10643,18 @@ row618:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row618
+	JNZ          row644
 
-scaled599:
+scaled625:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group597
+	JNZ   group623
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished596
+	JLE   finished622
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
@@ -10006,9 +10665,9 @@ scaled599:
 	SHLQ  $0x05, AX
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x80, sx+104(FP)
-	JMP   rows594
+	JMP   rows620
 
-few595:
+few621:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -10020,7 +10679,7 @@ few595:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group619:
+group645:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -10041,7 +10700,7 @@ group619:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile620:
+tile646:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10095,7 +10754,7 @@ tile620:
 	ADDQ $+512, CX
 	ADDQ $+512, DX
 	DECQ R9
-	JNZ  tile620
+	JNZ  tile646
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -10133,15 +10792,15 @@ tile620:
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
 	CMPQ      R11, $0x00
-	JEQ       other622
+	JEQ       other648
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
 	CMPQ      R13, $0x00
-	JEQ       other623
+	JEQ       other649
 	CMPQ      R8, $0x00
-	JEQ       other624
+	JEQ       other650
 
-row625:
+row651:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10163,11 +10822,11 @@ row625:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row625
-	JMP          scaled621
+	JNZ          row651
+	JMP          scaled647
 
-other624:
-row626:
+other650:
+row652:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10189,14 +10848,14 @@ row626:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row626
-	JMP          scaled621
+	JNZ          row652
+	JMP          scaled647
 
-other623:
+other649:
 	CMPQ R8, $0x00
-	JEQ  other627
+	JEQ  other653
 
-row628:
+row654:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10218,14 +10877,14 @@ row628:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row628
-	JMP          scaled621
+	JNZ          row654
+	JMP          scaled647
 
-other627:
+other653:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other629
+	JEQ  other655
 
-row630:
+row656:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10247,11 +10906,11 @@ row630:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row630
-	JMP          scaled621
+	JNZ          row656
+	JMP          scaled647
 
-other629:
-row631:
+other655:
+row657:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10273,16 +10932,16 @@ row631:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row631
-	JMP          scaled621
+	JNZ          row657
+	JMP          scaled647
 
-other622:
+other648:
 	CMPQ R13, $0x00
-	JEQ  other632
+	JEQ  other658
 	CMPQ R8, $0x00
-	JEQ  other633
+	JEQ  other659
 
-row634:
+row660:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10302,11 +10961,11 @@ row634:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row634
-	JMP          scaled621
+	JNZ          row660
+	JMP          scaled647
 
-other633:
-row635:
+other659:
+row661:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10326,14 +10985,14 @@ row635:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row635
-	JMP          scaled621
+	JNZ          row661
+	JMP          scaled647
 
-other632:
+other658:
 	CMPQ R8, $0x00
-	JEQ  other636
+	JEQ  other662
 
-row637:
+row663:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10353,14 +11012,14 @@ row637:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row637
-	JMP          scaled621
+	JNZ          row663
+	JMP          scaled647
 
-other636:
+other662:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other638
+	JEQ  other664
 
-row639:
+row665:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10380,11 +11039,11 @@ row639:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row639
-	JMP          scaled621
+	JNZ          row665
+	JMP          scaled647
 
-other638:
-row640:
+other664:
+row666:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10404,18 +11063,18 @@ row640:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row640
+	JNZ          row666
 
-scaled621:
+scaled647:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group619
+	JNZ   group645
 
-finished596:
+finished622:
 	SFENCE
 
 	// TILERELEASE
@@ -10505,9 +11164,9 @@ TEXT ·matrixFloats3AVX512(SB), NOSPLIT, $0-104
 	BYTE $0x49
 	BYTE $0x00
 
-rows641:
+rows667:
 	CMPQ m+0(FP), $0x10
-	JLE  few642
+	JLE  few668
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -10517,7 +11176,7 @@ rows641:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group644:
+group670:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -10555,7 +11214,7 @@ group644:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile645:
+tile671:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10740,7 +11399,7 @@ tile645:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile645
+	JNZ  tile671
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -10798,15 +11457,15 @@ tile645:
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
 	CMPQ    R10, $0x00
-	JEQ     other647
+	JEQ     other673
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
 	CMPQ    R13, $0x00
-	JEQ     other648
+	JEQ     other674
 	CMPQ    R8, $0x00
-	JEQ     other649
+	JEQ     other675
 
-row650:
+row676:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, 4096(AX)
@@ -10816,11 +11475,11 @@ row650:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row650
-	JMP         scaled646
+	JNZ         row676
+	JMP         scaled672
 
-other649:
-row651:
+other675:
+row677:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
@@ -10830,14 +11489,14 @@ row651:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row651
-	JMP         scaled646
+	JNZ         row677
+	JMP         scaled672
 
-other648:
+other674:
 	CMPQ R8, $0x00
-	JEQ  other652
+	JEQ  other678
 
-row653:
+row679:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -10847,14 +11506,14 @@ row653:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row653
-	JMP     scaled646
+	JNZ     row679
+	JMP     scaled672
 
-other652:
+other678:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other654
+	JEQ  other680
 
-row655:
+row681:
 	VMOVUPS  (AX), Z0
 	VMULPS   Z2, Z0, Z0
 	VMOVNTPS Z0, (SI)
@@ -10864,11 +11523,11 @@ row655:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row655
-	JMP      scaled646
+	JNZ      row681
+	JMP      scaled672
 
-other654:
-row656:
+other680:
+row682:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -10878,16 +11537,16 @@ row656:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row656
-	JMP     scaled646
+	JNZ     row682
+	JMP     scaled672
 
-other647:
+other673:
 	CMPQ R13, $0x00
-	JEQ  other657
+	JEQ  other683
 	CMPQ R8, $0x00
-	JEQ  other658
+	JEQ  other684
 
-row659:
+row685:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -10897,11 +11556,11 @@ row659:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row659
-	JMP     scaled646
+	JNZ     row685
+	JMP     scaled672
 
-other658:
-row660:
+other684:
+row686:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -10911,14 +11570,14 @@ row660:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row660
-	JMP     scaled646
+	JNZ     row686
+	JMP     scaled672
 
-other657:
+other683:
 	CMPQ R8, $0x00
-	JEQ  other661
+	JEQ  other687
 
-row662:
+row688:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
@@ -10926,14 +11585,14 @@ row662:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row662
-	JMP     scaled646
+	JNZ     row688
+	JMP     scaled672
 
-other661:
+other687:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other663
+	JEQ  other689
 
-row664:
+row690:
 	VMOVUPS  (AX), Z0
 	VMOVNTPS Z0, (SI)
 	VMOVUPS  64(AX), Z1
@@ -10941,11 +11600,11 @@ row664:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row664
-	JMP      scaled646
+	JNZ      row690
+	JMP      scaled672
 
-other663:
-row665:
+other689:
+row691:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, (SI)
 	VMOVUPS 64(AX), Z1
@@ -10953,25 +11612,25 @@ row665:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row665
+	JNZ     row691
 
-scaled646:
+scaled672:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group644
+	JNZ   group670
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished643
+	JLE   finished669
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
 	MOVQ  ldc+80(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, c+72(FP)
-	JMP   rows641
+	JMP   rows667
 
-few642:
+few668:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -10981,7 +11640,7 @@ few642:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group666:
+group692:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -11002,7 +11661,7 @@ group666:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile667:
+tile693:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11108,7 +11767,7 @@ tile667:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile667
+	JNZ  tile693
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -11142,15 +11801,15 @@ tile667:
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
 	CMPQ    R10, $0x00
-	JEQ     other669
+	JEQ     other695
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
 	CMPQ    R13, $0x00
-	JEQ     other670
+	JEQ     other696
 	CMPQ    R8, $0x00
-	JEQ     other671
+	JEQ     other697
 
-row672:
+row698:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, 4096(AX)
@@ -11160,11 +11819,11 @@ row672:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row672
-	JMP         scaled668
+	JNZ         row698
+	JMP         scaled694
 
-other671:
-row673:
+other697:
+row699:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
@@ -11174,14 +11833,14 @@ row673:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row673
-	JMP         scaled668
+	JNZ         row699
+	JMP         scaled694
 
-other670:
+other696:
 	CMPQ R8, $0x00
-	JEQ  other674
+	JEQ  other700
 
-row675:
+row701:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -11191,14 +11850,14 @@ row675:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row675
-	JMP     scaled668
+	JNZ     row701
+	JMP     scaled694
 
-other674:
+other700:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other676
+	JEQ  other702
 
-row677:
+row703:
 	VMOVUPS  (AX), Z0
 	VMULPS   Z2, Z0, Z0
 	VMOVNTPS Z0, (SI)
@@ -11208,11 +11867,11 @@ row677:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row677
-	JMP      scaled668
+	JNZ      row703
+	JMP      scaled694
 
-other676:
-row678:
+other702:
+row704:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -11222,16 +11881,16 @@ row678:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row678
-	JMP     scaled668
+	JNZ     row704
+	JMP     scaled694
 
-other669:
+other695:
 	CMPQ R13, $0x00
-	JEQ  other679
+	JEQ  other705
 	CMPQ R8, $0x00
-	JEQ  other680
+	JEQ  other706
 
-row681:
+row707:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -11241,11 +11900,11 @@ row681:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row681
-	JMP     scaled668
+	JNZ     row707
+	JMP     scaled694
 
-other680:
-row682:
+other706:
+row708:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -11255,14 +11914,14 @@ row682:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row682
-	JMP     scaled668
+	JNZ     row708
+	JMP     scaled694
 
-other679:
+other705:
 	CMPQ R8, $0x00
-	JEQ  other683
+	JEQ  other709
 
-row684:
+row710:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
@@ -11270,14 +11929,14 @@ row684:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row684
-	JMP     scaled668
+	JNZ     row710
+	JMP     scaled694
 
-other683:
+other709:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other685
+	JEQ  other711
 
-row686:
+row712:
 	VMOVUPS  (AX), Z0
 	VMOVNTPS Z0, (SI)
 	VMOVUPS  64(AX), Z1
@@ -11285,11 +11944,11 @@ row686:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row686
-	JMP      scaled668
+	JNZ      row712
+	JMP      scaled694
 
-other685:
-row687:
+other711:
+row713:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, (SI)
 	VMOVUPS 64(AX), Z1
@@ -11297,16 +11956,16 @@ row687:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row687
+	JNZ     row713
 
-scaled668:
+scaled694:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group666
+	JNZ   group692
 
-finished643:
+finished669:
 	SFENCE
 
 	// TILERELEASE
@@ -11330,9 +11989,9 @@ TEXT ·matrixFloats5AVX512(SB), NOSPLIT, $0-104
 	BYTE $0x49
 	BYTE $0x00
 
-rows688:
+rows714:
 	CMPQ m+0(FP), $0x10
-	JLE  few689
+	JLE  few715
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -11342,7 +12001,7 @@ rows688:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group691:
+group717:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -11380,7 +12039,7 @@ group691:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile692:
+tile718:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11693,7 +12352,7 @@ tile692:
 	ADDQ $+2048, CX
 	ADDQ $+2048, DX
 	DECQ R9
-	JNZ  tile692
+	JNZ  tile718
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -11751,15 +12410,15 @@ tile692:
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
 	CMPQ    R10, $0x00
-	JEQ     other694
+	JEQ     other720
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
 	CMPQ    R13, $0x00
-	JEQ     other695
+	JEQ     other721
 	CMPQ    R8, $0x00
-	JEQ     other696
+	JEQ     other722
 
-row697:
+row723:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, 4096(AX)
@@ -11769,11 +12428,11 @@ row697:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row697
-	JMP         scaled693
+	JNZ         row723
+	JMP         scaled719
 
-other696:
-row698:
+other722:
+row724:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
@@ -11783,14 +12442,14 @@ row698:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row698
-	JMP         scaled693
+	JNZ         row724
+	JMP         scaled719
 
-other695:
+other721:
 	CMPQ R8, $0x00
-	JEQ  other699
+	JEQ  other725
 
-row700:
+row726:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -11800,14 +12459,14 @@ row700:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row700
-	JMP     scaled693
+	JNZ     row726
+	JMP     scaled719
 
-other699:
+other725:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other701
+	JEQ  other727
 
-row702:
+row728:
 	VMOVUPS  (AX), Z0
 	VMULPS   Z2, Z0, Z0
 	VMOVNTPS Z0, (SI)
@@ -11817,11 +12476,11 @@ row702:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row702
-	JMP      scaled693
+	JNZ      row728
+	JMP      scaled719
 
-other701:
-row703:
+other727:
+row729:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -11831,16 +12490,16 @@ row703:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row703
-	JMP     scaled693
+	JNZ     row729
+	JMP     scaled719
 
-other694:
+other720:
 	CMPQ R13, $0x00
-	JEQ  other704
+	JEQ  other730
 	CMPQ R8, $0x00
-	JEQ  other705
+	JEQ  other731
 
-row706:
+row732:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -11850,11 +12509,11 @@ row706:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row706
-	JMP     scaled693
+	JNZ     row732
+	JMP     scaled719
 
-other705:
-row707:
+other731:
+row733:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -11864,14 +12523,14 @@ row707:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row707
-	JMP     scaled693
+	JNZ     row733
+	JMP     scaled719
 
-other704:
+other730:
 	CMPQ R8, $0x00
-	JEQ  other708
+	JEQ  other734
 
-row709:
+row735:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
@@ -11879,14 +12538,14 @@ row709:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row709
-	JMP     scaled693
+	JNZ     row735
+	JMP     scaled719
 
-other708:
+other734:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other710
+	JEQ  other736
 
-row711:
+row737:
 	VMOVUPS  (AX), Z0
 	VMOVNTPS Z0, (SI)
 	VMOVUPS  64(AX), Z1
@@ -11894,11 +12553,11 @@ row711:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row711
-	JMP      scaled693
+	JNZ      row737
+	JMP      scaled719
 
-other710:
-row712:
+other736:
+row738:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, (SI)
 	VMOVUPS 64(AX), Z1
@@ -11906,25 +12565,25 @@ row712:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row712
+	JNZ     row738
 
-scaled693:
+scaled719:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group691
+	JNZ   group717
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished690
+	JLE   finished716
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
 	MOVQ  ldc+80(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, c+72(FP)
-	JMP   rows688
+	JMP   rows714
 
-few689:
+few715:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -11934,7 +12593,7 @@ few689:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group713:
+group739:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -11955,7 +12614,7 @@ group713:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile714:
+tile740:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -12137,7 +12796,7 @@ tile714:
 	ADDQ $+2048, CX
 	ADDQ $+2048, DX
 	DECQ R9
-	JNZ  tile714
+	JNZ  tile740
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -12171,15 +12830,15 @@ tile714:
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
 	CMPQ    R10, $0x00
-	JEQ     other716
+	JEQ     other742
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
 	CMPQ    R13, $0x00
-	JEQ     other717
+	JEQ     other743
 	CMPQ    R8, $0x00
-	JEQ     other718
+	JEQ     other744
 
-row719:
+row745:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, 4096(AX)
@@ -12189,11 +12848,11 @@ row719:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row719
-	JMP         scaled715
+	JNZ         row745
+	JMP         scaled741
 
-other718:
-row720:
+other744:
+row746:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
@@ -12203,14 +12862,14 @@ row720:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row720
-	JMP         scaled715
+	JNZ         row746
+	JMP         scaled741
 
-other717:
+other743:
 	CMPQ R8, $0x00
-	JEQ  other721
+	JEQ  other747
 
-row722:
+row748:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -12220,14 +12879,14 @@ row722:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row722
-	JMP     scaled715
+	JNZ     row748
+	JMP     scaled741
 
-other721:
+other747:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other723
+	JEQ  other749
 
-row724:
+row750:
 	VMOVUPS  (AX), Z0
 	VMULPS   Z2, Z0, Z0
 	VMOVNTPS Z0, (SI)
@@ -12237,11 +12896,11 @@ row724:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row724
-	JMP      scaled715
+	JNZ      row750
+	JMP      scaled741
 
-other723:
-row725:
+other749:
+row751:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -12251,16 +12910,16 @@ row725:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row725
-	JMP     scaled715
+	JNZ     row751
+	JMP     scaled741
 
-other716:
+other742:
 	CMPQ R13, $0x00
-	JEQ  other726
+	JEQ  other752
 	CMPQ R8, $0x00
-	JEQ  other727
+	JEQ  other753
 
-row728:
+row754:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -12270,11 +12929,11 @@ row728:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row728
-	JMP     scaled715
+	JNZ     row754
+	JMP     scaled741
 
-other727:
-row729:
+other753:
+row755:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -12284,14 +12943,14 @@ row729:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row729
-	JMP     scaled715
+	JNZ     row755
+	JMP     scaled741
 
-other726:
+other752:
 	CMPQ R8, $0x00
-	JEQ  other730
+	JEQ  other756
 
-row731:
+row757:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
@@ -12299,14 +12958,14 @@ row731:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row731
-	JMP     scaled715
+	JNZ     row757
+	JMP     scaled741
 
-other730:
+other756:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other732
+	JEQ  other758
 
-row733:
+row759:
 	VMOVUPS  (AX), Z0
 	VMOVNTPS Z0, (SI)
 	VMOVUPS  64(AX), Z1
@@ -12314,11 +12973,11 @@ row733:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row733
-	JMP      scaled715
+	JNZ      row759
+	JMP      scaled741
 
-other732:
-row734:
+other758:
+row760:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, (SI)
 	VMOVUPS 64(AX), Z1
@@ -12326,16 +12985,16 @@ row734:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row734
+	JNZ     row760
 
-scaled715:
+scaled741:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group713
+	JNZ   group739
 
-finished690:
+finished716:
 	SFENCE
 
 	// TILERELEASE
@@ -12384,7 +13043,7 @@ TEXT ·peakBytesAVX512(SB), NOSPLIT, $0-8
 	VPXORD Z30, Z30, Z30
 	VPXORD Z31, Z31, Z31
 
-loop735:
+loop761:
 	VPDPBUSD Z24, Z25, Z0
 	VPDPBUSD Z24, Z25, Z1
 	VPDPBUSD Z24, Z25, Z2
@@ -12434,7 +13093,7 @@ loop735:
 	VPDPBUSD Z24, Z25, Z22
 	VPDPBUSD Z24, Z25, Z23
 	SUBQ     $0x02, AX
-	JGT      loop735
+	JGT      loop761
 	VZEROUPPER
 	RET
 
@@ -12448,9 +13107,9 @@ TEXT ·readMemoryAVX512(SB), NOSPLIT, $0-16
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 
-loop736:
+loop762:
 	CMPQ  CX, $0x08
-	JLT   done737
+	JLT   done763
 	VPORD (AX), Z0, Z0
 	VPORD 64(AX), Z1, Z1
 	VPORD 128(AX), Z2, Z2
@@ -12461,8 +13120,8 @@ loop736:
 	VPORD 448(AX), Z3, Z3
 	ADDQ  $+512, AX
 	SUBQ  $0x08, CX
-	JMP   loop736
+	JMP   loop762
 
-done737:
+done763:
 	VZEROUPPER
 	RET

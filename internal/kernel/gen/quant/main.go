@@ -28,6 +28,7 @@ func generate() (map[string][]byte, error) {
 		e.panels()
 		e.rows()
 		e.vectors()
+		e.fixed()
 		e.integers()
 		e.limbs()
 		e.matrices()
