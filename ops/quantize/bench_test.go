@@ -11,6 +11,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"stheno/internal/kernel"
+	"stheno/internal/memory"
 	"stheno/internal/optest"
 	"stheno/internal/parallel"
 	"stheno/internal/throughput"
@@ -98,11 +99,29 @@ func benchInputs(p *quantize.Packed, x *tensor.Dense, copies int) [][]G.Value {
 		all[i] = []G.Value{x}
 		for _, part := range []*tensor.Dense{p.Codes, p.Scales} {
 			if part != nil {
-				all[i] = append(all[i], part.Clone().(*tensor.Dense))
+				all[i] = append(all[i], benchClone(part))
 			}
 		}
 	}
 	return all
+}
+
+// benchClone is a copy in memory like that of the original.
+func benchClone(d *tensor.Dense) *tensor.Dense {
+	switch x := d.Data().(type) {
+	case []uint8:
+		return benchCopy(x, d.Shape())
+	case []uint16:
+		return benchCopy(x, d.Shape())
+	default:
+		return benchCopy(d.Data().([]float32), d.Shape())
+	}
+}
+
+func benchCopy[T uint8 | uint16 | float32](x []T, shape tensor.Shape) *tensor.Dense {
+	c := memory.Make[T](len(x))
+	copy(c, x)
+	return tensor.New(tensor.WithShape(shape...), tensor.WithBacking(c))
 }
 
 // benchBytes is the memory of the codes.

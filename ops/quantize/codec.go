@@ -157,7 +157,7 @@ func newPacked(cfg Config, in, out int) *Packed {
 		}
 	}
 	p.Codes = tensor.New(tensor.WithShape(l.codes...), tensor.WithBacking(codes))
-	p.Scales = tensor.New(tensor.WithShape(l.scales...), tensor.WithBacking(make([]float32, l.scales.TotalSize())))
+	p.Scales = tensor.New(tensor.WithShape(l.scales...), tensor.WithBacking(memory.Make[float32](l.scales.TotalSize())))
 	if l.zeros {
 		p.Zeros = tensor.New(tensor.WithShape(l.scales...), tensor.WithBacking(make([]uint8, l.scales.TotalSize())))
 	}
