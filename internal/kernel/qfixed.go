@@ -19,6 +19,9 @@ type fixedRow struct {
 	x      []int8    // of block b, d(p, l) at 128b + 16·(p/4) + 4l + p%4
 	scales []float32 // of block b, 2⁻ᵗ and 2¹⁶⁻ᵗ
 	sums   []int32   // of block b and digit l, −Σd, times the zero point where that is the same for all
+
+	// rounded says that it is a row of GemmDynamic instead: x of one byte each, one scale, and sums of groups.
+	rounded bool
 }
 
 // fixedRows cuts the rows of A into w's scratch. There is no digit of a row that is not finite.
@@ -34,7 +37,7 @@ func (g *quantizedGemm[T]) fixedRows(w *parallel.Worker) []fixedRow {
 	sums := parallel.Scratch[int32](w, 2, m*blocks*fixedDigits)
 	rows := make([]fixedRow, 0, quantizedVectorRows)
 	for i := range m {
-		r := fixedRow{x[i*blocks*fixedBlock*fixedDigits:], scales[i*blocks*2:], sums[i*blocks*fixedDigits:]}
+		r := fixedRow{x[i*blocks*fixedBlock*fixedDigits:], scales[i*blocks*2:], sums[i*blocks*fixedDigits:], false}
 		if !r.fix(as32(g.a.Data[g.a.at(i, 0):][:k]), factor) {
 			r = fixedRow{}
 		}
@@ -53,4 +56,25 @@ func (r *fixedRow) fix(x []float32, factor int32) bool {
 		finite = fixRowSIMD(r.x[whole*fixedBlock*fixedDigits:], last[:], r.scales[2*whole:], r.sums[fixedDigits*whole:], factor) && finite
 	}
 	return finite
+}
+
+// vector computes the product of one rounded row as one in fixed point, where there is assembly for it, and reports whether it did.
+func (g *dynamicGemm[T]) vector() bool {
+	if g.c.Rows > 1 || g.b.K == 0 || !fixedVectorized[T](g.b.Coding) {
+		return false
+	}
+	r := &fixedRow{x: g.rounded, scales: as32(g.scales), sums: g.sums, rounded: true}
+	vectorTasks(g.c, g.b, func(w *parallel.Worker, j0, j1 int) {
+		for j := j0; j < j1; j += vectorCols {
+			end := min(j+vectorCols, j1)
+			y, whole := vectorResult(w, g.c, 0, j, end)
+			v := newVectorProduct(w, g.b, j, end, false)
+			v.computeFixed(r, as32(whole))
+			if len(whole) > len(y) {
+				copy(y, whole)
+			}
+		}
+		finishBlock(g.c, g.ep, 0, 1, j0, j1)
+	})
+	return true
 }

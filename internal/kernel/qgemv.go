@@ -1,6 +1,10 @@
 package kernel
 
-import "stheno/internal/parallel"
+import (
+	"slices"
+
+	"stheno/internal/parallel"
+)
 
 // Columns of a quantized matrix that one call multiplies, and that make a task's unit.
 const vectorCols = 4 * PanelCols
@@ -21,21 +25,25 @@ func (g *quantizedGemm[T]) vectors() bool {
 	return true
 }
 
-// vectorPieces cuts the columns of C into tasks. fixed are the rows in fixed point, if they are multiplied so.
+// vectorPieces computes the product in tasks. fixed are the rows in fixed point, if they are multiplied so.
 func (g *quantizedGemm[T]) vectorPieces(fixed []fixedRow) {
-	m, n, k := g.c.Rows, g.c.Cols, g.b.K
-	piece := n
-	if threads := parallel.Threads(); threads > 1 && m*n*k >= gemvSplit {
-		piece = max(vectorCols, ceilTo(tasks(n, gemvTasks*threads), vectorCols))
-	}
-	parallel.Run(tasks(n, piece), func(w *parallel.Worker, t int) {
-		j0, j1 := t*piece, min((t+1)*piece, n)
+	vectorTasks(g.c, g.b, func(w *parallel.Worker, j0, j1 int) {
 		x, ldx := g.wholeSteps(w)
 		for j := j0; j < j1; j += vectorCols {
 			g.vectorStrip(w, x, ldx, fixed, j, min(j+vectorCols, j1))
 		}
-		finishBlock(g.c, g.ep, 0, m, j0, j1)
+		finishBlock(g.c, g.ep, 0, g.c.Rows, j0, j1)
 	})
+}
+
+// vectorTasks cuts the columns of C = A·B into tasks, which begin at multiples of vectorCols.
+func vectorTasks[T Float](c Matrix[T], b *Quantized, body func(w *parallel.Worker, j0, j1 int)) {
+	n := c.Cols
+	piece := n
+	if threads := parallel.Threads(); threads > 1 && c.Rows*n*b.K >= gemvSplit {
+		piece = max(vectorCols, ceilTo(tasks(n, gemvTasks*threads), vectorCols))
+	}
+	parallel.Run(tasks(n, piece), func(w *parallel.Worker, t int) { body(w, t*piece, min((t+1)*piece, n)) })
 }
 
 // wholeSteps returns the rows of A, filled up with zeros to whole steps of the codes.
@@ -55,27 +63,27 @@ func (g *quantizedGemm[T]) wholeSteps(w *parallel.Worker) (x []T, ldx int) {
 
 // vectorStrip computes columns j0 to j1, at most vectorCols.
 func (g *quantizedGemm[T]) vectorStrip(w *parallel.Worker, x []T, ldx int, fixed []fixedRow, j0, j1 int) {
-	var v vectorProduct
-	v.q, v.at, v.panels = g.b, j0/PanelCols*g.b.panelLen(), tasks(j1-j0, PanelCols)
-	if g.b.Coding.Integer() {
-		v.s, v.lds, v.z, v.ldz = g.b.stripParams(w, j0, j1, true)
-	}
-	cols := v.panels * PanelCols
+	v := newVectorProduct(w, g.b, j0, j1, slices.ContainsFunc(fixed, func(r fixedRow) bool { return r.x == nil }) || fixed == nil)
 	for i := range g.a.Rows {
-		y := g.c.Data[g.c.at(i, j0):]
-		whole := y
-		if cols > j1-j0 {
-			whole = parallel.Scratch[T](w, slotNarrow, cols)
-		}
+		y, whole := vectorResult(w, g.c, i, j0, j1)
 		if fixed != nil && fixed[i].x != nil {
-			v.computeFixed(&fixed[i], as32(whole[:cols]))
+			v.computeFixed(&fixed[i], as32(whole))
 		} else {
-			v.compute(as32(x[i*ldx:]), as32(whole[:cols]))
+			v.compute(as32(x[i*ldx:]), as32(whole))
 		}
-		if cols > j1-j0 {
-			copy(y[:j1-j0], whole)
+		if len(whole) > len(y) {
+			copy(y, whole)
 		}
 	}
+}
+
+// vectorResult returns columns j0 to j1 of row i of C, and as much memory as whole panels take: the same if they are whole.
+func vectorResult[T Float](w *parallel.Worker, c Matrix[T], i, j0, j1 int) (y, whole []T) {
+	y = c.Data[c.at(i, j0):][:j1-j0]
+	if cols := ceilTo(j1-j0, PanelCols); cols > len(y) {
+		return y, parallel.Scratch[T](w, slotNarrow, cols)
+	}
+	return y, y
 }
 
 // vectorProduct is one row times a few panels of codes.
@@ -86,4 +94,13 @@ type vectorProduct struct {
 	lds        int
 	z          []uint8
 	ldz        int
+}
+
+// newVectorProduct is a product with columns j0 to j1 of q, with zero points even if all are the same where they are to be explicit.
+func newVectorProduct(w *parallel.Worker, q *Quantized, j0, j1 int, explicit bool) vectorProduct {
+	v := vectorProduct{q: q, at: j0 / PanelCols * q.panelLen(), panels: tasks(j1-j0, PanelCols)}
+	if q.Coding.Integer() {
+		v.s, v.lds, v.z, v.ldz = q.stripParams(w, j0, j1, explicit)
+	}
+	return v
 }

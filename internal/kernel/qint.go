@@ -67,7 +67,7 @@ func gemmRounded[T Float](c, a Matrix[T], b *Quantized, static T, ep Epilogue[T]
 				g.quantizeRow(w, i, blocks)
 			}
 		})
-		if !g.matrices() {
+		if !g.vector() && !g.matrices() {
 			g.run(m, n, k)
 		}
 	})

@@ -110,36 +110,76 @@ func vectorBFloat16x1AVX512(x *float32, codes *uint16, panel int, steps int, y *
 func fixRowAVX512(dst *int8, x *float32, blocks int, scales *float32, sums *int32, factor int32) uint32
 
 // fixed8x4AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 64, p over the 4 rows of each of the steps of group g,
-// per steps, whole blocks, in each group but the last. x is a row of digits with its scales and sums (fixRow): −1 times sums with z,
-// sums of x times the zero point that is subtracted without. panel, the distance between panels of 16 columns, and lds are in bytes.
-// steps ≥ 1.
+// per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow): its sums −1 times those of
+// digits, or without z times the zero point. panel, the distance between panels of 16 columns, lds and back are in bytes.
+// What is asked for ahead: scales from near on, lds apart, back further after until groups; codes, those of the next panels after
+// blocks blocks. steps ≥ 1.
 //
 //go:noescape
-func fixed8x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+func fixed8x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
+
+// rounded8x4AVX512 computes y[j] = scales[0]·Σ_g s(g, j)·(Σ_p x[p]·code(p, j) + z(g, j)·sums[g]) for j < 64, p over the 4 rows of each of the steps
+// of group g, per steps, whole blocks of 32 rows, in each group but the last.
+// Without z it takes sums as they are. panel, the distance between panels of 16 columns, lds and back are in bytes.
+// What is asked for ahead: scales from near on, lds apart, back further after until groups; codes, those of the next panels after
+// blocks blocks. steps ≥ 1.
+//
+//go:noescape
+func rounded8x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
 
 // fixed8x1AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 16, p over the 4 rows of each of the steps of group g,
-// per steps, whole blocks, in each group but the last. x is a row of digits with its scales and sums (fixRow): −1 times sums with z,
-// sums of x times the zero point that is subtracted without. panel, the distance between panels of 16 columns, and lds are in bytes.
-// steps ≥ 1.
+// per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow): its sums −1 times those of
+// digits, or without z times the zero point. panel, the distance between panels of 16 columns, lds and back are in bytes.
+// What is asked for ahead: scales from near on, lds apart, back further after until groups; codes, those of the next panels after
+// blocks blocks. steps ≥ 1.
 //
 //go:noescape
-func fixed8x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+func fixed8x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
+
+// rounded8x1AVX512 computes y[j] = scales[0]·Σ_g s(g, j)·(Σ_p x[p]·code(p, j) + z(g, j)·sums[g]) for j < 16, p over the 4 rows of each of the steps
+// of group g, per steps, whole blocks of 32 rows, in each group but the last.
+// Without z it takes sums as they are. panel, the distance between panels of 16 columns, lds and back are in bytes.
+// What is asked for ahead: scales from near on, lds apart, back further after until groups; codes, those of the next panels after
+// blocks blocks. steps ≥ 1.
+//
+//go:noescape
+func rounded8x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
 
 // fixed4x4AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 64, p over the 8 rows of each of the steps of group g,
-// per steps, whole blocks, in each group but the last. x is a row of digits with its scales and sums (fixRow): −1 times sums with z,
-// sums of x times the zero point that is subtracted without. panel, the distance between panels of 16 columns, and lds are in bytes.
-// steps ≥ 1.
+// per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow): its sums −1 times those of
+// digits, or without z times the zero point. panel, the distance between panels of 16 columns, lds and back are in bytes.
+// What is asked for ahead: scales from near on, lds apart, back further after until groups; codes, those of the next panels after
+// blocks blocks. steps ≥ 1.
 //
 //go:noescape
-func fixed4x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+func fixed4x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
+
+// rounded4x4AVX512 computes y[j] = scales[0]·Σ_g s(g, j)·(Σ_p x[p]·code(p, j) + z(g, j)·sums[g]) for j < 64, p over the 8 rows of each of the steps
+// of group g, per steps, whole blocks of 32 rows, in each group but the last.
+// Without z it takes sums as they are. panel, the distance between panels of 16 columns, lds and back are in bytes.
+// What is asked for ahead: scales from near on, lds apart, back further after until groups; codes, those of the next panels after
+// blocks blocks. steps ≥ 1.
+//
+//go:noescape
+func rounded4x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
 
 // fixed4x1AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 16, p over the 8 rows of each of the steps of group g,
-// per steps, whole blocks, in each group but the last. x is a row of digits with its scales and sums (fixRow): −1 times sums with z,
-// sums of x times the zero point that is subtracted without. panel, the distance between panels of 16 columns, and lds are in bytes.
-// steps ≥ 1.
+// per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow): its sums −1 times those of
+// digits, or without z times the zero point. panel, the distance between panels of 16 columns, lds and back are in bytes.
+// What is asked for ahead: scales from near on, lds apart, back further after until groups; codes, those of the next panels after
+// blocks blocks. steps ≥ 1.
 //
 //go:noescape
-func fixed4x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+func fixed4x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
+
+// rounded4x1AVX512 computes y[j] = scales[0]·Σ_g s(g, j)·(Σ_p x[p]·code(p, j) + z(g, j)·sums[g]) for j < 16, p over the 8 rows of each of the steps
+// of group g, per steps, whole blocks of 32 rows, in each group but the last.
+// Without z it takes sums as they are. panel, the distance between panels of 16 columns, lds and back are in bytes.
+// What is asked for ahead: scales from near on, lds apart, back further after until groups; codes, those of the next panels after
+// blocks blocks. steps ≥ 1.
+//
+//go:noescape
+func rounded4x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
 
 // int8x4AVX512 computes C(i, j) = sx(i)·Σ_g s(g, j)·(Σ_p A(i, p)·code(p, j) + z(g, j)·sums(i, g)) for i < m, j < 64,
 // p over the 4 rows of each of the steps of group g, per steps in each group but the last. Without z it takes sums as they

@@ -1453,65 +1453,73 @@ DATA digitsAVX512<>+8(SB)/4, $0x0e0a0602
 DATA digitsAVX512<>+12(SB)/4, $0x0f0b0703
 GLOBL digitsAVX512<>(SB), RODATA|NOPTR, $16
 
-// func fixed8x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+// func fixed8x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
-TEXT ·fixed8x4AVX512(SB), NOSPLIT, $0-96
+TEXT ·fixed8x4AVX512(SB), NOSPLIT, $0-128
 	MOVQ   x+0(FP), AX
 	MOVQ   scales+8(FP), CX
 	MOVQ   sums+16(FP), DX
 	MOVQ   codes+24(FP), BX
-	MOVQ   panel+32(FP), SI
-	LEAQ   (BX)(SI*2), DI
-	ADDQ   SI, DI
-	MOVQ   s+56(FP), R8
-	MOVQ   z+72(FP), R9
-	MOVQ   steps+40(FP), R10
-	VPXORD Z20, Z20, Z20
-	VPXORD Z21, Z21, Z21
-	VPXORD Z22, Z22, Z22
-	VPXORD Z23, Z23, Z23
+	MOVQ   s+56(FP), SI
+	MOVQ   z+72(FP), DI
+	MOVQ   panel+32(FP), R8
+	MOVQ   near+96(FP), R9
+	LEAQ   (BX)(R8*2), R10
+	ADDQ   R8, R10
+	LEAQ   1024(BX), R11
+	LEAQ   1024(R10), R12
+	MOVQ   steps+40(FP), R13
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
 
 group49:
-	MOVQ       R10, R11
-	CMPQ       R11, per+48(FP)
-	CMOVQGT    per+48(FP), R11
-	SUBQ       R11, R10
-	PREFETCHT0 256(R8)
-	VPXORD     Z16, Z16, Z16
-	PREFETCHT0 320(R8)
-	VPXORD     Z17, Z17, Z17
-	PREFETCHT0 384(R8)
-	VPXORD     Z18, Z18, Z18
-	PREFETCHT0 448(R8)
-	VPXORD     Z19, Z19, Z19
+	MOVQ       R13, R14
+	CMPQ       R14, per+48(FP)
+	CMOVQGT    per+48(FP), R14
+	SUBQ       R14, R13
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	PREFETCHT0 128(R9)
+	PREFETCHT0 192(R9)
+	ADDQ       lds+64(FP), R9
+	DECQ       until+104(FP)
+	JNZ        not51
+	ADDQ       back+112(FP), R9
+
+not51:
+	VPXORD Z24, Z24, Z24
+	VPXORD Z25, Z25, Z25
+	VPXORD Z26, Z26, Z26
+	VPXORD Z27, Z27, Z27
 
 block50:
-	// sums begin with those of the zero points
-	TESTQ        R9, R9
-	JZ           single51
-	VPMOVZXBD    (R9), Z24
-	VPMULLD.BCST (DX), Z24, Z0
-	VPMULLD.BCST 4(DX), Z24, Z4
-	VPMULLD.BCST 8(DX), Z24, Z8
-	VPMULLD.BCST 12(DX), Z24, Z12
-	VPMOVZXBD    16(R9), Z25
-	VPMULLD.BCST (DX), Z25, Z1
-	VPMULLD.BCST 4(DX), Z25, Z5
-	VPMULLD.BCST 8(DX), Z25, Z9
-	VPMULLD.BCST 12(DX), Z25, Z13
-	VPMOVZXBD    32(R9), Z26
-	VPMULLD.BCST (DX), Z26, Z2
-	VPMULLD.BCST 4(DX), Z26, Z6
-	VPMULLD.BCST 8(DX), Z26, Z10
-	VPMULLD.BCST 12(DX), Z26, Z14
-	VPMOVZXBD    48(R9), Z27
-	VPMULLD.BCST (DX), Z27, Z3
-	VPMULLD.BCST 4(DX), Z27, Z7
-	VPMULLD.BCST 8(DX), Z27, Z11
-	VPMULLD.BCST 12(DX), Z27, Z15
-	JMP          ready52
+	TESTQ        DI, DI
+	JZ           single52
+	VPMOVZXBD    (DI), Z20
+	VPMULLD.BCST (DX), Z20, Z0
+	VPMULLD.BCST 4(DX), Z20, Z4
+	VPMULLD.BCST 8(DX), Z20, Z8
+	VPMULLD.BCST 12(DX), Z20, Z12
+	VPMOVZXBD    16(DI), Z21
+	VPMULLD.BCST (DX), Z21, Z1
+	VPMULLD.BCST 4(DX), Z21, Z5
+	VPMULLD.BCST 8(DX), Z21, Z9
+	VPMULLD.BCST 12(DX), Z21, Z13
+	VPMOVZXBD    32(DI), Z22
+	VPMULLD.BCST (DX), Z22, Z2
+	VPMULLD.BCST 4(DX), Z22, Z6
+	VPMULLD.BCST 8(DX), Z22, Z10
+	VPMULLD.BCST 12(DX), Z22, Z14
+	VPMOVZXBD    48(DI), Z23
+	VPMULLD.BCST (DX), Z23, Z3
+	VPMULLD.BCST 4(DX), Z23, Z7
+	VPMULLD.BCST 8(DX), Z23, Z11
+	VPMULLD.BCST 12(DX), Z23, Z15
+	JMP          ready53
 
-single51:
+single52:
 	VPBROADCASTD (DX), Z0
 	VMOVDQA64    Z0, Z1
 	VMOVDQA64    Z0, Z2
@@ -1529,244 +1537,440 @@ single51:
 	VMOVDQA64    Z12, Z14
 	VMOVDQA64    Z12, Z15
 
-ready52:
-	MOVQ    $0x00000008, R12
-	CMPQ    R12, R11
-	CMOVQGT R11, R12
-	SUBQ    R12, R11
+ready53:
+	MOVQ    $0x00000008, R15
+	CMPQ    R15, R14
+	CMOVQGT R14, R15
+	SUBQ    R15, R14
 
-loop53:
-	CMPQ         R12, $0x01
-	JLT          done54
-	VMOVDQU32    (BX), Z24
-	VMOVDQU32    (BX)(SI*1), Z25
-	VMOVDQU32    (BX)(SI*2), Z26
-	VMOVDQU32    (DI), Z27
+loop54:
+	CMPQ         R15, $0x01
+	JLT          done55
+	PREFETCHT0   (R11)
+	PREFETCHT0   (R11)(R8*1)
+	PREFETCHT0   (R11)(R8*2)
+	PREFETCHT0   (R12)
+	VMOVDQU32    (BX), Z20
+	VMOVDQU32    (BX)(R8*1), Z21
+	VMOVDQU32    (BX)(R8*2), Z22
+	VMOVDQU32    (R10), Z23
 	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
+	VPDPBUSD     Z28, Z20, Z0
+	VPDPBUSD     Z28, Z21, Z1
+	VPDPBUSD     Z28, Z22, Z2
+	VPDPBUSD     Z28, Z23, Z3
 	VPBROADCASTD 4(AX), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
+	VPDPBUSD     Z29, Z20, Z4
+	VPDPBUSD     Z29, Z21, Z5
+	VPDPBUSD     Z29, Z22, Z6
+	VPDPBUSD     Z29, Z23, Z7
 	VPBROADCASTD 8(AX), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
+	VPDPBUSD     Z30, Z20, Z8
+	VPDPBUSD     Z30, Z21, Z9
+	VPDPBUSD     Z30, Z22, Z10
+	VPDPBUSD     Z30, Z23, Z11
 	VPBROADCASTD 12(AX), Z31
-	VPDPBUSD     Z31, Z24, Z12
-	VPDPBUSD     Z31, Z25, Z13
-	VPDPBUSD     Z31, Z26, Z14
-	VPDPBUSD     Z31, Z27, Z15
+	VPDPBUSD     Z31, Z20, Z12
+	VPDPBUSD     Z31, Z21, Z13
+	VPDPBUSD     Z31, Z22, Z14
+	VPDPBUSD     Z31, Z23, Z15
 	ADDQ         $+16, AX
 	ADDQ         $+64, BX
-	ADDQ         $+64, DI
-	SUBQ         $0x01, R12
-	JMP          loop53
+	ADDQ         $+64, R10
+	ADDQ         $+64, R11
+	ADDQ         $+64, R12
+	SUBQ         $0x01, R15
+	JMP          loop54
 
-done54:
-	// pairs of digits fit into 32 bits
+done55:
+	DECQ blocks+120(FP)
+	JNZ  not56
+	LEAQ (R8)(R8*2), R15
+	ADDQ R15, R11
+	ADDQ R15, R12
+
+not56:
 	VPSLLD           $0x08, Z4, Z4
 	VPADDD           Z0, Z4, Z4
 	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS.BCST (CX), Z4, Z16
+	VFMADD231PS.BCST (CX), Z4, Z24
 	VPSLLD           $0x08, Z12, Z12
 	VPADDD           Z8, Z12, Z12
 	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS.BCST 4(CX), Z12, Z16
+	VFMADD231PS.BCST 4(CX), Z12, Z24
 	VPSLLD           $0x08, Z5, Z5
 	VPADDD           Z1, Z5, Z5
 	VCVTDQ2PS        Z5, Z5
-	VFMADD231PS.BCST (CX), Z5, Z17
+	VFMADD231PS.BCST (CX), Z5, Z25
 	VPSLLD           $0x08, Z13, Z13
 	VPADDD           Z9, Z13, Z13
 	VCVTDQ2PS        Z13, Z13
-	VFMADD231PS.BCST 4(CX), Z13, Z17
+	VFMADD231PS.BCST 4(CX), Z13, Z25
 	VPSLLD           $0x08, Z6, Z6
 	VPADDD           Z2, Z6, Z6
 	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS.BCST (CX), Z6, Z18
+	VFMADD231PS.BCST (CX), Z6, Z26
 	VPSLLD           $0x08, Z14, Z14
 	VPADDD           Z10, Z14, Z14
 	VCVTDQ2PS        Z14, Z14
-	VFMADD231PS.BCST 4(CX), Z14, Z18
+	VFMADD231PS.BCST 4(CX), Z14, Z26
 	VPSLLD           $0x08, Z7, Z7
 	VPADDD           Z3, Z7, Z7
 	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS.BCST (CX), Z7, Z19
+	VFMADD231PS.BCST (CX), Z7, Z27
 	VPSLLD           $0x08, Z15, Z15
 	VPADDD           Z11, Z15, Z15
 	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS.BCST 4(CX), Z15, Z19
+	VFMADD231PS.BCST 4(CX), Z15, Z27
 	ADDQ             $+8, CX
 	ADDQ             $+16, DX
-	TESTQ            R11, R11
+	TESTQ            R14, R14
 	JNZ              block50
-	VFMADD231PS      (R8), Z16, Z20
-	VFMADD231PS      64(R8), Z17, Z21
-	VFMADD231PS      128(R8), Z18, Z22
-	VFMADD231PS      192(R8), Z19, Z23
-	ADDQ             lds+64(FP), R8
-	ADDQ             ldz+80(FP), R9
-	TESTQ            R10, R10
+	VFMADD231PS      (SI), Z24, Z16
+	VFMADD231PS      64(SI), Z25, Z17
+	VFMADD231PS      128(SI), Z26, Z18
+	VFMADD231PS      192(SI), Z27, Z19
+	ADDQ             lds+64(FP), SI
+	ADDQ             ldz+80(FP), DI
+	TESTQ            R13, R13
 	JNZ              group49
 	MOVQ             y+88(FP), AX
-	VMOVUPS          Z20, (AX)
-	VMOVUPS          Z21, 64(AX)
-	VMOVUPS          Z22, 128(AX)
-	VMOVUPS          Z23, 192(AX)
+	VMOVUPS          Z16, (AX)
+	VMOVUPS          Z17, 64(AX)
+	VMOVUPS          Z18, 128(AX)
+	VMOVUPS          Z19, 192(AX)
 	VZEROUPPER
 	RET
 
-// func fixed8x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+// func rounded8x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
-TEXT ·fixed8x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·rounded8x4AVX512(SB), NOSPLIT, $0-128
 	MOVQ   x+0(FP), AX
 	MOVQ   scales+8(FP), CX
 	MOVQ   sums+16(FP), DX
 	MOVQ   codes+24(FP), BX
-	MOVQ   panel+32(FP), SI
+	MOVQ   s+56(FP), SI
+	MOVQ   z+72(FP), DI
+	MOVQ   panel+32(FP), R8
+	MOVQ   near+96(FP), R9
+	LEAQ   (BX)(R8*2), R10
+	ADDQ   R8, R10
+	LEAQ   1024(BX), R11
+	LEAQ   1024(R10), R12
+	MOVQ   steps+40(FP), R13
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+group57:
+	MOVQ       R13, R14
+	CMPQ       R14, per+48(FP)
+	CMOVQGT    per+48(FP), R14
+	SUBQ       R14, R13
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	PREFETCHT0 128(R9)
+	PREFETCHT0 192(R9)
+	ADDQ       lds+64(FP), R9
+	DECQ       until+104(FP)
+	JNZ        not59
+	ADDQ       back+112(FP), R9
+
+not59:
+	TESTQ        DI, DI
+	JZ           single60
+	VPMOVZXBD    (DI), Z8
+	VPMULLD.BCST (DX), Z8, Z0
+	VPMOVZXBD    16(DI), Z9
+	VPMULLD.BCST (DX), Z9, Z1
+	VPMOVZXBD    32(DI), Z10
+	VPMULLD.BCST (DX), Z10, Z2
+	VPMOVZXBD    48(DI), Z11
+	VPMULLD.BCST (DX), Z11, Z3
+	JMP          ready61
+
+single60:
+	VPBROADCASTD (DX), Z0
+	VMOVDQA64    Z0, Z1
+	VMOVDQA64    Z0, Z2
+	VMOVDQA64    Z0, Z3
+
+ready61:
+block58:
+	MOVQ    $0x00000008, R15
+	CMPQ    R15, R14
+	CMOVQGT R14, R15
+	SUBQ    R15, R14
+
+loop62:
+	CMPQ         R15, $0x01
+	JLT          done63
+	PREFETCHT0   (R11)
+	PREFETCHT0   (R11)(R8*1)
+	PREFETCHT0   (R11)(R8*2)
+	PREFETCHT0   (R12)
+	VMOVDQU32    (BX), Z8
+	VMOVDQU32    (BX)(R8*1), Z9
+	VMOVDQU32    (BX)(R8*2), Z10
+	VMOVDQU32    (R10), Z11
+	VPBROADCASTD (AX), Z12
+	VPDPBUSD     Z12, Z8, Z0
+	VPDPBUSD     Z12, Z9, Z1
+	VPDPBUSD     Z12, Z10, Z2
+	VPDPBUSD     Z12, Z11, Z3
+	ADDQ         $+4, AX
+	ADDQ         $+64, BX
+	ADDQ         $+64, R10
+	ADDQ         $+64, R11
+	ADDQ         $+64, R12
+	SUBQ         $0x01, R15
+	JMP          loop62
+
+done63:
+	DECQ blocks+120(FP)
+	JNZ  not64
+	LEAQ (R8)(R8*2), R15
+	ADDQ R15, R11
+	ADDQ R15, R12
+
+not64:
+	TESTQ       R14, R14
+	JNZ         block58
+	VCVTDQ2PS   Z0, Z0
+	VFMADD231PS (SI), Z0, Z4
+	VCVTDQ2PS   Z1, Z1
+	VFMADD231PS 64(SI), Z1, Z5
+	VCVTDQ2PS   Z2, Z2
+	VFMADD231PS 128(SI), Z2, Z6
+	VCVTDQ2PS   Z3, Z3
+	VFMADD231PS 192(SI), Z3, Z7
+	ADDQ        $+4, DX
+	ADDQ        lds+64(FP), SI
+	ADDQ        ldz+80(FP), DI
+	TESTQ       R13, R13
+	JNZ         group57
+	MOVQ        y+88(FP), AX
+	VMULPS.BCST (CX), Z4, Z4
+	VMOVUPS     Z4, (AX)
+	VMULPS.BCST (CX), Z5, Z5
+	VMOVUPS     Z5, 64(AX)
+	VMULPS.BCST (CX), Z6, Z6
+	VMOVUPS     Z6, 128(AX)
+	VMULPS.BCST (CX), Z7, Z7
+	VMOVUPS     Z7, 192(AX)
+	VZEROUPPER
+	RET
+
+// func fixed8x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
+// Requires: AVX, AVX512F, AVX512VNNI, CMOV
+TEXT ·fixed8x1AVX512(SB), NOSPLIT, $0-128
+	MOVQ   x+0(FP), AX
+	MOVQ   scales+8(FP), CX
+	MOVQ   sums+16(FP), DX
+	MOVQ   codes+24(FP), BX
 	MOVQ   s+56(FP), SI
 	MOVQ   z+72(FP), DI
 	MOVQ   steps+40(FP), R8
-	VPXORD Z5, Z5, Z5
+	VPXORD Z4, Z4, Z4
 
-group55:
-	MOVQ       R8, R9
-	CMPQ       R9, per+48(FP)
-	CMOVQGT    per+48(FP), R9
-	SUBQ       R9, R8
-	PREFETCHT0 64(SI)
-	VPXORD     Z4, Z4, Z4
+group65:
+	MOVQ    R8, R9
+	CMPQ    R9, per+48(FP)
+	CMOVQGT per+48(FP), R9
+	SUBQ    R9, R8
+	VPXORD  Z6, Z6, Z6
 
-block56:
-	// sums begin with those of the zero points
+block66:
 	TESTQ        DI, DI
-	JZ           single57
-	VPMOVZXBD    (DI), Z6
-	VPMULLD.BCST (DX), Z6, Z0
-	VPMULLD.BCST 4(DX), Z6, Z1
-	VPMULLD.BCST 8(DX), Z6, Z2
-	VPMULLD.BCST 12(DX), Z6, Z3
-	JMP          ready58
+	JZ           single67
+	VPMOVZXBD    (DI), Z5
+	VPMULLD.BCST (DX), Z5, Z0
+	VPMULLD.BCST 4(DX), Z5, Z1
+	VPMULLD.BCST 8(DX), Z5, Z2
+	VPMULLD.BCST 12(DX), Z5, Z3
+	JMP          ready68
 
-single57:
+single67:
 	VPBROADCASTD (DX), Z0
 	VPBROADCASTD 4(DX), Z1
 	VPBROADCASTD 8(DX), Z2
 	VPBROADCASTD 12(DX), Z3
 
-ready58:
+ready68:
 	MOVQ    $0x00000008, R10
 	CMPQ    R10, R9
 	CMOVQGT R9, R10
 	SUBQ    R10, R9
 
-loop59:
+loop69:
 	CMPQ         R10, $0x01
-	JLT          done60
-	VMOVDQU32    (BX), Z6
+	JLT          done70
+	VMOVDQU32    (BX), Z5
 	VPBROADCASTD (AX), Z7
-	VPDPBUSD     Z7, Z6, Z0
+	VPDPBUSD     Z7, Z5, Z0
 	VPBROADCASTD 4(AX), Z8
-	VPDPBUSD     Z8, Z6, Z1
+	VPDPBUSD     Z8, Z5, Z1
 	VPBROADCASTD 8(AX), Z9
-	VPDPBUSD     Z9, Z6, Z2
+	VPDPBUSD     Z9, Z5, Z2
 	VPBROADCASTD 12(AX), Z10
-	VPDPBUSD     Z10, Z6, Z3
+	VPDPBUSD     Z10, Z5, Z3
 	ADDQ         $+16, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop59
+	JMP          loop69
 
-done60:
-	// pairs of digits fit into 32 bits
+done70:
 	VPSLLD           $0x08, Z1, Z1
 	VPADDD           Z0, Z1, Z1
 	VCVTDQ2PS        Z1, Z1
-	VFMADD231PS.BCST (CX), Z1, Z4
+	VFMADD231PS.BCST (CX), Z1, Z6
 	VPSLLD           $0x08, Z3, Z3
 	VPADDD           Z2, Z3, Z3
 	VCVTDQ2PS        Z3, Z3
-	VFMADD231PS.BCST 4(CX), Z3, Z4
+	VFMADD231PS.BCST 4(CX), Z3, Z6
 	ADDQ             $+8, CX
 	ADDQ             $+16, DX
 	TESTQ            R9, R9
-	JNZ              block56
-	VFMADD231PS      (SI), Z4, Z5
+	JNZ              block66
+	VFMADD231PS      (SI), Z6, Z4
 	ADDQ             lds+64(FP), SI
 	ADDQ             ldz+80(FP), DI
 	TESTQ            R8, R8
-	JNZ              group55
+	JNZ              group65
 	MOVQ             y+88(FP), AX
-	VMOVUPS          Z5, (AX)
+	VMOVUPS          Z4, (AX)
 	VZEROUPPER
 	RET
 
-// func fixed4x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+// func rounded8x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
+// Requires: AVX, AVX512F, AVX512VNNI, CMOV
+TEXT ·rounded8x1AVX512(SB), NOSPLIT, $0-128
+	MOVQ   x+0(FP), AX
+	MOVQ   scales+8(FP), CX
+	MOVQ   sums+16(FP), DX
+	MOVQ   codes+24(FP), BX
+	MOVQ   s+56(FP), SI
+	MOVQ   z+72(FP), DI
+	MOVQ   steps+40(FP), R8
+	VPXORD Z1, Z1, Z1
+
+group71:
+	MOVQ         R8, R9
+	CMPQ         R9, per+48(FP)
+	CMOVQGT      per+48(FP), R9
+	SUBQ         R9, R8
+	TESTQ        DI, DI
+	JZ           single73
+	VPMOVZXBD    (DI), Z2
+	VPMULLD.BCST (DX), Z2, Z0
+	JMP          ready74
+
+single73:
+	VPBROADCASTD (DX), Z0
+
+ready74:
+block72:
+	MOVQ    $0x00000008, R10
+	CMPQ    R10, R9
+	CMOVQGT R9, R10
+	SUBQ    R10, R9
+
+loop75:
+	CMPQ         R10, $0x01
+	JLT          done76
+	VMOVDQU32    (BX), Z2
+	VPBROADCASTD (AX), Z3
+	VPDPBUSD     Z3, Z2, Z0
+	ADDQ         $+4, AX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R10
+	JMP          loop75
+
+done76:
+	TESTQ       R9, R9
+	JNZ         block72
+	VCVTDQ2PS   Z0, Z0
+	VFMADD231PS (SI), Z0, Z1
+	ADDQ        $+4, DX
+	ADDQ        lds+64(FP), SI
+	ADDQ        ldz+80(FP), DI
+	TESTQ       R8, R8
+	JNZ         group71
+	MOVQ        y+88(FP), AX
+	VMULPS.BCST (CX), Z1, Z1
+	VMOVUPS     Z1, (AX)
+	VZEROUPPER
+	RET
+
+// func fixed4x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
-TEXT ·fixed4x4AVX512(SB), NOSPLIT, $0-96
+TEXT ·fixed4x4AVX512(SB), NOSPLIT, $0-128
 	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z28
 	MOVQ         x+0(FP), AX
 	MOVQ         scales+8(FP), CX
 	MOVQ         sums+16(FP), DX
 	MOVQ         codes+24(FP), BX
-	MOVQ         panel+32(FP), SI
-	LEAQ         (BX)(SI*2), DI
-	ADDQ         SI, DI
-	MOVQ         s+56(FP), R8
-	MOVQ         z+72(FP), R9
-	MOVQ         steps+40(FP), R10
-	VPXORD       Z20, Z20, Z20
-	VPXORD       Z21, Z21, Z21
-	VPXORD       Z22, Z22, Z22
-	VPXORD       Z23, Z23, Z23
+	MOVQ         s+56(FP), SI
+	MOVQ         z+72(FP), DI
+	MOVQ         panel+32(FP), R8
+	MOVQ         near+96(FP), R9
+	LEAQ         (BX)(R8*2), R10
+	ADDQ         R8, R10
+	LEAQ         1024(BX), R11
+	LEAQ         1024(R10), R12
+	MOVQ         steps+40(FP), R13
+	VPXORD       Z16, Z16, Z16
+	VPXORD       Z17, Z17, Z17
+	VPXORD       Z18, Z18, Z18
+	VPXORD       Z19, Z19, Z19
 
-group61:
-	MOVQ       R10, R11
-	CMPQ       R11, per+48(FP)
-	CMOVQGT    per+48(FP), R11
-	SUBQ       R11, R10
-	PREFETCHT0 256(R8)
-	VPXORD     Z16, Z16, Z16
-	PREFETCHT0 320(R8)
-	VPXORD     Z17, Z17, Z17
-	PREFETCHT0 384(R8)
-	VPXORD     Z18, Z18, Z18
-	PREFETCHT0 448(R8)
-	VPXORD     Z19, Z19, Z19
+group77:
+	MOVQ       R13, R14
+	CMPQ       R14, per+48(FP)
+	CMOVQGT    per+48(FP), R14
+	SUBQ       R14, R13
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	PREFETCHT0 128(R9)
+	PREFETCHT0 192(R9)
+	ADDQ       lds+64(FP), R9
+	DECQ       until+104(FP)
+	JNZ        not79
+	ADDQ       back+112(FP), R9
 
-block62:
-	// sums begin with those of the zero points
-	TESTQ        R9, R9
-	JZ           single63
-	VPMOVZXBD    (R9), Z24
-	VPMULLD.BCST (DX), Z24, Z0
-	VPMULLD.BCST 4(DX), Z24, Z4
-	VPMULLD.BCST 8(DX), Z24, Z8
-	VPMULLD.BCST 12(DX), Z24, Z12
-	VPMOVZXBD    16(R9), Z25
-	VPMULLD.BCST (DX), Z25, Z1
-	VPMULLD.BCST 4(DX), Z25, Z5
-	VPMULLD.BCST 8(DX), Z25, Z9
-	VPMULLD.BCST 12(DX), Z25, Z13
-	VPMOVZXBD    32(R9), Z26
-	VPMULLD.BCST (DX), Z26, Z2
-	VPMULLD.BCST 4(DX), Z26, Z6
-	VPMULLD.BCST 8(DX), Z26, Z10
-	VPMULLD.BCST 12(DX), Z26, Z14
-	VPMOVZXBD    48(R9), Z27
-	VPMULLD.BCST (DX), Z27, Z3
-	VPMULLD.BCST 4(DX), Z27, Z7
-	VPMULLD.BCST 8(DX), Z27, Z11
-	VPMULLD.BCST 12(DX), Z27, Z15
-	JMP          ready64
+not79:
+	VPXORD Z24, Z24, Z24
+	VPXORD Z25, Z25, Z25
+	VPXORD Z26, Z26, Z26
+	VPXORD Z27, Z27, Z27
 
-single63:
+block78:
+	TESTQ        DI, DI
+	JZ           single80
+	VPMOVZXBD    (DI), Z20
+	VPMULLD.BCST (DX), Z20, Z0
+	VPMULLD.BCST 4(DX), Z20, Z4
+	VPMULLD.BCST 8(DX), Z20, Z8
+	VPMULLD.BCST 12(DX), Z20, Z12
+	VPMOVZXBD    16(DI), Z21
+	VPMULLD.BCST (DX), Z21, Z1
+	VPMULLD.BCST 4(DX), Z21, Z5
+	VPMULLD.BCST 8(DX), Z21, Z9
+	VPMULLD.BCST 12(DX), Z21, Z13
+	VPMOVZXBD    32(DI), Z22
+	VPMULLD.BCST (DX), Z22, Z2
+	VPMULLD.BCST 4(DX), Z22, Z6
+	VPMULLD.BCST 8(DX), Z22, Z10
+	VPMULLD.BCST 12(DX), Z22, Z14
+	VPMOVZXBD    48(DI), Z23
+	VPMULLD.BCST (DX), Z23, Z3
+	VPMULLD.BCST 4(DX), Z23, Z7
+	VPMULLD.BCST 8(DX), Z23, Z11
+	VPMULLD.BCST 12(DX), Z23, Z15
+	JMP          ready81
+
+single80:
 	VPBROADCASTD (DX), Z0
 	VMOVDQA64    Z0, Z1
 	VMOVDQA64    Z0, Z2
@@ -1784,232 +1988,439 @@ single63:
 	VMOVDQA64    Z12, Z14
 	VMOVDQA64    Z12, Z15
 
-ready64:
-	MOVQ    $0x00000004, R12
-	CMPQ    R12, R11
-	CMOVQGT R11, R12
-	SUBQ    R12, R11
+ready81:
+	MOVQ    $0x00000004, R15
+	CMPQ    R15, R14
+	CMOVQGT R14, R15
+	SUBQ    R15, R14
 
-loop65:
-	CMPQ         R12, $0x01
-	JLT          done66
-	VPANDD       (BX), Z28, Z24
-	VPANDD       (BX)(SI*1), Z28, Z25
-	VPANDD       (BX)(SI*2), Z28, Z26
-	VPANDD       (DI), Z28, Z27
+loop82:
+	CMPQ         R15, $0x01
+	JLT          done83
+	PREFETCHT0   (R11)
+	PREFETCHT0   (R11)(R8*1)
+	PREFETCHT0   (R11)(R8*2)
+	PREFETCHT0   (R12)
+	VPANDD       (BX), Z28, Z20
+	VPANDD       (BX)(R8*1), Z28, Z21
+	VPANDD       (BX)(R8*2), Z28, Z22
+	VPANDD       (R10), Z28, Z23
 	VPBROADCASTD (AX), Z29
-	VPDPBUSD     Z29, Z24, Z0
-	VPDPBUSD     Z29, Z25, Z1
-	VPDPBUSD     Z29, Z26, Z2
-	VPDPBUSD     Z29, Z27, Z3
+	VPDPBUSD     Z29, Z20, Z0
+	VPDPBUSD     Z29, Z21, Z1
+	VPDPBUSD     Z29, Z22, Z2
+	VPDPBUSD     Z29, Z23, Z3
 	VPBROADCASTD 4(AX), Z30
-	VPDPBUSD     Z30, Z24, Z4
-	VPDPBUSD     Z30, Z25, Z5
-	VPDPBUSD     Z30, Z26, Z6
-	VPDPBUSD     Z30, Z27, Z7
+	VPDPBUSD     Z30, Z20, Z4
+	VPDPBUSD     Z30, Z21, Z5
+	VPDPBUSD     Z30, Z22, Z6
+	VPDPBUSD     Z30, Z23, Z7
 	VPBROADCASTD 8(AX), Z31
-	VPDPBUSD     Z31, Z24, Z8
-	VPDPBUSD     Z31, Z25, Z9
-	VPDPBUSD     Z31, Z26, Z10
-	VPDPBUSD     Z31, Z27, Z11
+	VPDPBUSD     Z31, Z20, Z8
+	VPDPBUSD     Z31, Z21, Z9
+	VPDPBUSD     Z31, Z22, Z10
+	VPDPBUSD     Z31, Z23, Z11
 	VPBROADCASTD 12(AX), Z29
-	VPDPBUSD     Z29, Z24, Z12
-	VPDPBUSD     Z29, Z25, Z13
-	VPDPBUSD     Z29, Z26, Z14
-	VPDPBUSD     Z29, Z27, Z15
-	VPSRLD       $0x04, (BX), Z24
-	VPANDD       Z28, Z24, Z24
-	VPSRLD       $0x04, (BX)(SI*1), Z25
-	VPANDD       Z28, Z25, Z25
-	VPSRLD       $0x04, (BX)(SI*2), Z26
-	VPANDD       Z28, Z26, Z26
-	VPSRLD       $0x04, (DI), Z27
-	VPANDD       Z28, Z27, Z27
+	VPDPBUSD     Z29, Z20, Z12
+	VPDPBUSD     Z29, Z21, Z13
+	VPDPBUSD     Z29, Z22, Z14
+	VPDPBUSD     Z29, Z23, Z15
+	VPSRLD       $0x04, (BX), Z20
+	VPANDD       Z28, Z20, Z20
+	VPSRLD       $0x04, (BX)(R8*1), Z21
+	VPANDD       Z28, Z21, Z21
+	VPSRLD       $0x04, (BX)(R8*2), Z22
+	VPANDD       Z28, Z22, Z22
+	VPSRLD       $0x04, (R10), Z23
+	VPANDD       Z28, Z23, Z23
 	VPBROADCASTD 16(AX), Z29
-	VPDPBUSD     Z29, Z24, Z0
-	VPDPBUSD     Z29, Z25, Z1
-	VPDPBUSD     Z29, Z26, Z2
-	VPDPBUSD     Z29, Z27, Z3
+	VPDPBUSD     Z29, Z20, Z0
+	VPDPBUSD     Z29, Z21, Z1
+	VPDPBUSD     Z29, Z22, Z2
+	VPDPBUSD     Z29, Z23, Z3
 	VPBROADCASTD 20(AX), Z30
-	VPDPBUSD     Z30, Z24, Z4
-	VPDPBUSD     Z30, Z25, Z5
-	VPDPBUSD     Z30, Z26, Z6
-	VPDPBUSD     Z30, Z27, Z7
+	VPDPBUSD     Z30, Z20, Z4
+	VPDPBUSD     Z30, Z21, Z5
+	VPDPBUSD     Z30, Z22, Z6
+	VPDPBUSD     Z30, Z23, Z7
 	VPBROADCASTD 24(AX), Z31
-	VPDPBUSD     Z31, Z24, Z8
-	VPDPBUSD     Z31, Z25, Z9
-	VPDPBUSD     Z31, Z26, Z10
-	VPDPBUSD     Z31, Z27, Z11
+	VPDPBUSD     Z31, Z20, Z8
+	VPDPBUSD     Z31, Z21, Z9
+	VPDPBUSD     Z31, Z22, Z10
+	VPDPBUSD     Z31, Z23, Z11
 	VPBROADCASTD 28(AX), Z29
-	VPDPBUSD     Z29, Z24, Z12
-	VPDPBUSD     Z29, Z25, Z13
-	VPDPBUSD     Z29, Z26, Z14
-	VPDPBUSD     Z29, Z27, Z15
+	VPDPBUSD     Z29, Z20, Z12
+	VPDPBUSD     Z29, Z21, Z13
+	VPDPBUSD     Z29, Z22, Z14
+	VPDPBUSD     Z29, Z23, Z15
 	ADDQ         $+32, AX
 	ADDQ         $+64, BX
-	ADDQ         $+64, DI
-	SUBQ         $0x01, R12
-	JMP          loop65
+	ADDQ         $+64, R10
+	ADDQ         $+64, R11
+	ADDQ         $+64, R12
+	SUBQ         $0x01, R15
+	JMP          loop82
 
-done66:
-	// pairs of digits fit into 32 bits
+done83:
+	DECQ blocks+120(FP)
+	JNZ  not84
+	LEAQ (R8)(R8*2), R15
+	ADDQ R15, R11
+	ADDQ R15, R12
+
+not84:
 	VPSLLD           $0x08, Z4, Z4
 	VPADDD           Z0, Z4, Z4
 	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS.BCST (CX), Z4, Z16
+	VFMADD231PS.BCST (CX), Z4, Z24
 	VPSLLD           $0x08, Z12, Z12
 	VPADDD           Z8, Z12, Z12
 	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS.BCST 4(CX), Z12, Z16
+	VFMADD231PS.BCST 4(CX), Z12, Z24
 	VPSLLD           $0x08, Z5, Z5
 	VPADDD           Z1, Z5, Z5
 	VCVTDQ2PS        Z5, Z5
-	VFMADD231PS.BCST (CX), Z5, Z17
+	VFMADD231PS.BCST (CX), Z5, Z25
 	VPSLLD           $0x08, Z13, Z13
 	VPADDD           Z9, Z13, Z13
 	VCVTDQ2PS        Z13, Z13
-	VFMADD231PS.BCST 4(CX), Z13, Z17
+	VFMADD231PS.BCST 4(CX), Z13, Z25
 	VPSLLD           $0x08, Z6, Z6
 	VPADDD           Z2, Z6, Z6
 	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS.BCST (CX), Z6, Z18
+	VFMADD231PS.BCST (CX), Z6, Z26
 	VPSLLD           $0x08, Z14, Z14
 	VPADDD           Z10, Z14, Z14
 	VCVTDQ2PS        Z14, Z14
-	VFMADD231PS.BCST 4(CX), Z14, Z18
+	VFMADD231PS.BCST 4(CX), Z14, Z26
 	VPSLLD           $0x08, Z7, Z7
 	VPADDD           Z3, Z7, Z7
 	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS.BCST (CX), Z7, Z19
+	VFMADD231PS.BCST (CX), Z7, Z27
 	VPSLLD           $0x08, Z15, Z15
 	VPADDD           Z11, Z15, Z15
 	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS.BCST 4(CX), Z15, Z19
+	VFMADD231PS.BCST 4(CX), Z15, Z27
 	ADDQ             $+8, CX
 	ADDQ             $+16, DX
-	TESTQ            R11, R11
-	JNZ              block62
-	VFMADD231PS      (R8), Z16, Z20
-	VFMADD231PS      64(R8), Z17, Z21
-	VFMADD231PS      128(R8), Z18, Z22
-	VFMADD231PS      192(R8), Z19, Z23
-	ADDQ             lds+64(FP), R8
-	ADDQ             ldz+80(FP), R9
-	TESTQ            R10, R10
-	JNZ              group61
+	TESTQ            R14, R14
+	JNZ              block78
+	VFMADD231PS      (SI), Z24, Z16
+	VFMADD231PS      64(SI), Z25, Z17
+	VFMADD231PS      128(SI), Z26, Z18
+	VFMADD231PS      192(SI), Z27, Z19
+	ADDQ             lds+64(FP), SI
+	ADDQ             ldz+80(FP), DI
+	TESTQ            R13, R13
+	JNZ              group77
 	MOVQ             y+88(FP), AX
-	VMOVUPS          Z20, (AX)
-	VMOVUPS          Z21, 64(AX)
-	VMOVUPS          Z22, 128(AX)
-	VMOVUPS          Z23, 192(AX)
+	VMOVUPS          Z16, (AX)
+	VMOVUPS          Z17, 64(AX)
+	VMOVUPS          Z18, 128(AX)
+	VMOVUPS          Z19, 192(AX)
 	VZEROUPPER
 	RET
 
 DATA w0f0f0f0fAVX512<>+0(SB)/4, $0x0f0f0f0f
 GLOBL w0f0f0f0fAVX512<>(SB), RODATA|NOPTR, $4
 
-// func fixed4x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32)
+// func rounded4x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
-TEXT ·fixed4x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·rounded4x4AVX512(SB), NOSPLIT, $0-128
+	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z12
+	MOVQ         x+0(FP), AX
+	MOVQ         scales+8(FP), CX
+	MOVQ         sums+16(FP), DX
+	MOVQ         codes+24(FP), BX
+	MOVQ         s+56(FP), SI
+	MOVQ         z+72(FP), DI
+	MOVQ         panel+32(FP), R8
+	MOVQ         near+96(FP), R9
+	LEAQ         (BX)(R8*2), R10
+	ADDQ         R8, R10
+	LEAQ         1024(BX), R11
+	LEAQ         1024(R10), R12
+	MOVQ         steps+40(FP), R13
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+
+group85:
+	MOVQ       R13, R14
+	CMPQ       R14, per+48(FP)
+	CMOVQGT    per+48(FP), R14
+	SUBQ       R14, R13
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	PREFETCHT0 128(R9)
+	PREFETCHT0 192(R9)
+	ADDQ       lds+64(FP), R9
+	DECQ       until+104(FP)
+	JNZ        not87
+	ADDQ       back+112(FP), R9
+
+not87:
+	TESTQ        DI, DI
+	JZ           single88
+	VPMOVZXBD    (DI), Z8
+	VPMULLD.BCST (DX), Z8, Z0
+	VPMOVZXBD    16(DI), Z9
+	VPMULLD.BCST (DX), Z9, Z1
+	VPMOVZXBD    32(DI), Z10
+	VPMULLD.BCST (DX), Z10, Z2
+	VPMOVZXBD    48(DI), Z11
+	VPMULLD.BCST (DX), Z11, Z3
+	JMP          ready89
+
+single88:
+	VPBROADCASTD (DX), Z0
+	VMOVDQA64    Z0, Z1
+	VMOVDQA64    Z0, Z2
+	VMOVDQA64    Z0, Z3
+
+ready89:
+block86:
+	MOVQ    $0x00000004, R15
+	CMPQ    R15, R14
+	CMOVQGT R14, R15
+	SUBQ    R15, R14
+
+loop90:
+	CMPQ         R15, $0x01
+	JLT          done91
+	PREFETCHT0   (R11)
+	PREFETCHT0   (R11)(R8*1)
+	PREFETCHT0   (R11)(R8*2)
+	PREFETCHT0   (R12)
+	VPANDD       (BX), Z12, Z8
+	VPANDD       (BX)(R8*1), Z12, Z9
+	VPANDD       (BX)(R8*2), Z12, Z10
+	VPANDD       (R10), Z12, Z11
+	VPBROADCASTD (AX), Z13
+	VPDPBUSD     Z13, Z8, Z0
+	VPDPBUSD     Z13, Z9, Z1
+	VPDPBUSD     Z13, Z10, Z2
+	VPDPBUSD     Z13, Z11, Z3
+	VPSRLD       $0x04, (BX), Z8
+	VPANDD       Z12, Z8, Z8
+	VPSRLD       $0x04, (BX)(R8*1), Z9
+	VPANDD       Z12, Z9, Z9
+	VPSRLD       $0x04, (BX)(R8*2), Z10
+	VPANDD       Z12, Z10, Z10
+	VPSRLD       $0x04, (R10), Z11
+	VPANDD       Z12, Z11, Z11
+	VPBROADCASTD 4(AX), Z13
+	VPDPBUSD     Z13, Z8, Z0
+	VPDPBUSD     Z13, Z9, Z1
+	VPDPBUSD     Z13, Z10, Z2
+	VPDPBUSD     Z13, Z11, Z3
+	ADDQ         $+8, AX
+	ADDQ         $+64, BX
+	ADDQ         $+64, R10
+	ADDQ         $+64, R11
+	ADDQ         $+64, R12
+	SUBQ         $0x01, R15
+	JMP          loop90
+
+done91:
+	DECQ blocks+120(FP)
+	JNZ  not92
+	LEAQ (R8)(R8*2), R15
+	ADDQ R15, R11
+	ADDQ R15, R12
+
+not92:
+	TESTQ       R14, R14
+	JNZ         block86
+	VCVTDQ2PS   Z0, Z0
+	VFMADD231PS (SI), Z0, Z4
+	VCVTDQ2PS   Z1, Z1
+	VFMADD231PS 64(SI), Z1, Z5
+	VCVTDQ2PS   Z2, Z2
+	VFMADD231PS 128(SI), Z2, Z6
+	VCVTDQ2PS   Z3, Z3
+	VFMADD231PS 192(SI), Z3, Z7
+	ADDQ        $+4, DX
+	ADDQ        lds+64(FP), SI
+	ADDQ        ldz+80(FP), DI
+	TESTQ       R13, R13
+	JNZ         group85
+	MOVQ        y+88(FP), AX
+	VMULPS.BCST (CX), Z4, Z4
+	VMOVUPS     Z4, (AX)
+	VMULPS.BCST (CX), Z5, Z5
+	VMOVUPS     Z5, 64(AX)
+	VMULPS.BCST (CX), Z6, Z6
+	VMOVUPS     Z6, 128(AX)
+	VMULPS.BCST (CX), Z7, Z7
+	VMOVUPS     Z7, 192(AX)
+	VZEROUPPER
+	RET
+
+// func fixed4x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
+// Requires: AVX, AVX512F, AVX512VNNI, CMOV
+TEXT ·fixed4x1AVX512(SB), NOSPLIT, $0-128
 	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z7
 	MOVQ         x+0(FP), AX
 	MOVQ         scales+8(FP), CX
 	MOVQ         sums+16(FP), DX
 	MOVQ         codes+24(FP), BX
-	MOVQ         panel+32(FP), SI
 	MOVQ         s+56(FP), SI
 	MOVQ         z+72(FP), DI
 	MOVQ         steps+40(FP), R8
-	VPXORD       Z5, Z5, Z5
+	VPXORD       Z4, Z4, Z4
 
-group67:
-	MOVQ       R8, R9
-	CMPQ       R9, per+48(FP)
-	CMOVQGT    per+48(FP), R9
-	SUBQ       R9, R8
-	PREFETCHT0 64(SI)
-	VPXORD     Z4, Z4, Z4
+group93:
+	MOVQ    R8, R9
+	CMPQ    R9, per+48(FP)
+	CMOVQGT per+48(FP), R9
+	SUBQ    R9, R8
+	VPXORD  Z6, Z6, Z6
 
-block68:
-	// sums begin with those of the zero points
+block94:
 	TESTQ        DI, DI
-	JZ           single69
-	VPMOVZXBD    (DI), Z6
-	VPMULLD.BCST (DX), Z6, Z0
-	VPMULLD.BCST 4(DX), Z6, Z1
-	VPMULLD.BCST 8(DX), Z6, Z2
-	VPMULLD.BCST 12(DX), Z6, Z3
-	JMP          ready70
+	JZ           single95
+	VPMOVZXBD    (DI), Z5
+	VPMULLD.BCST (DX), Z5, Z0
+	VPMULLD.BCST 4(DX), Z5, Z1
+	VPMULLD.BCST 8(DX), Z5, Z2
+	VPMULLD.BCST 12(DX), Z5, Z3
+	JMP          ready96
 
-single69:
+single95:
 	VPBROADCASTD (DX), Z0
 	VPBROADCASTD 4(DX), Z1
 	VPBROADCASTD 8(DX), Z2
 	VPBROADCASTD 12(DX), Z3
 
-ready70:
+ready96:
 	MOVQ    $0x00000004, R10
 	CMPQ    R10, R9
 	CMOVQGT R9, R10
 	SUBQ    R10, R9
 
-loop71:
+loop97:
 	CMPQ         R10, $0x01
-	JLT          done72
-	VPANDD       (BX), Z7, Z6
+	JLT          done98
+	VPANDD       (BX), Z7, Z5
 	VPBROADCASTD (AX), Z8
-	VPDPBUSD     Z8, Z6, Z0
+	VPDPBUSD     Z8, Z5, Z0
 	VPBROADCASTD 4(AX), Z9
-	VPDPBUSD     Z9, Z6, Z1
+	VPDPBUSD     Z9, Z5, Z1
 	VPBROADCASTD 8(AX), Z10
-	VPDPBUSD     Z10, Z6, Z2
+	VPDPBUSD     Z10, Z5, Z2
 	VPBROADCASTD 12(AX), Z11
-	VPDPBUSD     Z11, Z6, Z3
-	VPSRLD       $0x04, (BX), Z6
-	VPANDD       Z7, Z6, Z6
+	VPDPBUSD     Z11, Z5, Z3
+	VPSRLD       $0x04, (BX), Z5
+	VPANDD       Z7, Z5, Z5
 	VPBROADCASTD 16(AX), Z8
-	VPDPBUSD     Z8, Z6, Z0
+	VPDPBUSD     Z8, Z5, Z0
 	VPBROADCASTD 20(AX), Z9
-	VPDPBUSD     Z9, Z6, Z1
+	VPDPBUSD     Z9, Z5, Z1
 	VPBROADCASTD 24(AX), Z10
-	VPDPBUSD     Z10, Z6, Z2
+	VPDPBUSD     Z10, Z5, Z2
 	VPBROADCASTD 28(AX), Z11
-	VPDPBUSD     Z11, Z6, Z3
+	VPDPBUSD     Z11, Z5, Z3
 	ADDQ         $+32, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop71
+	JMP          loop97
 
-done72:
-	// pairs of digits fit into 32 bits
+done98:
 	VPSLLD           $0x08, Z1, Z1
 	VPADDD           Z0, Z1, Z1
 	VCVTDQ2PS        Z1, Z1
-	VFMADD231PS.BCST (CX), Z1, Z4
+	VFMADD231PS.BCST (CX), Z1, Z6
 	VPSLLD           $0x08, Z3, Z3
 	VPADDD           Z2, Z3, Z3
 	VCVTDQ2PS        Z3, Z3
-	VFMADD231PS.BCST 4(CX), Z3, Z4
+	VFMADD231PS.BCST 4(CX), Z3, Z6
 	ADDQ             $+8, CX
 	ADDQ             $+16, DX
 	TESTQ            R9, R9
-	JNZ              block68
-	VFMADD231PS      (SI), Z4, Z5
+	JNZ              block94
+	VFMADD231PS      (SI), Z6, Z4
 	ADDQ             lds+64(FP), SI
 	ADDQ             ldz+80(FP), DI
 	TESTQ            R8, R8
-	JNZ              group67
+	JNZ              group93
 	MOVQ             y+88(FP), AX
-	VMOVUPS          Z5, (AX)
+	VMOVUPS          Z4, (AX)
+	VZEROUPPER
+	RET
+
+// func rounded4x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
+// Requires: AVX, AVX512F, AVX512VNNI, CMOV
+TEXT ·rounded4x1AVX512(SB), NOSPLIT, $0-128
+	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z3
+	MOVQ         x+0(FP), AX
+	MOVQ         scales+8(FP), CX
+	MOVQ         sums+16(FP), DX
+	MOVQ         codes+24(FP), BX
+	MOVQ         s+56(FP), SI
+	MOVQ         z+72(FP), DI
+	MOVQ         steps+40(FP), R8
+	VPXORD       Z1, Z1, Z1
+
+group99:
+	MOVQ         R8, R9
+	CMPQ         R9, per+48(FP)
+	CMOVQGT      per+48(FP), R9
+	SUBQ         R9, R8
+	TESTQ        DI, DI
+	JZ           single101
+	VPMOVZXBD    (DI), Z2
+	VPMULLD.BCST (DX), Z2, Z0
+	JMP          ready102
+
+single101:
+	VPBROADCASTD (DX), Z0
+
+ready102:
+block100:
+	MOVQ    $0x00000004, R10
+	CMPQ    R10, R9
+	CMOVQGT R9, R10
+	SUBQ    R10, R9
+
+loop103:
+	CMPQ         R10, $0x01
+	JLT          done104
+	VPANDD       (BX), Z3, Z2
+	VPBROADCASTD (AX), Z4
+	VPDPBUSD     Z4, Z2, Z0
+	VPSRLD       $0x04, (BX), Z2
+	VPANDD       Z3, Z2, Z2
+	VPBROADCASTD 4(AX), Z4
+	VPDPBUSD     Z4, Z2, Z0
+	ADDQ         $+8, AX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R10
+	JMP          loop103
+
+done104:
+	TESTQ       R9, R9
+	JNZ         block100
+	VCVTDQ2PS   Z0, Z0
+	VFMADD231PS (SI), Z0, Z1
+	ADDQ        $+4, DX
+	ADDQ        lds+64(FP), SI
+	ADDQ        ldz+80(FP), DI
+	TESTQ       R8, R8
+	JNZ         group99
+	MOVQ        y+88(FP), AX
+	VMULPS.BCST (CX), Z1, Z1
+	VMOVUPS     Z1, (AX)
 	VZEROUPPER
 	RET
 
 // func int8x4AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV
 TEXT ·int8x4AVX512(SB), NOSPLIT, $0-128
-rows73:
+rows105:
 	CMPQ m+0(FP), $0x06
-	JLT  rest74
+	JLT  rest106
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -2024,7 +2435,7 @@ rows73:
 	ADDQ DI, SI
 	XORQ R12, R12
 
-group76:
+group108:
 	MOVQ    R11, R13
 	CMPQ    R13, per+16(FP)
 	CMOVQGT per+16(FP), R13
@@ -2056,9 +2467,9 @@ group76:
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
 
-loop77:
+loop109:
 	CMPQ         R13, $0x02
-	JLT          done78
+	JLT          done110
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(DI*1), Z25
 	VMOVDQU32    (BX)(DI*2), Z26
@@ -2132,12 +2543,12 @@ loop77:
 	ADDQ         $+128, BX
 	ADDQ         $+128, SI
 	SUBQ         $0x02, R13
-	JMP          loop77
+	JMP          loop109
 
-done78:
-loop79:
+done110:
+loop111:
 	CMPQ         R13, $0x01
-	JLT          done80
+	JLT          done112
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(DI*1), Z25
 	VMOVDQU32    (BX)(DI*2), Z26
@@ -2177,9 +2588,9 @@ loop79:
 	ADDQ         $+64, BX
 	ADDQ         $+64, SI
 	SUBQ         $0x01, R13
-	JMP          loop79
+	JMP          loop111
 
-done80:
+done112:
 	MOVQ c+112(FP), R13
 	MOVQ sx+104(FP), R15
 	MOVQ R10, R14
@@ -2188,7 +2599,7 @@ done80:
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS (R15), Z30
 	TESTQ        R9, R9
-	JZ           single81
+	JZ           single113
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -2201,15 +2612,15 @@ done80:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert82
+	JMP          convert114
 
-single81:
+single113:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert82:
+convert114:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (R8), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -2219,7 +2630,7 @@ convert82:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(R8), Z3, Z3
 	TESTQ       R12, R12
-	JZ          set83
+	JZ          set115
 	VFMADD213PS (R13), Z30, Z0
 	VMOVUPS     Z0, (R13)
 	VFMADD213PS 64(R13), Z30, Z1
@@ -2228,9 +2639,9 @@ convert82:
 	VMOVUPS     Z2, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z3
 	VMOVUPS     Z3, 192(R13)
-	JMP         stored84
+	JMP         stored116
 
-set83:
+set115:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R13)
 	VMULPS  Z30, Z1, Z1
@@ -2240,13 +2651,13 @@ set83:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R13)
 
-stored84:
+stored116:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 4(R15), Z30
 	TESTQ        R9, R9
-	JZ           single85
+	JZ           single117
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -2259,15 +2670,15 @@ stored84:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert86
+	JMP          convert118
 
-single85:
+single117:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert86:
+convert118:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (R8), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -2277,7 +2688,7 @@ convert86:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(R8), Z7, Z7
 	TESTQ       R12, R12
-	JZ          set87
+	JZ          set119
 	VFMADD213PS (R13), Z30, Z4
 	VMOVUPS     Z4, (R13)
 	VFMADD213PS 64(R13), Z30, Z5
@@ -2286,9 +2697,9 @@ convert86:
 	VMOVUPS     Z6, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z7
 	VMOVUPS     Z7, 192(R13)
-	JMP         stored88
+	JMP         stored120
 
-set87:
+set119:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R13)
 	VMULPS  Z30, Z5, Z5
@@ -2298,13 +2709,13 @@ set87:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R13)
 
-stored88:
+stored120:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 8(R15), Z30
 	TESTQ        R9, R9
-	JZ           single89
+	JZ           single121
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -2317,15 +2728,15 @@ stored88:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert90
+	JMP          convert122
 
-single89:
+single121:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert90:
+convert122:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (R8), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -2335,7 +2746,7 @@ convert90:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(R8), Z11, Z11
 	TESTQ       R12, R12
-	JZ          set91
+	JZ          set123
 	VFMADD213PS (R13), Z30, Z8
 	VMOVUPS     Z8, (R13)
 	VFMADD213PS 64(R13), Z30, Z9
@@ -2344,9 +2755,9 @@ convert90:
 	VMOVUPS     Z10, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z11
 	VMOVUPS     Z11, 192(R13)
-	JMP         stored92
+	JMP         stored124
 
-set91:
+set123:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R13)
 	VMULPS  Z30, Z9, Z9
@@ -2356,13 +2767,13 @@ set91:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R13)
 
-stored92:
+stored124:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 12(R15), Z30
 	TESTQ        R9, R9
-	JZ           single93
+	JZ           single125
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z12, Z12
@@ -2375,15 +2786,15 @@ stored92:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z15, Z15
-	JMP          convert94
+	JMP          convert126
 
-single93:
+single125:
 	VPADDD Z28, Z12, Z12
 	VPADDD Z28, Z13, Z13
 	VPADDD Z28, Z14, Z14
 	VPADDD Z28, Z15, Z15
 
-convert94:
+convert126:
 	VCVTDQ2PS   Z12, Z12
 	VMULPS      (R8), Z12, Z12
 	VCVTDQ2PS   Z13, Z13
@@ -2393,7 +2804,7 @@ convert94:
 	VCVTDQ2PS   Z15, Z15
 	VMULPS      192(R8), Z15, Z15
 	TESTQ       R12, R12
-	JZ          set95
+	JZ          set127
 	VFMADD213PS (R13), Z30, Z12
 	VMOVUPS     Z12, (R13)
 	VFMADD213PS 64(R13), Z30, Z13
@@ -2402,9 +2813,9 @@ convert94:
 	VMOVUPS     Z14, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z15
 	VMOVUPS     Z15, 192(R13)
-	JMP         stored96
+	JMP         stored128
 
-set95:
+set127:
 	VMULPS  Z30, Z12, Z12
 	VMOVUPS Z12, (R13)
 	VMULPS  Z30, Z13, Z13
@@ -2414,13 +2825,13 @@ set95:
 	VMULPS  Z30, Z15, Z15
 	VMOVUPS Z15, 192(R13)
 
-stored96:
+stored128:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 16(R15), Z30
 	TESTQ        R9, R9
-	JZ           single97
+	JZ           single129
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z16, Z16
@@ -2433,15 +2844,15 @@ stored96:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z19, Z19
-	JMP          convert98
+	JMP          convert130
 
-single97:
+single129:
 	VPADDD Z28, Z16, Z16
 	VPADDD Z28, Z17, Z17
 	VPADDD Z28, Z18, Z18
 	VPADDD Z28, Z19, Z19
 
-convert98:
+convert130:
 	VCVTDQ2PS   Z16, Z16
 	VMULPS      (R8), Z16, Z16
 	VCVTDQ2PS   Z17, Z17
@@ -2451,7 +2862,7 @@ convert98:
 	VCVTDQ2PS   Z19, Z19
 	VMULPS      192(R8), Z19, Z19
 	TESTQ       R12, R12
-	JZ          set99
+	JZ          set131
 	VFMADD213PS (R13), Z30, Z16
 	VMOVUPS     Z16, (R13)
 	VFMADD213PS 64(R13), Z30, Z17
@@ -2460,9 +2871,9 @@ convert98:
 	VMOVUPS     Z18, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z19
 	VMOVUPS     Z19, 192(R13)
-	JMP         stored100
+	JMP         stored132
 
-set99:
+set131:
 	VMULPS  Z30, Z16, Z16
 	VMOVUPS Z16, (R13)
 	VMULPS  Z30, Z17, Z17
@@ -2472,13 +2883,13 @@ set99:
 	VMULPS  Z30, Z19, Z19
 	VMOVUPS Z19, 192(R13)
 
-stored100:
+stored132:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 20(R15), Z30
 	TESTQ        R9, R9
-	JZ           single101
+	JZ           single133
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z20, Z20
@@ -2491,15 +2902,15 @@ stored100:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z23, Z23
-	JMP          convert102
+	JMP          convert134
 
-single101:
+single133:
 	VPADDD Z28, Z20, Z20
 	VPADDD Z28, Z21, Z21
 	VPADDD Z28, Z22, Z22
 	VPADDD Z28, Z23, Z23
 
-convert102:
+convert134:
 	VCVTDQ2PS   Z20, Z20
 	VMULPS      (R8), Z20, Z20
 	VCVTDQ2PS   Z21, Z21
@@ -2509,7 +2920,7 @@ convert102:
 	VCVTDQ2PS   Z23, Z23
 	VMULPS      192(R8), Z23, Z23
 	TESTQ       R12, R12
-	JZ          set103
+	JZ          set135
 	VFMADD213PS (R13), Z30, Z20
 	VMOVUPS     Z20, (R13)
 	VFMADD213PS 64(R13), Z30, Z21
@@ -2518,9 +2929,9 @@ convert102:
 	VMOVUPS     Z22, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z23
 	VMOVUPS     Z23, 192(R13)
-	JMP         stored104
+	JMP         stored136
 
-set103:
+set135:
 	VMULPS  Z30, Z20, Z20
 	VMOVUPS Z20, (R13)
 	VMULPS  Z30, Z21, Z21
@@ -2530,13 +2941,13 @@ set103:
 	VMULPS  Z30, Z23, Z23
 	VMOVUPS Z23, 192(R13)
 
-stored104:
+stored136:
 	ADDQ  lds+80(FP), R8
 	ADDQ  ldz+96(FP), R9
 	ADDQ  $+4, R10
 	MOVQ  $0x00000001, R12
 	TESTQ R11, R11
-	JNZ   group76
+	JNZ   group108
 	MOVQ  lda+32(FP), AX
 	LEAQ  (AX)(AX*2), AX
 	SHLQ  $0x01, AX
@@ -2551,11 +2962,11 @@ stored104:
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x18, sx+104(FP)
 	SUBQ  $0x06, m+0(FP)
-	JMP   rows73
+	JMP   rows105
 
-rest74:
+rest106:
 	CMPQ m+0(FP), $0x05
-	JNE  fewer105
+	JNE  fewer137
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -2570,7 +2981,7 @@ rest74:
 	ADDQ DI, SI
 	XORQ R12, R12
 
-group106:
+group138:
 	MOVQ    R11, R13
 	CMPQ    R13, per+16(FP)
 	CMOVQGT per+16(FP), R13
@@ -2598,9 +3009,9 @@ group106:
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
 
-loop107:
+loop139:
 	CMPQ         R13, $0x02
-	JLT          done108
+	JLT          done140
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(DI*1), Z25
 	VMOVDQU32    (BX)(DI*2), Z26
@@ -2664,12 +3075,12 @@ loop107:
 	ADDQ         $+128, BX
 	ADDQ         $+128, SI
 	SUBQ         $0x02, R13
-	JMP          loop107
+	JMP          loop139
 
-done108:
-loop109:
+done140:
+loop141:
 	CMPQ         R13, $0x01
-	JLT          done110
+	JLT          done142
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(DI*1), Z25
 	VMOVDQU32    (BX)(DI*2), Z26
@@ -2704,9 +3115,9 @@ loop109:
 	ADDQ         $+64, BX
 	ADDQ         $+64, SI
 	SUBQ         $0x01, R13
-	JMP          loop109
+	JMP          loop141
 
-done110:
+done142:
 	MOVQ c+112(FP), R13
 	MOVQ sx+104(FP), R15
 	MOVQ R10, R14
@@ -2715,7 +3126,7 @@ done110:
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS (R15), Z30
 	TESTQ        R9, R9
-	JZ           single111
+	JZ           single143
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -2728,15 +3139,15 @@ done110:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert112
+	JMP          convert144
 
-single111:
+single143:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert112:
+convert144:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (R8), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -2746,7 +3157,7 @@ convert112:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(R8), Z3, Z3
 	TESTQ       R12, R12
-	JZ          set113
+	JZ          set145
 	VFMADD213PS (R13), Z30, Z0
 	VMOVUPS     Z0, (R13)
 	VFMADD213PS 64(R13), Z30, Z1
@@ -2755,9 +3166,9 @@ convert112:
 	VMOVUPS     Z2, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z3
 	VMOVUPS     Z3, 192(R13)
-	JMP         stored114
+	JMP         stored146
 
-set113:
+set145:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R13)
 	VMULPS  Z30, Z1, Z1
@@ -2767,13 +3178,13 @@ set113:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R13)
 
-stored114:
+stored146:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 4(R15), Z30
 	TESTQ        R9, R9
-	JZ           single115
+	JZ           single147
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -2786,15 +3197,15 @@ stored114:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert116
+	JMP          convert148
 
-single115:
+single147:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert116:
+convert148:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (R8), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -2804,7 +3215,7 @@ convert116:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(R8), Z7, Z7
 	TESTQ       R12, R12
-	JZ          set117
+	JZ          set149
 	VFMADD213PS (R13), Z30, Z4
 	VMOVUPS     Z4, (R13)
 	VFMADD213PS 64(R13), Z30, Z5
@@ -2813,9 +3224,9 @@ convert116:
 	VMOVUPS     Z6, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z7
 	VMOVUPS     Z7, 192(R13)
-	JMP         stored118
+	JMP         stored150
 
-set117:
+set149:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R13)
 	VMULPS  Z30, Z5, Z5
@@ -2825,13 +3236,13 @@ set117:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R13)
 
-stored118:
+stored150:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 8(R15), Z30
 	TESTQ        R9, R9
-	JZ           single119
+	JZ           single151
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -2844,15 +3255,15 @@ stored118:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert120
+	JMP          convert152
 
-single119:
+single151:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert120:
+convert152:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (R8), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -2862,7 +3273,7 @@ convert120:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(R8), Z11, Z11
 	TESTQ       R12, R12
-	JZ          set121
+	JZ          set153
 	VFMADD213PS (R13), Z30, Z8
 	VMOVUPS     Z8, (R13)
 	VFMADD213PS 64(R13), Z30, Z9
@@ -2871,9 +3282,9 @@ convert120:
 	VMOVUPS     Z10, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z11
 	VMOVUPS     Z11, 192(R13)
-	JMP         stored122
+	JMP         stored154
 
-set121:
+set153:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R13)
 	VMULPS  Z30, Z9, Z9
@@ -2883,13 +3294,13 @@ set121:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R13)
 
-stored122:
+stored154:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 12(R15), Z30
 	TESTQ        R9, R9
-	JZ           single123
+	JZ           single155
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z12, Z12
@@ -2902,15 +3313,15 @@ stored122:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z15, Z15
-	JMP          convert124
+	JMP          convert156
 
-single123:
+single155:
 	VPADDD Z28, Z12, Z12
 	VPADDD Z28, Z13, Z13
 	VPADDD Z28, Z14, Z14
 	VPADDD Z28, Z15, Z15
 
-convert124:
+convert156:
 	VCVTDQ2PS   Z12, Z12
 	VMULPS      (R8), Z12, Z12
 	VCVTDQ2PS   Z13, Z13
@@ -2920,7 +3331,7 @@ convert124:
 	VCVTDQ2PS   Z15, Z15
 	VMULPS      192(R8), Z15, Z15
 	TESTQ       R12, R12
-	JZ          set125
+	JZ          set157
 	VFMADD213PS (R13), Z30, Z12
 	VMOVUPS     Z12, (R13)
 	VFMADD213PS 64(R13), Z30, Z13
@@ -2929,9 +3340,9 @@ convert124:
 	VMOVUPS     Z14, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z15
 	VMOVUPS     Z15, 192(R13)
-	JMP         stored126
+	JMP         stored158
 
-set125:
+set157:
 	VMULPS  Z30, Z12, Z12
 	VMOVUPS Z12, (R13)
 	VMULPS  Z30, Z13, Z13
@@ -2941,13 +3352,13 @@ set125:
 	VMULPS  Z30, Z15, Z15
 	VMOVUPS Z15, 192(R13)
 
-stored126:
+stored158:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 16(R15), Z30
 	TESTQ        R9, R9
-	JZ           single127
+	JZ           single159
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z16, Z16
@@ -2960,15 +3371,15 @@ stored126:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z19, Z19
-	JMP          convert128
+	JMP          convert160
 
-single127:
+single159:
 	VPADDD Z28, Z16, Z16
 	VPADDD Z28, Z17, Z17
 	VPADDD Z28, Z18, Z18
 	VPADDD Z28, Z19, Z19
 
-convert128:
+convert160:
 	VCVTDQ2PS   Z16, Z16
 	VMULPS      (R8), Z16, Z16
 	VCVTDQ2PS   Z17, Z17
@@ -2978,7 +3389,7 @@ convert128:
 	VCVTDQ2PS   Z19, Z19
 	VMULPS      192(R8), Z19, Z19
 	TESTQ       R12, R12
-	JZ          set129
+	JZ          set161
 	VFMADD213PS (R13), Z30, Z16
 	VMOVUPS     Z16, (R13)
 	VFMADD213PS 64(R13), Z30, Z17
@@ -2987,9 +3398,9 @@ convert128:
 	VMOVUPS     Z18, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z19
 	VMOVUPS     Z19, 192(R13)
-	JMP         stored130
+	JMP         stored162
 
-set129:
+set161:
 	VMULPS  Z30, Z16, Z16
 	VMOVUPS Z16, (R13)
 	VMULPS  Z30, Z17, Z17
@@ -2999,18 +3410,18 @@ set129:
 	VMULPS  Z30, Z19, Z19
 	VMOVUPS Z19, 192(R13)
 
-stored130:
+stored162:
 	ADDQ  lds+80(FP), R8
 	ADDQ  ldz+96(FP), R9
 	ADDQ  $+4, R10
 	MOVQ  $0x00000001, R12
 	TESTQ R11, R11
-	JNZ   group106
-	JMP   finished75
+	JNZ   group138
+	JMP   finished107
 
-fewer105:
+fewer137:
 	CMPQ m+0(FP), $0x04
-	JNE  fewer131
+	JNE  fewer163
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -3025,7 +3436,7 @@ fewer105:
 	ADDQ DI, SI
 	XORQ R12, R12
 
-group132:
+group164:
 	MOVQ    R11, R13
 	CMPQ    R13, per+16(FP)
 	CMOVQGT per+16(FP), R13
@@ -3049,9 +3460,9 @@ group132:
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
 
-loop133:
+loop165:
 	CMPQ         R13, $0x02
-	JLT          done134
+	JLT          done166
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(DI*1), Z25
 	VMOVDQU32    (BX)(DI*2), Z26
@@ -3105,12 +3516,12 @@ loop133:
 	ADDQ         $+128, BX
 	ADDQ         $+128, SI
 	SUBQ         $0x02, R13
-	JMP          loop133
+	JMP          loop165
 
-done134:
-loop135:
+done166:
+loop167:
 	CMPQ         R13, $0x01
-	JLT          done136
+	JLT          done168
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(DI*1), Z25
 	VMOVDQU32    (BX)(DI*2), Z26
@@ -3140,9 +3551,9 @@ loop135:
 	ADDQ         $+64, BX
 	ADDQ         $+64, SI
 	SUBQ         $0x01, R13
-	JMP          loop135
+	JMP          loop167
 
-done136:
+done168:
 	MOVQ c+112(FP), R13
 	MOVQ sx+104(FP), R15
 	MOVQ R10, R14
@@ -3151,7 +3562,7 @@ done136:
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS (R15), Z30
 	TESTQ        R9, R9
-	JZ           single137
+	JZ           single169
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -3164,15 +3575,15 @@ done136:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert138
+	JMP          convert170
 
-single137:
+single169:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert138:
+convert170:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (R8), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -3182,7 +3593,7 @@ convert138:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(R8), Z3, Z3
 	TESTQ       R12, R12
-	JZ          set139
+	JZ          set171
 	VFMADD213PS (R13), Z30, Z0
 	VMOVUPS     Z0, (R13)
 	VFMADD213PS 64(R13), Z30, Z1
@@ -3191,9 +3602,9 @@ convert138:
 	VMOVUPS     Z2, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z3
 	VMOVUPS     Z3, 192(R13)
-	JMP         stored140
+	JMP         stored172
 
-set139:
+set171:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R13)
 	VMULPS  Z30, Z1, Z1
@@ -3203,13 +3614,13 @@ set139:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R13)
 
-stored140:
+stored172:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 4(R15), Z30
 	TESTQ        R9, R9
-	JZ           single141
+	JZ           single173
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -3222,15 +3633,15 @@ stored140:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert142
+	JMP          convert174
 
-single141:
+single173:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert142:
+convert174:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (R8), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -3240,7 +3651,7 @@ convert142:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(R8), Z7, Z7
 	TESTQ       R12, R12
-	JZ          set143
+	JZ          set175
 	VFMADD213PS (R13), Z30, Z4
 	VMOVUPS     Z4, (R13)
 	VFMADD213PS 64(R13), Z30, Z5
@@ -3249,9 +3660,9 @@ convert142:
 	VMOVUPS     Z6, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z7
 	VMOVUPS     Z7, 192(R13)
-	JMP         stored144
+	JMP         stored176
 
-set143:
+set175:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R13)
 	VMULPS  Z30, Z5, Z5
@@ -3261,13 +3672,13 @@ set143:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R13)
 
-stored144:
+stored176:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 8(R15), Z30
 	TESTQ        R9, R9
-	JZ           single145
+	JZ           single177
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -3280,15 +3691,15 @@ stored144:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert146
+	JMP          convert178
 
-single145:
+single177:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert146:
+convert178:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (R8), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -3298,7 +3709,7 @@ convert146:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(R8), Z11, Z11
 	TESTQ       R12, R12
-	JZ          set147
+	JZ          set179
 	VFMADD213PS (R13), Z30, Z8
 	VMOVUPS     Z8, (R13)
 	VFMADD213PS 64(R13), Z30, Z9
@@ -3307,9 +3718,9 @@ convert146:
 	VMOVUPS     Z10, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z11
 	VMOVUPS     Z11, 192(R13)
-	JMP         stored148
+	JMP         stored180
 
-set147:
+set179:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R13)
 	VMULPS  Z30, Z9, Z9
@@ -3319,13 +3730,13 @@ set147:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R13)
 
-stored148:
+stored180:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 12(R15), Z30
 	TESTQ        R9, R9
-	JZ           single149
+	JZ           single181
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z12, Z12
@@ -3338,15 +3749,15 @@ stored148:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z15, Z15
-	JMP          convert150
+	JMP          convert182
 
-single149:
+single181:
 	VPADDD Z28, Z12, Z12
 	VPADDD Z28, Z13, Z13
 	VPADDD Z28, Z14, Z14
 	VPADDD Z28, Z15, Z15
 
-convert150:
+convert182:
 	VCVTDQ2PS   Z12, Z12
 	VMULPS      (R8), Z12, Z12
 	VCVTDQ2PS   Z13, Z13
@@ -3356,7 +3767,7 @@ convert150:
 	VCVTDQ2PS   Z15, Z15
 	VMULPS      192(R8), Z15, Z15
 	TESTQ       R12, R12
-	JZ          set151
+	JZ          set183
 	VFMADD213PS (R13), Z30, Z12
 	VMOVUPS     Z12, (R13)
 	VFMADD213PS 64(R13), Z30, Z13
@@ -3365,9 +3776,9 @@ convert150:
 	VMOVUPS     Z14, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z15
 	VMOVUPS     Z15, 192(R13)
-	JMP         stored152
+	JMP         stored184
 
-set151:
+set183:
 	VMULPS  Z30, Z12, Z12
 	VMOVUPS Z12, (R13)
 	VMULPS  Z30, Z13, Z13
@@ -3377,18 +3788,18 @@ set151:
 	VMULPS  Z30, Z15, Z15
 	VMOVUPS Z15, 192(R13)
 
-stored152:
+stored184:
 	ADDQ  lds+80(FP), R8
 	ADDQ  ldz+96(FP), R9
 	ADDQ  $+4, R10
 	MOVQ  $0x00000001, R12
 	TESTQ R11, R11
-	JNZ   group132
-	JMP   finished75
+	JNZ   group164
+	JMP   finished107
 
-fewer131:
+fewer163:
 	CMPQ m+0(FP), $0x03
-	JNE  fewer153
+	JNE  fewer185
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -3403,7 +3814,7 @@ fewer131:
 	ADDQ SI, CX
 	XORQ R11, R11
 
-group154:
+group186:
 	MOVQ    R10, R12
 	CMPQ    R12, per+16(FP)
 	CMOVQGT per+16(FP), R12
@@ -3423,9 +3834,9 @@ group154:
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
 
-loop155:
+loop187:
 	CMPQ         R12, $0x02
-	JLT          done156
+	JLT          done188
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(SI*1), Z25
 	VMOVDQU32    (BX)(SI*2), Z26
@@ -3468,12 +3879,12 @@ loop155:
 	ADDQ         $+128, BX
 	ADDQ         $+128, CX
 	SUBQ         $0x02, R12
-	JMP          loop155
+	JMP          loop187
 
-done156:
-loop157:
+done188:
+loop189:
 	CMPQ         R12, $0x01
-	JLT          done158
+	JLT          done190
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(SI*1), Z25
 	VMOVDQU32    (BX)(SI*2), Z26
@@ -3497,499 +3908,16 @@ loop157:
 	ADDQ         $+64, BX
 	ADDQ         $+64, CX
 	SUBQ         $0x01, R12
-	JMP          loop157
-
-done158:
-	MOVQ c+112(FP), R12
-	MOVQ sx+104(FP), R14
-	MOVQ R9, R13
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R13), Z28
-	VBROADCASTSS (R14), Z30
-	TESTQ        R8, R8
-	JZ           single159
-	VPMOVZXBD    (R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z0, Z0
-	VPMOVZXBD    16(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z1, Z1
-	VPMOVZXBD    32(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z2, Z2
-	VPMOVZXBD    48(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z3, Z3
-	JMP          convert160
-
-single159:
-	VPADDD Z28, Z0, Z0
-	VPADDD Z28, Z1, Z1
-	VPADDD Z28, Z2, Z2
-	VPADDD Z28, Z3, Z3
-
-convert160:
-	VCVTDQ2PS   Z0, Z0
-	VMULPS      (DI), Z0, Z0
-	VCVTDQ2PS   Z1, Z1
-	VMULPS      64(DI), Z1, Z1
-	VCVTDQ2PS   Z2, Z2
-	VMULPS      128(DI), Z2, Z2
-	VCVTDQ2PS   Z3, Z3
-	VMULPS      192(DI), Z3, Z3
-	TESTQ       R11, R11
-	JZ          set161
-	VFMADD213PS (R12), Z30, Z0
-	VMOVUPS     Z0, (R12)
-	VFMADD213PS 64(R12), Z30, Z1
-	VMOVUPS     Z1, 64(R12)
-	VFMADD213PS 128(R12), Z30, Z2
-	VMOVUPS     Z2, 128(R12)
-	VFMADD213PS 192(R12), Z30, Z3
-	VMOVUPS     Z3, 192(R12)
-	JMP         stored162
-
-set161:
-	VMULPS  Z30, Z0, Z0
-	VMOVUPS Z0, (R12)
-	VMULPS  Z30, Z1, Z1
-	VMOVUPS Z1, 64(R12)
-	VMULPS  Z30, Z2, Z2
-	VMOVUPS Z2, 128(R12)
-	VMULPS  Z30, Z3, Z3
-	VMOVUPS Z3, 192(R12)
-
-stored162:
-	ADDQ         ldc+120(FP), R12
-	ADDQ         ldsums+64(FP), R13
-	VPBROADCASTD (R13), Z28
-	VBROADCASTSS 4(R14), Z30
-	TESTQ        R8, R8
-	JZ           single163
-	VPMOVZXBD    (R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z4, Z4
-	VPMOVZXBD    16(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z5, Z5
-	VPMOVZXBD    32(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z6, Z6
-	VPMOVZXBD    48(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z7, Z7
-	JMP          convert164
-
-single163:
-	VPADDD Z28, Z4, Z4
-	VPADDD Z28, Z5, Z5
-	VPADDD Z28, Z6, Z6
-	VPADDD Z28, Z7, Z7
-
-convert164:
-	VCVTDQ2PS   Z4, Z4
-	VMULPS      (DI), Z4, Z4
-	VCVTDQ2PS   Z5, Z5
-	VMULPS      64(DI), Z5, Z5
-	VCVTDQ2PS   Z6, Z6
-	VMULPS      128(DI), Z6, Z6
-	VCVTDQ2PS   Z7, Z7
-	VMULPS      192(DI), Z7, Z7
-	TESTQ       R11, R11
-	JZ          set165
-	VFMADD213PS (R12), Z30, Z4
-	VMOVUPS     Z4, (R12)
-	VFMADD213PS 64(R12), Z30, Z5
-	VMOVUPS     Z5, 64(R12)
-	VFMADD213PS 128(R12), Z30, Z6
-	VMOVUPS     Z6, 128(R12)
-	VFMADD213PS 192(R12), Z30, Z7
-	VMOVUPS     Z7, 192(R12)
-	JMP         stored166
-
-set165:
-	VMULPS  Z30, Z4, Z4
-	VMOVUPS Z4, (R12)
-	VMULPS  Z30, Z5, Z5
-	VMOVUPS Z5, 64(R12)
-	VMULPS  Z30, Z6, Z6
-	VMOVUPS Z6, 128(R12)
-	VMULPS  Z30, Z7, Z7
-	VMOVUPS Z7, 192(R12)
-
-stored166:
-	ADDQ         ldc+120(FP), R12
-	ADDQ         ldsums+64(FP), R13
-	VPBROADCASTD (R13), Z28
-	VBROADCASTSS 8(R14), Z30
-	TESTQ        R8, R8
-	JZ           single167
-	VPMOVZXBD    (R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z8, Z8
-	VPMOVZXBD    16(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z9, Z9
-	VPMOVZXBD    32(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z10, Z10
-	VPMOVZXBD    48(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z11, Z11
-	JMP          convert168
-
-single167:
-	VPADDD Z28, Z8, Z8
-	VPADDD Z28, Z9, Z9
-	VPADDD Z28, Z10, Z10
-	VPADDD Z28, Z11, Z11
-
-convert168:
-	VCVTDQ2PS   Z8, Z8
-	VMULPS      (DI), Z8, Z8
-	VCVTDQ2PS   Z9, Z9
-	VMULPS      64(DI), Z9, Z9
-	VCVTDQ2PS   Z10, Z10
-	VMULPS      128(DI), Z10, Z10
-	VCVTDQ2PS   Z11, Z11
-	VMULPS      192(DI), Z11, Z11
-	TESTQ       R11, R11
-	JZ          set169
-	VFMADD213PS (R12), Z30, Z8
-	VMOVUPS     Z8, (R12)
-	VFMADD213PS 64(R12), Z30, Z9
-	VMOVUPS     Z9, 64(R12)
-	VFMADD213PS 128(R12), Z30, Z10
-	VMOVUPS     Z10, 128(R12)
-	VFMADD213PS 192(R12), Z30, Z11
-	VMOVUPS     Z11, 192(R12)
-	JMP         stored170
-
-set169:
-	VMULPS  Z30, Z8, Z8
-	VMOVUPS Z8, (R12)
-	VMULPS  Z30, Z9, Z9
-	VMOVUPS Z9, 64(R12)
-	VMULPS  Z30, Z10, Z10
-	VMOVUPS Z10, 128(R12)
-	VMULPS  Z30, Z11, Z11
-	VMOVUPS Z11, 192(R12)
-
-stored170:
-	ADDQ  lds+80(FP), DI
-	ADDQ  ldz+96(FP), R8
-	ADDQ  $+4, R9
-	MOVQ  $0x00000001, R11
-	TESTQ R10, R10
-	JNZ   group154
-	JMP   finished75
-
-fewer153:
-	CMPQ m+0(FP), $0x02
-	JNE  fewer171
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), SI
-	MOVQ s+72(FP), DI
-	MOVQ z+88(FP), R8
-	MOVQ sums+56(FP), R9
-	MOVQ steps+8(FP), R10
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	XORQ R11, R11
-
-group172:
-	MOVQ    R10, R12
-	CMPQ    R12, per+16(FP)
-	CMOVQGT per+16(FP), R12
-	SUBQ    R12, R10
-
-	// 2 rows: sums = 0
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-
-loop173:
-	CMPQ         R12, $0x02
-	JLT          done174
-	VMOVDQU32    (BX), Z24
-	VMOVDQU32    (BX)(SI*1), Z25
-	VMOVDQU32    (BX)(SI*2), Z26
-	VMOVDQU32    (CX), Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VMOVDQU32    64(BX), Z24
-	VMOVDQU32    64(BX)(SI*1), Z25
-	VMOVDQU32    64(BX)(SI*2), Z26
-	VMOVDQU32    64(CX), Z27
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 4(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	ADDQ         $+8, AX
-	ADDQ         $+128, BX
-	ADDQ         $+128, CX
-	SUBQ         $0x02, R12
-	JMP          loop173
-
-done174:
-loop175:
-	CMPQ         R12, $0x01
-	JLT          done176
-	VMOVDQU32    (BX), Z24
-	VMOVDQU32    (BX)(SI*1), Z25
-	VMOVDQU32    (BX)(SI*2), Z26
-	VMOVDQU32    (CX), Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	ADDQ         $+4, AX
-	ADDQ         $+64, BX
-	ADDQ         $+64, CX
-	SUBQ         $0x01, R12
-	JMP          loop175
-
-done176:
-	MOVQ c+112(FP), R12
-	MOVQ sx+104(FP), R14
-	MOVQ R9, R13
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R13), Z28
-	VBROADCASTSS (R14), Z30
-	TESTQ        R8, R8
-	JZ           single177
-	VPMOVZXBD    (R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z0, Z0
-	VPMOVZXBD    16(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z1, Z1
-	VPMOVZXBD    32(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z2, Z2
-	VPMOVZXBD    48(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z3, Z3
-	JMP          convert178
-
-single177:
-	VPADDD Z28, Z0, Z0
-	VPADDD Z28, Z1, Z1
-	VPADDD Z28, Z2, Z2
-	VPADDD Z28, Z3, Z3
-
-convert178:
-	VCVTDQ2PS   Z0, Z0
-	VMULPS      (DI), Z0, Z0
-	VCVTDQ2PS   Z1, Z1
-	VMULPS      64(DI), Z1, Z1
-	VCVTDQ2PS   Z2, Z2
-	VMULPS      128(DI), Z2, Z2
-	VCVTDQ2PS   Z3, Z3
-	VMULPS      192(DI), Z3, Z3
-	TESTQ       R11, R11
-	JZ          set179
-	VFMADD213PS (R12), Z30, Z0
-	VMOVUPS     Z0, (R12)
-	VFMADD213PS 64(R12), Z30, Z1
-	VMOVUPS     Z1, 64(R12)
-	VFMADD213PS 128(R12), Z30, Z2
-	VMOVUPS     Z2, 128(R12)
-	VFMADD213PS 192(R12), Z30, Z3
-	VMOVUPS     Z3, 192(R12)
-	JMP         stored180
-
-set179:
-	VMULPS  Z30, Z0, Z0
-	VMOVUPS Z0, (R12)
-	VMULPS  Z30, Z1, Z1
-	VMOVUPS Z1, 64(R12)
-	VMULPS  Z30, Z2, Z2
-	VMOVUPS Z2, 128(R12)
-	VMULPS  Z30, Z3, Z3
-	VMOVUPS Z3, 192(R12)
-
-stored180:
-	ADDQ         ldc+120(FP), R12
-	ADDQ         ldsums+64(FP), R13
-	VPBROADCASTD (R13), Z28
-	VBROADCASTSS 4(R14), Z30
-	TESTQ        R8, R8
-	JZ           single181
-	VPMOVZXBD    (R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z4, Z4
-	VPMOVZXBD    16(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z5, Z5
-	VPMOVZXBD    32(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z6, Z6
-	VPMOVZXBD    48(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z7, Z7
-	JMP          convert182
-
-single181:
-	VPADDD Z28, Z4, Z4
-	VPADDD Z28, Z5, Z5
-	VPADDD Z28, Z6, Z6
-	VPADDD Z28, Z7, Z7
-
-convert182:
-	VCVTDQ2PS   Z4, Z4
-	VMULPS      (DI), Z4, Z4
-	VCVTDQ2PS   Z5, Z5
-	VMULPS      64(DI), Z5, Z5
-	VCVTDQ2PS   Z6, Z6
-	VMULPS      128(DI), Z6, Z6
-	VCVTDQ2PS   Z7, Z7
-	VMULPS      192(DI), Z7, Z7
-	TESTQ       R11, R11
-	JZ          set183
-	VFMADD213PS (R12), Z30, Z4
-	VMOVUPS     Z4, (R12)
-	VFMADD213PS 64(R12), Z30, Z5
-	VMOVUPS     Z5, 64(R12)
-	VFMADD213PS 128(R12), Z30, Z6
-	VMOVUPS     Z6, 128(R12)
-	VFMADD213PS 192(R12), Z30, Z7
-	VMOVUPS     Z7, 192(R12)
-	JMP         stored184
-
-set183:
-	VMULPS  Z30, Z4, Z4
-	VMOVUPS Z4, (R12)
-	VMULPS  Z30, Z5, Z5
-	VMOVUPS Z5, 64(R12)
-	VMULPS  Z30, Z6, Z6
-	VMOVUPS Z6, 128(R12)
-	VMULPS  Z30, Z7, Z7
-	VMOVUPS Z7, 192(R12)
-
-stored184:
-	ADDQ  lds+80(FP), DI
-	ADDQ  ldz+96(FP), R8
-	ADDQ  $+4, R9
-	MOVQ  $0x00000001, R11
-	TESTQ R10, R10
-	JNZ   group172
-	JMP   finished75
-
-fewer171:
-	CMPQ m+0(FP), $0x01
-	JNE  fewer185
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), SI
-	MOVQ s+72(FP), DI
-	MOVQ z+88(FP), R8
-	MOVQ sums+56(FP), R9
-	MOVQ steps+8(FP), R10
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	XORQ DX, DX
-
-group186:
-	MOVQ    R10, R11
-	CMPQ    R11, per+16(FP)
-	CMOVQGT per+16(FP), R11
-	SUBQ    R11, R10
-
-	// 1 rows: sums = 0
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-
-loop187:
-	CMPQ         R11, $0x02
-	JLT          done188
-	VMOVDQU32    (BX), Z24
-	VMOVDQU32    (BX)(SI*1), Z25
-	VMOVDQU32    (BX)(SI*2), Z26
-	VMOVDQU32    (CX), Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VMOVDQU32    64(BX), Z24
-	VMOVDQU32    64(BX)(SI*1), Z25
-	VMOVDQU32    64(BX)(SI*2), Z26
-	VMOVDQU32    64(CX), Z27
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	ADDQ         $+8, AX
-	ADDQ         $+128, BX
-	ADDQ         $+128, CX
-	SUBQ         $0x02, R11
-	JMP          loop187
-
-done188:
-loop189:
-	CMPQ         R11, $0x01
-	JLT          done190
-	VMOVDQU32    (BX), Z24
-	VMOVDQU32    (BX)(SI*1), Z25
-	VMOVDQU32    (BX)(SI*2), Z26
-	VMOVDQU32    (CX), Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	ADDQ         $+4, AX
-	ADDQ         $+64, BX
-	ADDQ         $+64, CX
-	SUBQ         $0x01, R11
 	JMP          loop189
 
 done190:
-	MOVQ c+112(FP), R11
-	MOVQ sx+104(FP), R13
-	MOVQ R9, R12
+	MOVQ c+112(FP), R12
+	MOVQ sx+104(FP), R14
+	MOVQ R9, R13
 
 	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R12), Z28
-	VBROADCASTSS (R13), Z30
+	VPBROADCASTD (R13), Z28
+	VBROADCASTSS (R14), Z30
 	TESTQ        R8, R8
 	JZ           single191
 	VPMOVZXBD    (R8), Z29
@@ -4021,8 +3949,491 @@ convert192:
 	VMULPS      128(DI), Z2, Z2
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(DI), Z3, Z3
-	TESTQ       DX, DX
+	TESTQ       R11, R11
 	JZ          set193
+	VFMADD213PS (R12), Z30, Z0
+	VMOVUPS     Z0, (R12)
+	VFMADD213PS 64(R12), Z30, Z1
+	VMOVUPS     Z1, 64(R12)
+	VFMADD213PS 128(R12), Z30, Z2
+	VMOVUPS     Z2, 128(R12)
+	VFMADD213PS 192(R12), Z30, Z3
+	VMOVUPS     Z3, 192(R12)
+	JMP         stored194
+
+set193:
+	VMULPS  Z30, Z0, Z0
+	VMOVUPS Z0, (R12)
+	VMULPS  Z30, Z1, Z1
+	VMOVUPS Z1, 64(R12)
+	VMULPS  Z30, Z2, Z2
+	VMOVUPS Z2, 128(R12)
+	VMULPS  Z30, Z3, Z3
+	VMOVUPS Z3, 192(R12)
+
+stored194:
+	ADDQ         ldc+120(FP), R12
+	ADDQ         ldsums+64(FP), R13
+	VPBROADCASTD (R13), Z28
+	VBROADCASTSS 4(R14), Z30
+	TESTQ        R8, R8
+	JZ           single195
+	VPMOVZXBD    (R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z4, Z4
+	VPMOVZXBD    16(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z5, Z5
+	VPMOVZXBD    32(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z6, Z6
+	VPMOVZXBD    48(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z7, Z7
+	JMP          convert196
+
+single195:
+	VPADDD Z28, Z4, Z4
+	VPADDD Z28, Z5, Z5
+	VPADDD Z28, Z6, Z6
+	VPADDD Z28, Z7, Z7
+
+convert196:
+	VCVTDQ2PS   Z4, Z4
+	VMULPS      (DI), Z4, Z4
+	VCVTDQ2PS   Z5, Z5
+	VMULPS      64(DI), Z5, Z5
+	VCVTDQ2PS   Z6, Z6
+	VMULPS      128(DI), Z6, Z6
+	VCVTDQ2PS   Z7, Z7
+	VMULPS      192(DI), Z7, Z7
+	TESTQ       R11, R11
+	JZ          set197
+	VFMADD213PS (R12), Z30, Z4
+	VMOVUPS     Z4, (R12)
+	VFMADD213PS 64(R12), Z30, Z5
+	VMOVUPS     Z5, 64(R12)
+	VFMADD213PS 128(R12), Z30, Z6
+	VMOVUPS     Z6, 128(R12)
+	VFMADD213PS 192(R12), Z30, Z7
+	VMOVUPS     Z7, 192(R12)
+	JMP         stored198
+
+set197:
+	VMULPS  Z30, Z4, Z4
+	VMOVUPS Z4, (R12)
+	VMULPS  Z30, Z5, Z5
+	VMOVUPS Z5, 64(R12)
+	VMULPS  Z30, Z6, Z6
+	VMOVUPS Z6, 128(R12)
+	VMULPS  Z30, Z7, Z7
+	VMOVUPS Z7, 192(R12)
+
+stored198:
+	ADDQ         ldc+120(FP), R12
+	ADDQ         ldsums+64(FP), R13
+	VPBROADCASTD (R13), Z28
+	VBROADCASTSS 8(R14), Z30
+	TESTQ        R8, R8
+	JZ           single199
+	VPMOVZXBD    (R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z8, Z8
+	VPMOVZXBD    16(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z9, Z9
+	VPMOVZXBD    32(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z10, Z10
+	VPMOVZXBD    48(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z11, Z11
+	JMP          convert200
+
+single199:
+	VPADDD Z28, Z8, Z8
+	VPADDD Z28, Z9, Z9
+	VPADDD Z28, Z10, Z10
+	VPADDD Z28, Z11, Z11
+
+convert200:
+	VCVTDQ2PS   Z8, Z8
+	VMULPS      (DI), Z8, Z8
+	VCVTDQ2PS   Z9, Z9
+	VMULPS      64(DI), Z9, Z9
+	VCVTDQ2PS   Z10, Z10
+	VMULPS      128(DI), Z10, Z10
+	VCVTDQ2PS   Z11, Z11
+	VMULPS      192(DI), Z11, Z11
+	TESTQ       R11, R11
+	JZ          set201
+	VFMADD213PS (R12), Z30, Z8
+	VMOVUPS     Z8, (R12)
+	VFMADD213PS 64(R12), Z30, Z9
+	VMOVUPS     Z9, 64(R12)
+	VFMADD213PS 128(R12), Z30, Z10
+	VMOVUPS     Z10, 128(R12)
+	VFMADD213PS 192(R12), Z30, Z11
+	VMOVUPS     Z11, 192(R12)
+	JMP         stored202
+
+set201:
+	VMULPS  Z30, Z8, Z8
+	VMOVUPS Z8, (R12)
+	VMULPS  Z30, Z9, Z9
+	VMOVUPS Z9, 64(R12)
+	VMULPS  Z30, Z10, Z10
+	VMOVUPS Z10, 128(R12)
+	VMULPS  Z30, Z11, Z11
+	VMOVUPS Z11, 192(R12)
+
+stored202:
+	ADDQ  lds+80(FP), DI
+	ADDQ  ldz+96(FP), R8
+	ADDQ  $+4, R9
+	MOVQ  $0x00000001, R11
+	TESTQ R10, R10
+	JNZ   group186
+	JMP   finished107
+
+fewer185:
+	CMPQ m+0(FP), $0x02
+	JNE  fewer203
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), SI
+	MOVQ s+72(FP), DI
+	MOVQ z+88(FP), R8
+	MOVQ sums+56(FP), R9
+	MOVQ steps+8(FP), R10
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	LEAQ (BX)(SI*2), CX
+	ADDQ SI, CX
+	XORQ R11, R11
+
+group204:
+	MOVQ    R10, R12
+	CMPQ    R12, per+16(FP)
+	CMOVQGT per+16(FP), R12
+	SUBQ    R12, R10
+
+	// 2 rows: sums = 0
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+loop205:
+	CMPQ         R12, $0x02
+	JLT          done206
+	VMOVDQU32    (BX), Z24
+	VMOVDQU32    (BX)(SI*1), Z25
+	VMOVDQU32    (BX)(SI*2), Z26
+	VMOVDQU32    (CX), Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VMOVDQU32    64(BX), Z24
+	VMOVDQU32    64(BX)(SI*1), Z25
+	VMOVDQU32    64(BX)(SI*2), Z26
+	VMOVDQU32    64(CX), Z27
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 4(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	ADDQ         $+8, AX
+	ADDQ         $+128, BX
+	ADDQ         $+128, CX
+	SUBQ         $0x02, R12
+	JMP          loop205
+
+done206:
+loop207:
+	CMPQ         R12, $0x01
+	JLT          done208
+	VMOVDQU32    (BX), Z24
+	VMOVDQU32    (BX)(SI*1), Z25
+	VMOVDQU32    (BX)(SI*2), Z26
+	VMOVDQU32    (CX), Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	ADDQ         $+4, AX
+	ADDQ         $+64, BX
+	ADDQ         $+64, CX
+	SUBQ         $0x01, R12
+	JMP          loop207
+
+done208:
+	MOVQ c+112(FP), R12
+	MOVQ sx+104(FP), R14
+	MOVQ R9, R13
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R13), Z28
+	VBROADCASTSS (R14), Z30
+	TESTQ        R8, R8
+	JZ           single209
+	VPMOVZXBD    (R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z0, Z0
+	VPMOVZXBD    16(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z1, Z1
+	VPMOVZXBD    32(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z2, Z2
+	VPMOVZXBD    48(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z3, Z3
+	JMP          convert210
+
+single209:
+	VPADDD Z28, Z0, Z0
+	VPADDD Z28, Z1, Z1
+	VPADDD Z28, Z2, Z2
+	VPADDD Z28, Z3, Z3
+
+convert210:
+	VCVTDQ2PS   Z0, Z0
+	VMULPS      (DI), Z0, Z0
+	VCVTDQ2PS   Z1, Z1
+	VMULPS      64(DI), Z1, Z1
+	VCVTDQ2PS   Z2, Z2
+	VMULPS      128(DI), Z2, Z2
+	VCVTDQ2PS   Z3, Z3
+	VMULPS      192(DI), Z3, Z3
+	TESTQ       R11, R11
+	JZ          set211
+	VFMADD213PS (R12), Z30, Z0
+	VMOVUPS     Z0, (R12)
+	VFMADD213PS 64(R12), Z30, Z1
+	VMOVUPS     Z1, 64(R12)
+	VFMADD213PS 128(R12), Z30, Z2
+	VMOVUPS     Z2, 128(R12)
+	VFMADD213PS 192(R12), Z30, Z3
+	VMOVUPS     Z3, 192(R12)
+	JMP         stored212
+
+set211:
+	VMULPS  Z30, Z0, Z0
+	VMOVUPS Z0, (R12)
+	VMULPS  Z30, Z1, Z1
+	VMOVUPS Z1, 64(R12)
+	VMULPS  Z30, Z2, Z2
+	VMOVUPS Z2, 128(R12)
+	VMULPS  Z30, Z3, Z3
+	VMOVUPS Z3, 192(R12)
+
+stored212:
+	ADDQ         ldc+120(FP), R12
+	ADDQ         ldsums+64(FP), R13
+	VPBROADCASTD (R13), Z28
+	VBROADCASTSS 4(R14), Z30
+	TESTQ        R8, R8
+	JZ           single213
+	VPMOVZXBD    (R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z4, Z4
+	VPMOVZXBD    16(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z5, Z5
+	VPMOVZXBD    32(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z6, Z6
+	VPMOVZXBD    48(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z7, Z7
+	JMP          convert214
+
+single213:
+	VPADDD Z28, Z4, Z4
+	VPADDD Z28, Z5, Z5
+	VPADDD Z28, Z6, Z6
+	VPADDD Z28, Z7, Z7
+
+convert214:
+	VCVTDQ2PS   Z4, Z4
+	VMULPS      (DI), Z4, Z4
+	VCVTDQ2PS   Z5, Z5
+	VMULPS      64(DI), Z5, Z5
+	VCVTDQ2PS   Z6, Z6
+	VMULPS      128(DI), Z6, Z6
+	VCVTDQ2PS   Z7, Z7
+	VMULPS      192(DI), Z7, Z7
+	TESTQ       R11, R11
+	JZ          set215
+	VFMADD213PS (R12), Z30, Z4
+	VMOVUPS     Z4, (R12)
+	VFMADD213PS 64(R12), Z30, Z5
+	VMOVUPS     Z5, 64(R12)
+	VFMADD213PS 128(R12), Z30, Z6
+	VMOVUPS     Z6, 128(R12)
+	VFMADD213PS 192(R12), Z30, Z7
+	VMOVUPS     Z7, 192(R12)
+	JMP         stored216
+
+set215:
+	VMULPS  Z30, Z4, Z4
+	VMOVUPS Z4, (R12)
+	VMULPS  Z30, Z5, Z5
+	VMOVUPS Z5, 64(R12)
+	VMULPS  Z30, Z6, Z6
+	VMOVUPS Z6, 128(R12)
+	VMULPS  Z30, Z7, Z7
+	VMOVUPS Z7, 192(R12)
+
+stored216:
+	ADDQ  lds+80(FP), DI
+	ADDQ  ldz+96(FP), R8
+	ADDQ  $+4, R9
+	MOVQ  $0x00000001, R11
+	TESTQ R10, R10
+	JNZ   group204
+	JMP   finished107
+
+fewer203:
+	CMPQ m+0(FP), $0x01
+	JNE  fewer217
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), SI
+	MOVQ s+72(FP), DI
+	MOVQ z+88(FP), R8
+	MOVQ sums+56(FP), R9
+	MOVQ steps+8(FP), R10
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	LEAQ (BX)(SI*2), CX
+	ADDQ SI, CX
+	XORQ DX, DX
+
+group218:
+	MOVQ    R10, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R10
+
+	// 1 rows: sums = 0
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+loop219:
+	CMPQ         R11, $0x02
+	JLT          done220
+	VMOVDQU32    (BX), Z24
+	VMOVDQU32    (BX)(SI*1), Z25
+	VMOVDQU32    (BX)(SI*2), Z26
+	VMOVDQU32    (CX), Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VMOVDQU32    64(BX), Z24
+	VMOVDQU32    64(BX)(SI*1), Z25
+	VMOVDQU32    64(BX)(SI*2), Z26
+	VMOVDQU32    64(CX), Z27
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	ADDQ         $+8, AX
+	ADDQ         $+128, BX
+	ADDQ         $+128, CX
+	SUBQ         $0x02, R11
+	JMP          loop219
+
+done220:
+loop221:
+	CMPQ         R11, $0x01
+	JLT          done222
+	VMOVDQU32    (BX), Z24
+	VMOVDQU32    (BX)(SI*1), Z25
+	VMOVDQU32    (BX)(SI*2), Z26
+	VMOVDQU32    (CX), Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	ADDQ         $+4, AX
+	ADDQ         $+64, BX
+	ADDQ         $+64, CX
+	SUBQ         $0x01, R11
+	JMP          loop221
+
+done222:
+	MOVQ c+112(FP), R11
+	MOVQ sx+104(FP), R13
+	MOVQ R9, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Z28
+	VBROADCASTSS (R13), Z30
+	TESTQ        R8, R8
+	JZ           single223
+	VPMOVZXBD    (R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z0, Z0
+	VPMOVZXBD    16(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z1, Z1
+	VPMOVZXBD    32(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z2, Z2
+	VPMOVZXBD    48(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z3, Z3
+	JMP          convert224
+
+single223:
+	VPADDD Z28, Z0, Z0
+	VPADDD Z28, Z1, Z1
+	VPADDD Z28, Z2, Z2
+	VPADDD Z28, Z3, Z3
+
+convert224:
+	VCVTDQ2PS   Z0, Z0
+	VMULPS      (DI), Z0, Z0
+	VCVTDQ2PS   Z1, Z1
+	VMULPS      64(DI), Z1, Z1
+	VCVTDQ2PS   Z2, Z2
+	VMULPS      128(DI), Z2, Z2
+	VCVTDQ2PS   Z3, Z3
+	VMULPS      192(DI), Z3, Z3
+	TESTQ       DX, DX
+	JZ          set225
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
 	VFMADD213PS 64(R11), Z30, Z1
@@ -4031,9 +4442,9 @@ convert192:
 	VMOVUPS     Z2, 128(R11)
 	VFMADD213PS 192(R11), Z30, Z3
 	VMOVUPS     Z3, 192(R11)
-	JMP         stored194
+	JMP         stored226
 
-set193:
+set225:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 	VMULPS  Z30, Z1, Z1
@@ -4043,26 +4454,26 @@ set193:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R11)
 
-stored194:
+stored226:
 	ADDQ  lds+80(FP), DI
 	ADDQ  ldz+96(FP), R8
 	ADDQ  $+4, R9
 	MOVQ  $0x00000001, DX
 	TESTQ R10, R10
-	JNZ   group186
-	JMP   finished75
+	JNZ   group218
+	JMP   finished107
 
-fewer185:
-finished75:
+fewer217:
+finished107:
 	VZEROUPPER
 	RET
 
 // func int8x1AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV
 TEXT ·int8x1AVX512(SB), NOSPLIT, $0-128
-rows195:
+rows227:
 	CMPQ m+0(FP), $0x06
-	JLT  rest196
+	JLT  rest228
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -4075,7 +4486,7 @@ rows195:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group198:
+group230:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -4089,9 +4500,9 @@ group198:
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 
-loop199:
+loop231:
 	CMPQ         R11, $0x02
-	JLT          done200
+	JLT          done232
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4122,12 +4533,12 @@ loop199:
 	ADDQ         $+8, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop199
+	JMP          loop231
 
-done200:
-loop201:
+done232:
+loop233:
 	CMPQ         R11, $0x01
-	JLT          done202
+	JLT          done234
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4145,9 +4556,9 @@ loop201:
 	ADDQ         $+4, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop201
+	JMP          loop233
 
-done202:
+done234:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -4156,175 +4567,175 @@ done202:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        DI, DI
-	JZ           single203
+	JZ           single235
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert204
+	JMP          convert236
 
-single203:
+single235:
 	VPADDD Z28, Z0, Z0
 
-convert204:
+convert236:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       R10, R10
-	JZ          set205
+	JZ          set237
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
-	JMP         stored206
+	JMP         stored238
 
-set205:
+set237:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 
-stored206:
+stored238:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 4(R13), Z30
 	TESTQ        DI, DI
-	JZ           single207
+	JZ           single239
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert208
+	JMP          convert240
 
-single207:
+single239:
 	VPADDD Z28, Z1, Z1
 
-convert208:
+convert240:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       R10, R10
-	JZ          set209
+	JZ          set241
 	VFMADD213PS (R11), Z30, Z1
 	VMOVUPS     Z1, (R11)
-	JMP         stored210
+	JMP         stored242
 
-set209:
+set241:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R11)
 
-stored210:
+stored242:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 8(R13), Z30
 	TESTQ        DI, DI
-	JZ           single211
+	JZ           single243
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert212
+	JMP          convert244
 
-single211:
+single243:
 	VPADDD Z28, Z2, Z2
 
-convert212:
+convert244:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       R10, R10
-	JZ          set213
+	JZ          set245
 	VFMADD213PS (R11), Z30, Z2
 	VMOVUPS     Z2, (R11)
-	JMP         stored214
+	JMP         stored246
 
-set213:
+set245:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R11)
 
-stored214:
+stored246:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 12(R13), Z30
 	TESTQ        DI, DI
-	JZ           single215
+	JZ           single247
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert216
+	JMP          convert248
 
-single215:
+single247:
 	VPADDD Z28, Z3, Z3
 
-convert216:
+convert248:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      (SI), Z3, Z3
 	TESTQ       R10, R10
-	JZ          set217
+	JZ          set249
 	VFMADD213PS (R11), Z30, Z3
 	VMOVUPS     Z3, (R11)
-	JMP         stored218
+	JMP         stored250
 
-set217:
+set249:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, (R11)
 
-stored218:
+stored250:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 16(R13), Z30
 	TESTQ        DI, DI
-	JZ           single219
+	JZ           single251
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
-	JMP          convert220
+	JMP          convert252
 
-single219:
+single251:
 	VPADDD Z28, Z4, Z4
 
-convert220:
+convert252:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (SI), Z4, Z4
 	TESTQ       R10, R10
-	JZ          set221
+	JZ          set253
 	VFMADD213PS (R11), Z30, Z4
 	VMOVUPS     Z4, (R11)
-	JMP         stored222
+	JMP         stored254
 
-set221:
+set253:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R11)
 
-stored222:
+stored254:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 20(R13), Z30
 	TESTQ        DI, DI
-	JZ           single223
+	JZ           single255
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z5, Z5
-	JMP          convert224
+	JMP          convert256
 
-single223:
+single255:
 	VPADDD Z28, Z5, Z5
 
-convert224:
+convert256:
 	VCVTDQ2PS   Z5, Z5
 	VMULPS      (SI), Z5, Z5
 	TESTQ       R10, R10
-	JZ          set225
+	JZ          set257
 	VFMADD213PS (R11), Z30, Z5
 	VMOVUPS     Z5, (R11)
-	JMP         stored226
+	JMP         stored258
 
-set225:
+set257:
 	VMULPS  Z30, Z5, Z5
 	VMOVUPS Z5, (R11)
 
-stored226:
+stored258:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group198
+	JNZ   group230
 	MOVQ  lda+32(FP), AX
 	LEAQ  (AX)(AX*2), AX
 	SHLQ  $0x01, AX
@@ -4339,11 +4750,11 @@ stored226:
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x18, sx+104(FP)
 	SUBQ  $0x06, m+0(FP)
-	JMP   rows195
+	JMP   rows227
 
-rest196:
+rest228:
 	CMPQ m+0(FP), $0x05
-	JNE  fewer227
+	JNE  fewer259
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -4356,7 +4767,7 @@ rest196:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group228:
+group260:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -4369,9 +4780,9 @@ group228:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 
-loop229:
+loop261:
 	CMPQ         R11, $0x02
-	JLT          done230
+	JLT          done262
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4398,12 +4809,12 @@ loop229:
 	ADDQ         $+8, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop229
+	JMP          loop261
 
-done230:
-loop231:
+done262:
+loop263:
 	CMPQ         R11, $0x01
-	JLT          done232
+	JLT          done264
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4419,9 +4830,9 @@ loop231:
 	ADDQ         $+4, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop231
+	JMP          loop263
 
-done232:
+done264:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -4430,152 +4841,152 @@ done232:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        DI, DI
-	JZ           single233
+	JZ           single265
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert234
+	JMP          convert266
 
-single233:
+single265:
 	VPADDD Z28, Z0, Z0
 
-convert234:
+convert266:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       R10, R10
-	JZ          set235
+	JZ          set267
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
-	JMP         stored236
+	JMP         stored268
 
-set235:
+set267:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 
-stored236:
+stored268:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 4(R13), Z30
 	TESTQ        DI, DI
-	JZ           single237
+	JZ           single269
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert238
+	JMP          convert270
 
-single237:
+single269:
 	VPADDD Z28, Z1, Z1
 
-convert238:
+convert270:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       R10, R10
-	JZ          set239
+	JZ          set271
 	VFMADD213PS (R11), Z30, Z1
 	VMOVUPS     Z1, (R11)
-	JMP         stored240
+	JMP         stored272
 
-set239:
+set271:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R11)
 
-stored240:
+stored272:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 8(R13), Z30
 	TESTQ        DI, DI
-	JZ           single241
+	JZ           single273
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert242
+	JMP          convert274
 
-single241:
+single273:
 	VPADDD Z28, Z2, Z2
 
-convert242:
+convert274:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       R10, R10
-	JZ          set243
+	JZ          set275
 	VFMADD213PS (R11), Z30, Z2
 	VMOVUPS     Z2, (R11)
-	JMP         stored244
+	JMP         stored276
 
-set243:
+set275:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R11)
 
-stored244:
+stored276:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 12(R13), Z30
 	TESTQ        DI, DI
-	JZ           single245
+	JZ           single277
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert246
+	JMP          convert278
 
-single245:
+single277:
 	VPADDD Z28, Z3, Z3
 
-convert246:
+convert278:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      (SI), Z3, Z3
 	TESTQ       R10, R10
-	JZ          set247
+	JZ          set279
 	VFMADD213PS (R11), Z30, Z3
 	VMOVUPS     Z3, (R11)
-	JMP         stored248
+	JMP         stored280
 
-set247:
+set279:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, (R11)
 
-stored248:
+stored280:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 16(R13), Z30
 	TESTQ        DI, DI
-	JZ           single249
+	JZ           single281
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
-	JMP          convert250
+	JMP          convert282
 
-single249:
+single281:
 	VPADDD Z28, Z4, Z4
 
-convert250:
+convert282:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (SI), Z4, Z4
 	TESTQ       R10, R10
-	JZ          set251
+	JZ          set283
 	VFMADD213PS (R11), Z30, Z4
 	VMOVUPS     Z4, (R11)
-	JMP         stored252
+	JMP         stored284
 
-set251:
+set283:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R11)
 
-stored252:
+stored284:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group228
-	JMP   finished197
+	JNZ   group260
+	JMP   finished229
 
-fewer227:
+fewer259:
 	CMPQ m+0(FP), $0x04
-	JNE  fewer253
+	JNE  fewer285
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -4588,7 +4999,7 @@ fewer227:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group254:
+group286:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -4600,9 +5011,9 @@ group254:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 
-loop255:
+loop287:
 	CMPQ         R11, $0x02
-	JLT          done256
+	JLT          done288
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4625,12 +5036,12 @@ loop255:
 	ADDQ         $+8, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop255
+	JMP          loop287
 
-done256:
-loop257:
+done288:
+loop289:
 	CMPQ         R11, $0x01
-	JLT          done258
+	JLT          done290
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4644,9 +5055,9 @@ loop257:
 	ADDQ         $+4, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop257
+	JMP          loop289
 
-done258:
+done290:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -4655,124 +5066,124 @@ done258:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        DI, DI
-	JZ           single259
+	JZ           single291
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert260
+	JMP          convert292
 
-single259:
+single291:
 	VPADDD Z28, Z0, Z0
 
-convert260:
+convert292:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       R10, R10
-	JZ          set261
+	JZ          set293
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
-	JMP         stored262
+	JMP         stored294
 
-set261:
+set293:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 
-stored262:
+stored294:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 4(R13), Z30
 	TESTQ        DI, DI
-	JZ           single263
+	JZ           single295
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert264
+	JMP          convert296
 
-single263:
+single295:
 	VPADDD Z28, Z1, Z1
 
-convert264:
+convert296:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       R10, R10
-	JZ          set265
+	JZ          set297
 	VFMADD213PS (R11), Z30, Z1
 	VMOVUPS     Z1, (R11)
-	JMP         stored266
+	JMP         stored298
 
-set265:
+set297:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R11)
 
-stored266:
+stored298:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 8(R13), Z30
 	TESTQ        DI, DI
-	JZ           single267
+	JZ           single299
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert268
+	JMP          convert300
 
-single267:
+single299:
 	VPADDD Z28, Z2, Z2
 
-convert268:
+convert300:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       R10, R10
-	JZ          set269
+	JZ          set301
 	VFMADD213PS (R11), Z30, Z2
 	VMOVUPS     Z2, (R11)
-	JMP         stored270
+	JMP         stored302
 
-set269:
+set301:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R11)
 
-stored270:
+stored302:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 12(R13), Z30
 	TESTQ        DI, DI
-	JZ           single271
+	JZ           single303
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert272
+	JMP          convert304
 
-single271:
+single303:
 	VPADDD Z28, Z3, Z3
 
-convert272:
+convert304:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      (SI), Z3, Z3
 	TESTQ       R10, R10
-	JZ          set273
+	JZ          set305
 	VFMADD213PS (R11), Z30, Z3
 	VMOVUPS     Z3, (R11)
-	JMP         stored274
+	JMP         stored306
 
-set273:
+set305:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, (R11)
 
-stored274:
+stored306:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group254
-	JMP   finished197
+	JNZ   group286
+	JMP   finished229
 
-fewer253:
+fewer285:
 	CMPQ m+0(FP), $0x03
-	JNE  fewer275
+	JNE  fewer307
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -4785,7 +5196,7 @@ fewer253:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group276:
+group308:
 	MOVQ    R9, R10
 	CMPQ    R10, per+16(FP)
 	CMOVQGT per+16(FP), R10
@@ -4796,9 +5207,9 @@ group276:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 
-loop277:
+loop309:
 	CMPQ         R10, $0x02
-	JLT          done278
+	JLT          done310
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4816,12 +5227,12 @@ loop277:
 	ADDQ         $+8, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R10
-	JMP          loop277
+	JMP          loop309
 
-done278:
-loop279:
+done310:
+loop311:
 	CMPQ         R10, $0x01
-	JLT          done280
+	JLT          done312
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4832,287 +5243,16 @@ loop279:
 	ADDQ         $+4, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop279
-
-done280:
-	MOVQ c+112(FP), R10
-	MOVQ sx+104(FP), R12
-	MOVQ R8, R11
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R11), Z28
-	VBROADCASTSS (R12), Z30
-	TESTQ        DI, DI
-	JZ           single281
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z0, Z0
-	JMP          convert282
-
-single281:
-	VPADDD Z28, Z0, Z0
-
-convert282:
-	VCVTDQ2PS   Z0, Z0
-	VMULPS      (SI), Z0, Z0
-	TESTQ       CX, CX
-	JZ          set283
-	VFMADD213PS (R10), Z30, Z0
-	VMOVUPS     Z0, (R10)
-	JMP         stored284
-
-set283:
-	VMULPS  Z30, Z0, Z0
-	VMOVUPS Z0, (R10)
-
-stored284:
-	ADDQ         ldc+120(FP), R10
-	ADDQ         ldsums+64(FP), R11
-	VPBROADCASTD (R11), Z28
-	VBROADCASTSS 4(R12), Z30
-	TESTQ        DI, DI
-	JZ           single285
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z1, Z1
-	JMP          convert286
-
-single285:
-	VPADDD Z28, Z1, Z1
-
-convert286:
-	VCVTDQ2PS   Z1, Z1
-	VMULPS      (SI), Z1, Z1
-	TESTQ       CX, CX
-	JZ          set287
-	VFMADD213PS (R10), Z30, Z1
-	VMOVUPS     Z1, (R10)
-	JMP         stored288
-
-set287:
-	VMULPS  Z30, Z1, Z1
-	VMOVUPS Z1, (R10)
-
-stored288:
-	ADDQ         ldc+120(FP), R10
-	ADDQ         ldsums+64(FP), R11
-	VPBROADCASTD (R11), Z28
-	VBROADCASTSS 8(R12), Z30
-	TESTQ        DI, DI
-	JZ           single289
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z2, Z2
-	JMP          convert290
-
-single289:
-	VPADDD Z28, Z2, Z2
-
-convert290:
-	VCVTDQ2PS   Z2, Z2
-	VMULPS      (SI), Z2, Z2
-	TESTQ       CX, CX
-	JZ          set291
-	VFMADD213PS (R10), Z30, Z2
-	VMOVUPS     Z2, (R10)
-	JMP         stored292
-
-set291:
-	VMULPS  Z30, Z2, Z2
-	VMOVUPS Z2, (R10)
-
-stored292:
-	ADDQ  lds+80(FP), SI
-	ADDQ  ldz+96(FP), DI
-	ADDQ  $+4, R8
-	MOVQ  $0x00000001, CX
-	TESTQ R9, R9
-	JNZ   group276
-	JMP   finished197
-
-fewer275:
-	CMPQ m+0(FP), $0x02
-	JNE  fewer293
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), CX
-	MOVQ s+72(FP), SI
-	MOVQ z+88(FP), DI
-	MOVQ sums+56(FP), R8
-	MOVQ steps+8(FP), R9
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	XORQ CX, CX
-
-group294:
-	MOVQ    R9, R10
-	CMPQ    R10, per+16(FP)
-	CMOVQGT per+16(FP), R10
-	SUBQ    R10, R9
-
-	// 2 rows: sums = 0
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-
-loop295:
-	CMPQ         R10, $0x02
-	JLT          done296
-	VMOVDQU32    (BX), Z24
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z1
-	VMOVDQU32    64(BX), Z24
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPBROADCASTD 4(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z1
-	ADDQ         $+8, AX
-	ADDQ         $+128, BX
-	SUBQ         $0x02, R10
-	JMP          loop295
-
-done296:
-loop297:
-	CMPQ         R10, $0x01
-	JLT          done298
-	VMOVDQU32    (BX), Z24
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z1
-	ADDQ         $+4, AX
-	ADDQ         $+64, BX
-	SUBQ         $0x01, R10
-	JMP          loop297
-
-done298:
-	MOVQ c+112(FP), R10
-	MOVQ sx+104(FP), R12
-	MOVQ R8, R11
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R11), Z28
-	VBROADCASTSS (R12), Z30
-	TESTQ        DI, DI
-	JZ           single299
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z0, Z0
-	JMP          convert300
-
-single299:
-	VPADDD Z28, Z0, Z0
-
-convert300:
-	VCVTDQ2PS   Z0, Z0
-	VMULPS      (SI), Z0, Z0
-	TESTQ       CX, CX
-	JZ          set301
-	VFMADD213PS (R10), Z30, Z0
-	VMOVUPS     Z0, (R10)
-	JMP         stored302
-
-set301:
-	VMULPS  Z30, Z0, Z0
-	VMOVUPS Z0, (R10)
-
-stored302:
-	ADDQ         ldc+120(FP), R10
-	ADDQ         ldsums+64(FP), R11
-	VPBROADCASTD (R11), Z28
-	VBROADCASTSS 4(R12), Z30
-	TESTQ        DI, DI
-	JZ           single303
-	VPMOVZXBD    (DI), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z1, Z1
-	JMP          convert304
-
-single303:
-	VPADDD Z28, Z1, Z1
-
-convert304:
-	VCVTDQ2PS   Z1, Z1
-	VMULPS      (SI), Z1, Z1
-	TESTQ       CX, CX
-	JZ          set305
-	VFMADD213PS (R10), Z30, Z1
-	VMOVUPS     Z1, (R10)
-	JMP         stored306
-
-set305:
-	VMULPS  Z30, Z1, Z1
-	VMOVUPS Z1, (R10)
-
-stored306:
-	ADDQ  lds+80(FP), SI
-	ADDQ  ldz+96(FP), DI
-	ADDQ  $+4, R8
-	MOVQ  $0x00000001, CX
-	TESTQ R9, R9
-	JNZ   group294
-	JMP   finished197
-
-fewer293:
-	CMPQ m+0(FP), $0x01
-	JNE  fewer307
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), CX
-	MOVQ s+72(FP), SI
-	MOVQ z+88(FP), DI
-	MOVQ sums+56(FP), R8
-	MOVQ steps+8(FP), R9
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	XORQ CX, CX
-
-group308:
-	MOVQ    R9, DX
-	CMPQ    DX, per+16(FP)
-	CMOVQGT per+16(FP), DX
-	SUBQ    DX, R9
-
-	// 1 rows: sums = 0
-	VPXORD Z0, Z0, Z0
-
-loop309:
-	CMPQ         DX, $0x02
-	JLT          done310
-	VMOVDQU32    (BX), Z24
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VMOVDQU32    64(BX), Z24
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	ADDQ         $+8, AX
-	ADDQ         $+128, BX
-	SUBQ         $0x02, DX
-	JMP          loop309
-
-done310:
-loop311:
-	CMPQ         DX, $0x01
-	JLT          done312
-	VMOVDQU32    (BX), Z24
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	ADDQ         $+4, AX
-	ADDQ         $+64, BX
-	SUBQ         $0x01, DX
 	JMP          loop311
 
 done312:
-	MOVQ c+112(FP), DX
-	MOVQ sx+104(FP), R11
-	MOVQ R8, R10
+	MOVQ c+112(FP), R10
+	MOVQ sx+104(FP), R12
+	MOVQ R8, R11
 
 	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R10), Z28
-	VBROADCASTSS (R11), Z30
+	VPBROADCASTD (R11), Z28
+	VBROADCASTSS (R12), Z30
 	TESTQ        DI, DI
 	JZ           single313
 	VPMOVZXBD    (DI), Z29
@@ -5128,34 +5268,305 @@ convert314:
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
 	JZ          set315
-	VFMADD213PS (DX), Z30, Z0
-	VMOVUPS     Z0, (DX)
+	VFMADD213PS (R10), Z30, Z0
+	VMOVUPS     Z0, (R10)
 	JMP         stored316
 
 set315:
 	VMULPS  Z30, Z0, Z0
-	VMOVUPS Z0, (DX)
+	VMOVUPS Z0, (R10)
 
 stored316:
+	ADDQ         ldc+120(FP), R10
+	ADDQ         ldsums+64(FP), R11
+	VPBROADCASTD (R11), Z28
+	VBROADCASTSS 4(R12), Z30
+	TESTQ        DI, DI
+	JZ           single317
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z1, Z1
+	JMP          convert318
+
+single317:
+	VPADDD Z28, Z1, Z1
+
+convert318:
+	VCVTDQ2PS   Z1, Z1
+	VMULPS      (SI), Z1, Z1
+	TESTQ       CX, CX
+	JZ          set319
+	VFMADD213PS (R10), Z30, Z1
+	VMOVUPS     Z1, (R10)
+	JMP         stored320
+
+set319:
+	VMULPS  Z30, Z1, Z1
+	VMOVUPS Z1, (R10)
+
+stored320:
+	ADDQ         ldc+120(FP), R10
+	ADDQ         ldsums+64(FP), R11
+	VPBROADCASTD (R11), Z28
+	VBROADCASTSS 8(R12), Z30
+	TESTQ        DI, DI
+	JZ           single321
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z2, Z2
+	JMP          convert322
+
+single321:
+	VPADDD Z28, Z2, Z2
+
+convert322:
+	VCVTDQ2PS   Z2, Z2
+	VMULPS      (SI), Z2, Z2
+	TESTQ       CX, CX
+	JZ          set323
+	VFMADD213PS (R10), Z30, Z2
+	VMOVUPS     Z2, (R10)
+	JMP         stored324
+
+set323:
+	VMULPS  Z30, Z2, Z2
+	VMOVUPS Z2, (R10)
+
+stored324:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
 	JNZ   group308
-	JMP   finished197
+	JMP   finished229
 
 fewer307:
-finished197:
+	CMPQ m+0(FP), $0x02
+	JNE  fewer325
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ CX, CX
+
+group326:
+	MOVQ    R9, R10
+	CMPQ    R10, per+16(FP)
+	CMOVQGT per+16(FP), R10
+	SUBQ    R10, R9
+
+	// 2 rows: sums = 0
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+
+loop327:
+	CMPQ         R10, $0x02
+	JLT          done328
+	VMOVDQU32    (BX), Z24
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z1
+	VMOVDQU32    64(BX), Z24
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPBROADCASTD 4(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z1
+	ADDQ         $+8, AX
+	ADDQ         $+128, BX
+	SUBQ         $0x02, R10
+	JMP          loop327
+
+done328:
+loop329:
+	CMPQ         R10, $0x01
+	JLT          done330
+	VMOVDQU32    (BX), Z24
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z1
+	ADDQ         $+4, AX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, R10
+	JMP          loop329
+
+done330:
+	MOVQ c+112(FP), R10
+	MOVQ sx+104(FP), R12
+	MOVQ R8, R11
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R11), Z28
+	VBROADCASTSS (R12), Z30
+	TESTQ        DI, DI
+	JZ           single331
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z0, Z0
+	JMP          convert332
+
+single331:
+	VPADDD Z28, Z0, Z0
+
+convert332:
+	VCVTDQ2PS   Z0, Z0
+	VMULPS      (SI), Z0, Z0
+	TESTQ       CX, CX
+	JZ          set333
+	VFMADD213PS (R10), Z30, Z0
+	VMOVUPS     Z0, (R10)
+	JMP         stored334
+
+set333:
+	VMULPS  Z30, Z0, Z0
+	VMOVUPS Z0, (R10)
+
+stored334:
+	ADDQ         ldc+120(FP), R10
+	ADDQ         ldsums+64(FP), R11
+	VPBROADCASTD (R11), Z28
+	VBROADCASTSS 4(R12), Z30
+	TESTQ        DI, DI
+	JZ           single335
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z1, Z1
+	JMP          convert336
+
+single335:
+	VPADDD Z28, Z1, Z1
+
+convert336:
+	VCVTDQ2PS   Z1, Z1
+	VMULPS      (SI), Z1, Z1
+	TESTQ       CX, CX
+	JZ          set337
+	VFMADD213PS (R10), Z30, Z1
+	VMOVUPS     Z1, (R10)
+	JMP         stored338
+
+set337:
+	VMULPS  Z30, Z1, Z1
+	VMOVUPS Z1, (R10)
+
+stored338:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, CX
+	TESTQ R9, R9
+	JNZ   group326
+	JMP   finished229
+
+fewer325:
+	CMPQ m+0(FP), $0x01
+	JNE  fewer339
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), CX
+	MOVQ s+72(FP), SI
+	MOVQ z+88(FP), DI
+	MOVQ sums+56(FP), R8
+	MOVQ steps+8(FP), R9
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	XORQ CX, CX
+
+group340:
+	MOVQ    R9, DX
+	CMPQ    DX, per+16(FP)
+	CMOVQGT per+16(FP), DX
+	SUBQ    DX, R9
+
+	// 1 rows: sums = 0
+	VPXORD Z0, Z0, Z0
+
+loop341:
+	CMPQ         DX, $0x02
+	JLT          done342
+	VMOVDQU32    (BX), Z24
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VMOVDQU32    64(BX), Z24
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	ADDQ         $+8, AX
+	ADDQ         $+128, BX
+	SUBQ         $0x02, DX
+	JMP          loop341
+
+done342:
+loop343:
+	CMPQ         DX, $0x01
+	JLT          done344
+	VMOVDQU32    (BX), Z24
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	ADDQ         $+4, AX
+	ADDQ         $+64, BX
+	SUBQ         $0x01, DX
+	JMP          loop343
+
+done344:
+	MOVQ c+112(FP), DX
+	MOVQ sx+104(FP), R11
+	MOVQ R8, R10
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R10), Z28
+	VBROADCASTSS (R11), Z30
+	TESTQ        DI, DI
+	JZ           single345
+	VPMOVZXBD    (DI), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z0, Z0
+	JMP          convert346
+
+single345:
+	VPADDD Z28, Z0, Z0
+
+convert346:
+	VCVTDQ2PS   Z0, Z0
+	VMULPS      (SI), Z0, Z0
+	TESTQ       CX, CX
+	JZ          set347
+	VFMADD213PS (DX), Z30, Z0
+	VMOVUPS     Z0, (DX)
+	JMP         stored348
+
+set347:
+	VMULPS  Z30, Z0, Z0
+	VMOVUPS Z0, (DX)
+
+stored348:
+	ADDQ  lds+80(FP), SI
+	ADDQ  ldz+96(FP), DI
+	ADDQ  $+4, R8
+	MOVQ  $0x00000001, CX
+	TESTQ R9, R9
+	JNZ   group340
+	JMP   finished229
+
+fewer339:
+finished229:
 	VZEROUPPER
 	RET
 
 // func int4x4AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV
 TEXT ·int4x4AVX512(SB), NOSPLIT, $0-128
-rows317:
+rows349:
 	CMPQ m+0(FP), $0x06
-	JLT  rest318
+	JLT  rest350
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -5170,7 +5581,7 @@ rows317:
 	ADDQ DI, SI
 	XORQ R12, R12
 
-group320:
+group352:
 	MOVQ    R11, R13
 	CMPQ    R13, per+16(FP)
 	CMOVQGT per+16(FP), R13
@@ -5203,9 +5614,9 @@ group320:
 	VPXORD       Z22, Z22, Z22
 	VPXORD       Z23, Z23, Z23
 
-loop321:
+loop353:
 	CMPQ         R13, $0x02
-	JLT          done322
+	JLT          done354
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(DI*1), Z31, Z25
 	VPANDD       (BX)(DI*2), Z31, Z26
@@ -5355,12 +5766,12 @@ loop321:
 	ADDQ         $+128, BX
 	ADDQ         $+128, SI
 	SUBQ         $0x02, R13
-	JMP          loop321
+	JMP          loop353
 
-done322:
-loop323:
+done354:
+loop355:
 	CMPQ         R13, $0x01
-	JLT          done324
+	JLT          done356
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(DI*1), Z31, Z25
 	VPANDD       (BX)(DI*2), Z31, Z26
@@ -5438,9 +5849,9 @@ loop323:
 	ADDQ         $+64, BX
 	ADDQ         $+64, SI
 	SUBQ         $0x01, R13
-	JMP          loop323
+	JMP          loop355
 
-done324:
+done356:
 	MOVQ c+112(FP), R13
 	MOVQ sx+104(FP), R15
 	MOVQ R10, R14
@@ -5449,7 +5860,7 @@ done324:
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS (R15), Z30
 	TESTQ        R9, R9
-	JZ           single325
+	JZ           single357
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -5462,15 +5873,15 @@ done324:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert326
+	JMP          convert358
 
-single325:
+single357:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert326:
+convert358:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (R8), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -5480,7 +5891,7 @@ convert326:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(R8), Z3, Z3
 	TESTQ       R12, R12
-	JZ          set327
+	JZ          set359
 	VFMADD213PS (R13), Z30, Z0
 	VMOVUPS     Z0, (R13)
 	VFMADD213PS 64(R13), Z30, Z1
@@ -5489,9 +5900,9 @@ convert326:
 	VMOVUPS     Z2, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z3
 	VMOVUPS     Z3, 192(R13)
-	JMP         stored328
+	JMP         stored360
 
-set327:
+set359:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R13)
 	VMULPS  Z30, Z1, Z1
@@ -5501,13 +5912,13 @@ set327:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R13)
 
-stored328:
+stored360:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 4(R15), Z30
 	TESTQ        R9, R9
-	JZ           single329
+	JZ           single361
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -5520,15 +5931,15 @@ stored328:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert330
+	JMP          convert362
 
-single329:
+single361:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert330:
+convert362:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (R8), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -5538,7 +5949,7 @@ convert330:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(R8), Z7, Z7
 	TESTQ       R12, R12
-	JZ          set331
+	JZ          set363
 	VFMADD213PS (R13), Z30, Z4
 	VMOVUPS     Z4, (R13)
 	VFMADD213PS 64(R13), Z30, Z5
@@ -5547,9 +5958,9 @@ convert330:
 	VMOVUPS     Z6, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z7
 	VMOVUPS     Z7, 192(R13)
-	JMP         stored332
+	JMP         stored364
 
-set331:
+set363:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R13)
 	VMULPS  Z30, Z5, Z5
@@ -5559,13 +5970,13 @@ set331:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R13)
 
-stored332:
+stored364:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 8(R15), Z30
 	TESTQ        R9, R9
-	JZ           single333
+	JZ           single365
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -5578,15 +5989,15 @@ stored332:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert334
+	JMP          convert366
 
-single333:
+single365:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert334:
+convert366:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (R8), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -5596,7 +6007,7 @@ convert334:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(R8), Z11, Z11
 	TESTQ       R12, R12
-	JZ          set335
+	JZ          set367
 	VFMADD213PS (R13), Z30, Z8
 	VMOVUPS     Z8, (R13)
 	VFMADD213PS 64(R13), Z30, Z9
@@ -5605,9 +6016,9 @@ convert334:
 	VMOVUPS     Z10, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z11
 	VMOVUPS     Z11, 192(R13)
-	JMP         stored336
+	JMP         stored368
 
-set335:
+set367:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R13)
 	VMULPS  Z30, Z9, Z9
@@ -5617,13 +6028,13 @@ set335:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R13)
 
-stored336:
+stored368:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 12(R15), Z30
 	TESTQ        R9, R9
-	JZ           single337
+	JZ           single369
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z12, Z12
@@ -5636,15 +6047,15 @@ stored336:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z15, Z15
-	JMP          convert338
+	JMP          convert370
 
-single337:
+single369:
 	VPADDD Z28, Z12, Z12
 	VPADDD Z28, Z13, Z13
 	VPADDD Z28, Z14, Z14
 	VPADDD Z28, Z15, Z15
 
-convert338:
+convert370:
 	VCVTDQ2PS   Z12, Z12
 	VMULPS      (R8), Z12, Z12
 	VCVTDQ2PS   Z13, Z13
@@ -5654,7 +6065,7 @@ convert338:
 	VCVTDQ2PS   Z15, Z15
 	VMULPS      192(R8), Z15, Z15
 	TESTQ       R12, R12
-	JZ          set339
+	JZ          set371
 	VFMADD213PS (R13), Z30, Z12
 	VMOVUPS     Z12, (R13)
 	VFMADD213PS 64(R13), Z30, Z13
@@ -5663,9 +6074,9 @@ convert338:
 	VMOVUPS     Z14, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z15
 	VMOVUPS     Z15, 192(R13)
-	JMP         stored340
+	JMP         stored372
 
-set339:
+set371:
 	VMULPS  Z30, Z12, Z12
 	VMOVUPS Z12, (R13)
 	VMULPS  Z30, Z13, Z13
@@ -5675,13 +6086,13 @@ set339:
 	VMULPS  Z30, Z15, Z15
 	VMOVUPS Z15, 192(R13)
 
-stored340:
+stored372:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 16(R15), Z30
 	TESTQ        R9, R9
-	JZ           single341
+	JZ           single373
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z16, Z16
@@ -5694,15 +6105,15 @@ stored340:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z19, Z19
-	JMP          convert342
+	JMP          convert374
 
-single341:
+single373:
 	VPADDD Z28, Z16, Z16
 	VPADDD Z28, Z17, Z17
 	VPADDD Z28, Z18, Z18
 	VPADDD Z28, Z19, Z19
 
-convert342:
+convert374:
 	VCVTDQ2PS   Z16, Z16
 	VMULPS      (R8), Z16, Z16
 	VCVTDQ2PS   Z17, Z17
@@ -5712,7 +6123,7 @@ convert342:
 	VCVTDQ2PS   Z19, Z19
 	VMULPS      192(R8), Z19, Z19
 	TESTQ       R12, R12
-	JZ          set343
+	JZ          set375
 	VFMADD213PS (R13), Z30, Z16
 	VMOVUPS     Z16, (R13)
 	VFMADD213PS 64(R13), Z30, Z17
@@ -5721,9 +6132,9 @@ convert342:
 	VMOVUPS     Z18, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z19
 	VMOVUPS     Z19, 192(R13)
-	JMP         stored344
+	JMP         stored376
 
-set343:
+set375:
 	VMULPS  Z30, Z16, Z16
 	VMOVUPS Z16, (R13)
 	VMULPS  Z30, Z17, Z17
@@ -5733,13 +6144,13 @@ set343:
 	VMULPS  Z30, Z19, Z19
 	VMOVUPS Z19, 192(R13)
 
-stored344:
+stored376:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 20(R15), Z30
 	TESTQ        R9, R9
-	JZ           single345
+	JZ           single377
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z20, Z20
@@ -5752,15 +6163,15 @@ stored344:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z23, Z23
-	JMP          convert346
+	JMP          convert378
 
-single345:
+single377:
 	VPADDD Z28, Z20, Z20
 	VPADDD Z28, Z21, Z21
 	VPADDD Z28, Z22, Z22
 	VPADDD Z28, Z23, Z23
 
-convert346:
+convert378:
 	VCVTDQ2PS   Z20, Z20
 	VMULPS      (R8), Z20, Z20
 	VCVTDQ2PS   Z21, Z21
@@ -5770,7 +6181,7 @@ convert346:
 	VCVTDQ2PS   Z23, Z23
 	VMULPS      192(R8), Z23, Z23
 	TESTQ       R12, R12
-	JZ          set347
+	JZ          set379
 	VFMADD213PS (R13), Z30, Z20
 	VMOVUPS     Z20, (R13)
 	VFMADD213PS 64(R13), Z30, Z21
@@ -5779,9 +6190,9 @@ convert346:
 	VMOVUPS     Z22, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z23
 	VMOVUPS     Z23, 192(R13)
-	JMP         stored348
+	JMP         stored380
 
-set347:
+set379:
 	VMULPS  Z30, Z20, Z20
 	VMOVUPS Z20, (R13)
 	VMULPS  Z30, Z21, Z21
@@ -5791,13 +6202,13 @@ set347:
 	VMULPS  Z30, Z23, Z23
 	VMOVUPS Z23, 192(R13)
 
-stored348:
+stored380:
 	ADDQ  lds+80(FP), R8
 	ADDQ  ldz+96(FP), R9
 	ADDQ  $+4, R10
 	MOVQ  $0x00000001, R12
 	TESTQ R11, R11
-	JNZ   group320
+	JNZ   group352
 	MOVQ  lda+32(FP), AX
 	LEAQ  (AX)(AX*2), AX
 	SHLQ  $0x01, AX
@@ -5812,11 +6223,11 @@ stored348:
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x18, sx+104(FP)
 	SUBQ  $0x06, m+0(FP)
-	JMP   rows317
+	JMP   rows349
 
-rest318:
+rest350:
 	CMPQ m+0(FP), $0x05
-	JNE  fewer349
+	JNE  fewer381
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -5831,7 +6242,7 @@ rest318:
 	ADDQ DI, SI
 	XORQ R12, R12
 
-group350:
+group382:
 	MOVQ    R11, R13
 	CMPQ    R13, per+16(FP)
 	CMOVQGT per+16(FP), R13
@@ -5860,9 +6271,9 @@ group350:
 	VPXORD       Z18, Z18, Z18
 	VPXORD       Z19, Z19, Z19
 
-loop351:
+loop383:
 	CMPQ         R13, $0x02
-	JLT          done352
+	JLT          done384
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(DI*1), Z31, Z25
 	VPANDD       (BX)(DI*2), Z31, Z26
@@ -5992,12 +6403,12 @@ loop351:
 	ADDQ         $+128, BX
 	ADDQ         $+128, SI
 	SUBQ         $0x02, R13
-	JMP          loop351
+	JMP          loop383
 
-done352:
-loop353:
+done384:
+loop385:
 	CMPQ         R13, $0x01
-	JLT          done354
+	JLT          done386
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(DI*1), Z31, Z25
 	VPANDD       (BX)(DI*2), Z31, Z26
@@ -6065,9 +6476,9 @@ loop353:
 	ADDQ         $+64, BX
 	ADDQ         $+64, SI
 	SUBQ         $0x01, R13
-	JMP          loop353
+	JMP          loop385
 
-done354:
+done386:
 	MOVQ c+112(FP), R13
 	MOVQ sx+104(FP), R15
 	MOVQ R10, R14
@@ -6076,7 +6487,7 @@ done354:
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS (R15), Z30
 	TESTQ        R9, R9
-	JZ           single355
+	JZ           single387
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -6089,15 +6500,15 @@ done354:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert356
+	JMP          convert388
 
-single355:
+single387:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert356:
+convert388:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (R8), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -6107,7 +6518,7 @@ convert356:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(R8), Z3, Z3
 	TESTQ       R12, R12
-	JZ          set357
+	JZ          set389
 	VFMADD213PS (R13), Z30, Z0
 	VMOVUPS     Z0, (R13)
 	VFMADD213PS 64(R13), Z30, Z1
@@ -6116,9 +6527,9 @@ convert356:
 	VMOVUPS     Z2, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z3
 	VMOVUPS     Z3, 192(R13)
-	JMP         stored358
+	JMP         stored390
 
-set357:
+set389:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R13)
 	VMULPS  Z30, Z1, Z1
@@ -6128,13 +6539,13 @@ set357:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R13)
 
-stored358:
+stored390:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 4(R15), Z30
 	TESTQ        R9, R9
-	JZ           single359
+	JZ           single391
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -6147,15 +6558,15 @@ stored358:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert360
+	JMP          convert392
 
-single359:
+single391:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert360:
+convert392:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (R8), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -6165,7 +6576,7 @@ convert360:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(R8), Z7, Z7
 	TESTQ       R12, R12
-	JZ          set361
+	JZ          set393
 	VFMADD213PS (R13), Z30, Z4
 	VMOVUPS     Z4, (R13)
 	VFMADD213PS 64(R13), Z30, Z5
@@ -6174,9 +6585,9 @@ convert360:
 	VMOVUPS     Z6, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z7
 	VMOVUPS     Z7, 192(R13)
-	JMP         stored362
+	JMP         stored394
 
-set361:
+set393:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R13)
 	VMULPS  Z30, Z5, Z5
@@ -6186,13 +6597,13 @@ set361:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R13)
 
-stored362:
+stored394:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 8(R15), Z30
 	TESTQ        R9, R9
-	JZ           single363
+	JZ           single395
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -6205,15 +6616,15 @@ stored362:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert364
+	JMP          convert396
 
-single363:
+single395:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert364:
+convert396:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (R8), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -6223,7 +6634,7 @@ convert364:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(R8), Z11, Z11
 	TESTQ       R12, R12
-	JZ          set365
+	JZ          set397
 	VFMADD213PS (R13), Z30, Z8
 	VMOVUPS     Z8, (R13)
 	VFMADD213PS 64(R13), Z30, Z9
@@ -6232,9 +6643,9 @@ convert364:
 	VMOVUPS     Z10, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z11
 	VMOVUPS     Z11, 192(R13)
-	JMP         stored366
+	JMP         stored398
 
-set365:
+set397:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R13)
 	VMULPS  Z30, Z9, Z9
@@ -6244,13 +6655,13 @@ set365:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R13)
 
-stored366:
+stored398:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 12(R15), Z30
 	TESTQ        R9, R9
-	JZ           single367
+	JZ           single399
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z12, Z12
@@ -6263,15 +6674,15 @@ stored366:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z15, Z15
-	JMP          convert368
+	JMP          convert400
 
-single367:
+single399:
 	VPADDD Z28, Z12, Z12
 	VPADDD Z28, Z13, Z13
 	VPADDD Z28, Z14, Z14
 	VPADDD Z28, Z15, Z15
 
-convert368:
+convert400:
 	VCVTDQ2PS   Z12, Z12
 	VMULPS      (R8), Z12, Z12
 	VCVTDQ2PS   Z13, Z13
@@ -6281,7 +6692,7 @@ convert368:
 	VCVTDQ2PS   Z15, Z15
 	VMULPS      192(R8), Z15, Z15
 	TESTQ       R12, R12
-	JZ          set369
+	JZ          set401
 	VFMADD213PS (R13), Z30, Z12
 	VMOVUPS     Z12, (R13)
 	VFMADD213PS 64(R13), Z30, Z13
@@ -6290,9 +6701,9 @@ convert368:
 	VMOVUPS     Z14, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z15
 	VMOVUPS     Z15, 192(R13)
-	JMP         stored370
+	JMP         stored402
 
-set369:
+set401:
 	VMULPS  Z30, Z12, Z12
 	VMOVUPS Z12, (R13)
 	VMULPS  Z30, Z13, Z13
@@ -6302,13 +6713,13 @@ set369:
 	VMULPS  Z30, Z15, Z15
 	VMOVUPS Z15, 192(R13)
 
-stored370:
+stored402:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 16(R15), Z30
 	TESTQ        R9, R9
-	JZ           single371
+	JZ           single403
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z16, Z16
@@ -6321,15 +6732,15 @@ stored370:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z19, Z19
-	JMP          convert372
+	JMP          convert404
 
-single371:
+single403:
 	VPADDD Z28, Z16, Z16
 	VPADDD Z28, Z17, Z17
 	VPADDD Z28, Z18, Z18
 	VPADDD Z28, Z19, Z19
 
-convert372:
+convert404:
 	VCVTDQ2PS   Z16, Z16
 	VMULPS      (R8), Z16, Z16
 	VCVTDQ2PS   Z17, Z17
@@ -6339,7 +6750,7 @@ convert372:
 	VCVTDQ2PS   Z19, Z19
 	VMULPS      192(R8), Z19, Z19
 	TESTQ       R12, R12
-	JZ          set373
+	JZ          set405
 	VFMADD213PS (R13), Z30, Z16
 	VMOVUPS     Z16, (R13)
 	VFMADD213PS 64(R13), Z30, Z17
@@ -6348,9 +6759,9 @@ convert372:
 	VMOVUPS     Z18, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z19
 	VMOVUPS     Z19, 192(R13)
-	JMP         stored374
+	JMP         stored406
 
-set373:
+set405:
 	VMULPS  Z30, Z16, Z16
 	VMOVUPS Z16, (R13)
 	VMULPS  Z30, Z17, Z17
@@ -6360,18 +6771,18 @@ set373:
 	VMULPS  Z30, Z19, Z19
 	VMOVUPS Z19, 192(R13)
 
-stored374:
+stored406:
 	ADDQ  lds+80(FP), R8
 	ADDQ  ldz+96(FP), R9
 	ADDQ  $+4, R10
 	MOVQ  $0x00000001, R12
 	TESTQ R11, R11
-	JNZ   group350
-	JMP   finished319
+	JNZ   group382
+	JMP   finished351
 
-fewer349:
+fewer381:
 	CMPQ m+0(FP), $0x04
-	JNE  fewer375
+	JNE  fewer407
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -6386,7 +6797,7 @@ fewer349:
 	ADDQ DI, SI
 	XORQ R12, R12
 
-group376:
+group408:
 	MOVQ    R11, R13
 	CMPQ    R13, per+16(FP)
 	CMOVQGT per+16(FP), R13
@@ -6411,9 +6822,9 @@ group376:
 	VPXORD       Z14, Z14, Z14
 	VPXORD       Z15, Z15, Z15
 
-loop377:
+loop409:
 	CMPQ         R13, $0x02
-	JLT          done378
+	JLT          done410
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(DI*1), Z31, Z25
 	VPANDD       (BX)(DI*2), Z31, Z26
@@ -6523,12 +6934,12 @@ loop377:
 	ADDQ         $+128, BX
 	ADDQ         $+128, SI
 	SUBQ         $0x02, R13
-	JMP          loop377
+	JMP          loop409
 
-done378:
-loop379:
+done410:
+loop411:
 	CMPQ         R13, $0x01
-	JLT          done380
+	JLT          done412
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(DI*1), Z31, Z25
 	VPANDD       (BX)(DI*2), Z31, Z26
@@ -6586,9 +6997,9 @@ loop379:
 	ADDQ         $+64, BX
 	ADDQ         $+64, SI
 	SUBQ         $0x01, R13
-	JMP          loop379
+	JMP          loop411
 
-done380:
+done412:
 	MOVQ c+112(FP), R13
 	MOVQ sx+104(FP), R15
 	MOVQ R10, R14
@@ -6597,7 +7008,7 @@ done380:
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS (R15), Z30
 	TESTQ        R9, R9
-	JZ           single381
+	JZ           single413
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -6610,15 +7021,15 @@ done380:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert382
+	JMP          convert414
 
-single381:
+single413:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert382:
+convert414:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (R8), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -6628,7 +7039,7 @@ convert382:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(R8), Z3, Z3
 	TESTQ       R12, R12
-	JZ          set383
+	JZ          set415
 	VFMADD213PS (R13), Z30, Z0
 	VMOVUPS     Z0, (R13)
 	VFMADD213PS 64(R13), Z30, Z1
@@ -6637,9 +7048,9 @@ convert382:
 	VMOVUPS     Z2, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z3
 	VMOVUPS     Z3, 192(R13)
-	JMP         stored384
+	JMP         stored416
 
-set383:
+set415:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R13)
 	VMULPS  Z30, Z1, Z1
@@ -6649,13 +7060,13 @@ set383:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R13)
 
-stored384:
+stored416:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 4(R15), Z30
 	TESTQ        R9, R9
-	JZ           single385
+	JZ           single417
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -6668,15 +7079,15 @@ stored384:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert386
+	JMP          convert418
 
-single385:
+single417:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert386:
+convert418:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (R8), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -6686,7 +7097,7 @@ convert386:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(R8), Z7, Z7
 	TESTQ       R12, R12
-	JZ          set387
+	JZ          set419
 	VFMADD213PS (R13), Z30, Z4
 	VMOVUPS     Z4, (R13)
 	VFMADD213PS 64(R13), Z30, Z5
@@ -6695,9 +7106,9 @@ convert386:
 	VMOVUPS     Z6, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z7
 	VMOVUPS     Z7, 192(R13)
-	JMP         stored388
+	JMP         stored420
 
-set387:
+set419:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R13)
 	VMULPS  Z30, Z5, Z5
@@ -6707,13 +7118,13 @@ set387:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R13)
 
-stored388:
+stored420:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 8(R15), Z30
 	TESTQ        R9, R9
-	JZ           single389
+	JZ           single421
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -6726,15 +7137,15 @@ stored388:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert390
+	JMP          convert422
 
-single389:
+single421:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert390:
+convert422:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (R8), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -6744,7 +7155,7 @@ convert390:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(R8), Z11, Z11
 	TESTQ       R12, R12
-	JZ          set391
+	JZ          set423
 	VFMADD213PS (R13), Z30, Z8
 	VMOVUPS     Z8, (R13)
 	VFMADD213PS 64(R13), Z30, Z9
@@ -6753,9 +7164,9 @@ convert390:
 	VMOVUPS     Z10, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z11
 	VMOVUPS     Z11, 192(R13)
-	JMP         stored392
+	JMP         stored424
 
-set391:
+set423:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R13)
 	VMULPS  Z30, Z9, Z9
@@ -6765,13 +7176,13 @@ set391:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R13)
 
-stored392:
+stored424:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 12(R15), Z30
 	TESTQ        R9, R9
-	JZ           single393
+	JZ           single425
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z12, Z12
@@ -6784,15 +7195,15 @@ stored392:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z15, Z15
-	JMP          convert394
+	JMP          convert426
 
-single393:
+single425:
 	VPADDD Z28, Z12, Z12
 	VPADDD Z28, Z13, Z13
 	VPADDD Z28, Z14, Z14
 	VPADDD Z28, Z15, Z15
 
-convert394:
+convert426:
 	VCVTDQ2PS   Z12, Z12
 	VMULPS      (R8), Z12, Z12
 	VCVTDQ2PS   Z13, Z13
@@ -6802,7 +7213,7 @@ convert394:
 	VCVTDQ2PS   Z15, Z15
 	VMULPS      192(R8), Z15, Z15
 	TESTQ       R12, R12
-	JZ          set395
+	JZ          set427
 	VFMADD213PS (R13), Z30, Z12
 	VMOVUPS     Z12, (R13)
 	VFMADD213PS 64(R13), Z30, Z13
@@ -6811,9 +7222,9 @@ convert394:
 	VMOVUPS     Z14, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z15
 	VMOVUPS     Z15, 192(R13)
-	JMP         stored396
+	JMP         stored428
 
-set395:
+set427:
 	VMULPS  Z30, Z12, Z12
 	VMOVUPS Z12, (R13)
 	VMULPS  Z30, Z13, Z13
@@ -6823,18 +7234,18 @@ set395:
 	VMULPS  Z30, Z15, Z15
 	VMOVUPS Z15, 192(R13)
 
-stored396:
+stored428:
 	ADDQ  lds+80(FP), R8
 	ADDQ  ldz+96(FP), R9
 	ADDQ  $+4, R10
 	MOVQ  $0x00000001, R12
 	TESTQ R11, R11
-	JNZ   group376
-	JMP   finished319
+	JNZ   group408
+	JMP   finished351
 
-fewer375:
+fewer407:
 	CMPQ m+0(FP), $0x03
-	JNE  fewer397
+	JNE  fewer429
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -6849,7 +7260,7 @@ fewer375:
 	ADDQ SI, CX
 	XORQ R11, R11
 
-group398:
+group430:
 	MOVQ    R10, R12
 	CMPQ    R12, per+16(FP)
 	CMOVQGT per+16(FP), R12
@@ -6870,9 +7281,9 @@ group398:
 	VPXORD       Z10, Z10, Z10
 	VPXORD       Z11, Z11, Z11
 
-loop399:
+loop431:
 	CMPQ         R12, $0x02
-	JLT          done400
+	JLT          done432
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(SI*1), Z31, Z25
 	VPANDD       (BX)(SI*2), Z31, Z26
@@ -6961,12 +7372,12 @@ loop399:
 	ADDQ         $+128, BX
 	ADDQ         $+128, CX
 	SUBQ         $0x02, R12
-	JMP          loop399
+	JMP          loop431
 
-done400:
-loop401:
+done432:
+loop433:
 	CMPQ         R12, $0x01
-	JLT          done402
+	JLT          done434
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(SI*1), Z31, Z25
 	VPANDD       (BX)(SI*2), Z31, Z26
@@ -7013,594 +7424,16 @@ loop401:
 	ADDQ         $+64, BX
 	ADDQ         $+64, CX
 	SUBQ         $0x01, R12
-	JMP          loop401
-
-done402:
-	MOVQ c+112(FP), R12
-	MOVQ sx+104(FP), R14
-	MOVQ R9, R13
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R13), Z28
-	VBROADCASTSS (R14), Z30
-	TESTQ        R8, R8
-	JZ           single403
-	VPMOVZXBD    (R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z0, Z0
-	VPMOVZXBD    16(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z1, Z1
-	VPMOVZXBD    32(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z2, Z2
-	VPMOVZXBD    48(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z3, Z3
-	JMP          convert404
-
-single403:
-	VPADDD Z28, Z0, Z0
-	VPADDD Z28, Z1, Z1
-	VPADDD Z28, Z2, Z2
-	VPADDD Z28, Z3, Z3
-
-convert404:
-	VCVTDQ2PS   Z0, Z0
-	VMULPS      (DI), Z0, Z0
-	VCVTDQ2PS   Z1, Z1
-	VMULPS      64(DI), Z1, Z1
-	VCVTDQ2PS   Z2, Z2
-	VMULPS      128(DI), Z2, Z2
-	VCVTDQ2PS   Z3, Z3
-	VMULPS      192(DI), Z3, Z3
-	TESTQ       R11, R11
-	JZ          set405
-	VFMADD213PS (R12), Z30, Z0
-	VMOVUPS     Z0, (R12)
-	VFMADD213PS 64(R12), Z30, Z1
-	VMOVUPS     Z1, 64(R12)
-	VFMADD213PS 128(R12), Z30, Z2
-	VMOVUPS     Z2, 128(R12)
-	VFMADD213PS 192(R12), Z30, Z3
-	VMOVUPS     Z3, 192(R12)
-	JMP         stored406
-
-set405:
-	VMULPS  Z30, Z0, Z0
-	VMOVUPS Z0, (R12)
-	VMULPS  Z30, Z1, Z1
-	VMOVUPS Z1, 64(R12)
-	VMULPS  Z30, Z2, Z2
-	VMOVUPS Z2, 128(R12)
-	VMULPS  Z30, Z3, Z3
-	VMOVUPS Z3, 192(R12)
-
-stored406:
-	ADDQ         ldc+120(FP), R12
-	ADDQ         ldsums+64(FP), R13
-	VPBROADCASTD (R13), Z28
-	VBROADCASTSS 4(R14), Z30
-	TESTQ        R8, R8
-	JZ           single407
-	VPMOVZXBD    (R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z4, Z4
-	VPMOVZXBD    16(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z5, Z5
-	VPMOVZXBD    32(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z6, Z6
-	VPMOVZXBD    48(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z7, Z7
-	JMP          convert408
-
-single407:
-	VPADDD Z28, Z4, Z4
-	VPADDD Z28, Z5, Z5
-	VPADDD Z28, Z6, Z6
-	VPADDD Z28, Z7, Z7
-
-convert408:
-	VCVTDQ2PS   Z4, Z4
-	VMULPS      (DI), Z4, Z4
-	VCVTDQ2PS   Z5, Z5
-	VMULPS      64(DI), Z5, Z5
-	VCVTDQ2PS   Z6, Z6
-	VMULPS      128(DI), Z6, Z6
-	VCVTDQ2PS   Z7, Z7
-	VMULPS      192(DI), Z7, Z7
-	TESTQ       R11, R11
-	JZ          set409
-	VFMADD213PS (R12), Z30, Z4
-	VMOVUPS     Z4, (R12)
-	VFMADD213PS 64(R12), Z30, Z5
-	VMOVUPS     Z5, 64(R12)
-	VFMADD213PS 128(R12), Z30, Z6
-	VMOVUPS     Z6, 128(R12)
-	VFMADD213PS 192(R12), Z30, Z7
-	VMOVUPS     Z7, 192(R12)
-	JMP         stored410
-
-set409:
-	VMULPS  Z30, Z4, Z4
-	VMOVUPS Z4, (R12)
-	VMULPS  Z30, Z5, Z5
-	VMOVUPS Z5, 64(R12)
-	VMULPS  Z30, Z6, Z6
-	VMOVUPS Z6, 128(R12)
-	VMULPS  Z30, Z7, Z7
-	VMOVUPS Z7, 192(R12)
-
-stored410:
-	ADDQ         ldc+120(FP), R12
-	ADDQ         ldsums+64(FP), R13
-	VPBROADCASTD (R13), Z28
-	VBROADCASTSS 8(R14), Z30
-	TESTQ        R8, R8
-	JZ           single411
-	VPMOVZXBD    (R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z8, Z8
-	VPMOVZXBD    16(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z9, Z9
-	VPMOVZXBD    32(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z10, Z10
-	VPMOVZXBD    48(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z11, Z11
-	JMP          convert412
-
-single411:
-	VPADDD Z28, Z8, Z8
-	VPADDD Z28, Z9, Z9
-	VPADDD Z28, Z10, Z10
-	VPADDD Z28, Z11, Z11
-
-convert412:
-	VCVTDQ2PS   Z8, Z8
-	VMULPS      (DI), Z8, Z8
-	VCVTDQ2PS   Z9, Z9
-	VMULPS      64(DI), Z9, Z9
-	VCVTDQ2PS   Z10, Z10
-	VMULPS      128(DI), Z10, Z10
-	VCVTDQ2PS   Z11, Z11
-	VMULPS      192(DI), Z11, Z11
-	TESTQ       R11, R11
-	JZ          set413
-	VFMADD213PS (R12), Z30, Z8
-	VMOVUPS     Z8, (R12)
-	VFMADD213PS 64(R12), Z30, Z9
-	VMOVUPS     Z9, 64(R12)
-	VFMADD213PS 128(R12), Z30, Z10
-	VMOVUPS     Z10, 128(R12)
-	VFMADD213PS 192(R12), Z30, Z11
-	VMOVUPS     Z11, 192(R12)
-	JMP         stored414
-
-set413:
-	VMULPS  Z30, Z8, Z8
-	VMOVUPS Z8, (R12)
-	VMULPS  Z30, Z9, Z9
-	VMOVUPS Z9, 64(R12)
-	VMULPS  Z30, Z10, Z10
-	VMOVUPS Z10, 128(R12)
-	VMULPS  Z30, Z11, Z11
-	VMOVUPS Z11, 192(R12)
-
-stored414:
-	ADDQ  lds+80(FP), DI
-	ADDQ  ldz+96(FP), R8
-	ADDQ  $+4, R9
-	MOVQ  $0x00000001, R11
-	TESTQ R10, R10
-	JNZ   group398
-	JMP   finished319
-
-fewer397:
-	CMPQ m+0(FP), $0x02
-	JNE  fewer415
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), SI
-	MOVQ s+72(FP), DI
-	MOVQ z+88(FP), R8
-	MOVQ sums+56(FP), R9
-	MOVQ steps+8(FP), R10
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	XORQ R11, R11
-
-group416:
-	MOVQ    R10, R12
-	CMPQ    R12, per+16(FP)
-	CMOVQGT per+16(FP), R12
-	SUBQ    R12, R10
-
-	// 2 rows: sums = 0
-	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z31
-	VPXORD       Z0, Z0, Z0
-	VPXORD       Z1, Z1, Z1
-	VPXORD       Z2, Z2, Z2
-	VPXORD       Z3, Z3, Z3
-	VPXORD       Z4, Z4, Z4
-	VPXORD       Z5, Z5, Z5
-	VPXORD       Z6, Z6, Z6
-	VPXORD       Z7, Z7, Z7
-
-loop417:
-	CMPQ         R12, $0x02
-	JLT          done418
-	VPANDD       (BX), Z31, Z24
-	VPANDD       (BX)(SI*1), Z31, Z25
-	VPANDD       (BX)(SI*2), Z31, Z26
-	VPANDD       (CX), Z31, Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPSRLD       $0x04, (BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPSRLD       $0x04, (BX)(SI*1), Z25
-	VPANDD       Z31, Z25, Z25
-	VPSRLD       $0x04, (BX)(SI*2), Z26
-	VPANDD       Z31, Z26, Z26
-	VPSRLD       $0x04, (CX), Z27
-	VPANDD       Z31, Z27, Z27
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 4(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPANDD       64(BX), Z31, Z24
-	VPANDD       64(BX)(SI*1), Z31, Z25
-	VPANDD       64(BX)(SI*2), Z31, Z26
-	VPANDD       64(CX), Z31, Z27
-	VPBROADCASTD 8(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 8(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPSRLD       $0x04, 64(BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPSRLD       $0x04, 64(BX)(SI*1), Z25
-	VPANDD       Z31, Z25, Z25
-	VPSRLD       $0x04, 64(BX)(SI*2), Z26
-	VPANDD       Z31, Z26, Z26
-	VPSRLD       $0x04, 64(CX), Z27
-	VPANDD       Z31, Z27, Z27
-	VPBROADCASTD 12(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 12(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	ADDQ         $+16, AX
-	ADDQ         $+128, BX
-	ADDQ         $+128, CX
-	SUBQ         $0x02, R12
-	JMP          loop417
-
-done418:
-loop419:
-	CMPQ         R12, $0x01
-	JLT          done420
-	VPANDD       (BX), Z31, Z24
-	VPANDD       (BX)(SI*1), Z31, Z25
-	VPANDD       (BX)(SI*2), Z31, Z26
-	VPANDD       (CX), Z31, Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPSRLD       $0x04, (BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPSRLD       $0x04, (BX)(SI*1), Z25
-	VPANDD       Z31, Z25, Z25
-	VPSRLD       $0x04, (BX)(SI*2), Z26
-	VPANDD       Z31, Z26, Z26
-	VPSRLD       $0x04, (CX), Z27
-	VPANDD       Z31, Z27, Z27
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 4(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	ADDQ         $+8, AX
-	ADDQ         $+64, BX
-	ADDQ         $+64, CX
-	SUBQ         $0x01, R12
-	JMP          loop419
-
-done420:
-	MOVQ c+112(FP), R12
-	MOVQ sx+104(FP), R14
-	MOVQ R9, R13
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R13), Z28
-	VBROADCASTSS (R14), Z30
-	TESTQ        R8, R8
-	JZ           single421
-	VPMOVZXBD    (R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z0, Z0
-	VPMOVZXBD    16(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z1, Z1
-	VPMOVZXBD    32(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z2, Z2
-	VPMOVZXBD    48(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z3, Z3
-	JMP          convert422
-
-single421:
-	VPADDD Z28, Z0, Z0
-	VPADDD Z28, Z1, Z1
-	VPADDD Z28, Z2, Z2
-	VPADDD Z28, Z3, Z3
-
-convert422:
-	VCVTDQ2PS   Z0, Z0
-	VMULPS      (DI), Z0, Z0
-	VCVTDQ2PS   Z1, Z1
-	VMULPS      64(DI), Z1, Z1
-	VCVTDQ2PS   Z2, Z2
-	VMULPS      128(DI), Z2, Z2
-	VCVTDQ2PS   Z3, Z3
-	VMULPS      192(DI), Z3, Z3
-	TESTQ       R11, R11
-	JZ          set423
-	VFMADD213PS (R12), Z30, Z0
-	VMOVUPS     Z0, (R12)
-	VFMADD213PS 64(R12), Z30, Z1
-	VMOVUPS     Z1, 64(R12)
-	VFMADD213PS 128(R12), Z30, Z2
-	VMOVUPS     Z2, 128(R12)
-	VFMADD213PS 192(R12), Z30, Z3
-	VMOVUPS     Z3, 192(R12)
-	JMP         stored424
-
-set423:
-	VMULPS  Z30, Z0, Z0
-	VMOVUPS Z0, (R12)
-	VMULPS  Z30, Z1, Z1
-	VMOVUPS Z1, 64(R12)
-	VMULPS  Z30, Z2, Z2
-	VMOVUPS Z2, 128(R12)
-	VMULPS  Z30, Z3, Z3
-	VMOVUPS Z3, 192(R12)
-
-stored424:
-	ADDQ         ldc+120(FP), R12
-	ADDQ         ldsums+64(FP), R13
-	VPBROADCASTD (R13), Z28
-	VBROADCASTSS 4(R14), Z30
-	TESTQ        R8, R8
-	JZ           single425
-	VPMOVZXBD    (R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z4, Z4
-	VPMOVZXBD    16(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z5, Z5
-	VPMOVZXBD    32(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z6, Z6
-	VPMOVZXBD    48(R8), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z7, Z7
-	JMP          convert426
-
-single425:
-	VPADDD Z28, Z4, Z4
-	VPADDD Z28, Z5, Z5
-	VPADDD Z28, Z6, Z6
-	VPADDD Z28, Z7, Z7
-
-convert426:
-	VCVTDQ2PS   Z4, Z4
-	VMULPS      (DI), Z4, Z4
-	VCVTDQ2PS   Z5, Z5
-	VMULPS      64(DI), Z5, Z5
-	VCVTDQ2PS   Z6, Z6
-	VMULPS      128(DI), Z6, Z6
-	VCVTDQ2PS   Z7, Z7
-	VMULPS      192(DI), Z7, Z7
-	TESTQ       R11, R11
-	JZ          set427
-	VFMADD213PS (R12), Z30, Z4
-	VMOVUPS     Z4, (R12)
-	VFMADD213PS 64(R12), Z30, Z5
-	VMOVUPS     Z5, 64(R12)
-	VFMADD213PS 128(R12), Z30, Z6
-	VMOVUPS     Z6, 128(R12)
-	VFMADD213PS 192(R12), Z30, Z7
-	VMOVUPS     Z7, 192(R12)
-	JMP         stored428
-
-set427:
-	VMULPS  Z30, Z4, Z4
-	VMOVUPS Z4, (R12)
-	VMULPS  Z30, Z5, Z5
-	VMOVUPS Z5, 64(R12)
-	VMULPS  Z30, Z6, Z6
-	VMOVUPS Z6, 128(R12)
-	VMULPS  Z30, Z7, Z7
-	VMOVUPS Z7, 192(R12)
-
-stored428:
-	ADDQ  lds+80(FP), DI
-	ADDQ  ldz+96(FP), R8
-	ADDQ  $+4, R9
-	MOVQ  $0x00000001, R11
-	TESTQ R10, R10
-	JNZ   group416
-	JMP   finished319
-
-fewer415:
-	CMPQ m+0(FP), $0x01
-	JNE  fewer429
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), SI
-	MOVQ s+72(FP), DI
-	MOVQ z+88(FP), R8
-	MOVQ sums+56(FP), R9
-	MOVQ steps+8(FP), R10
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	XORQ DX, DX
-
-group430:
-	MOVQ    R10, R11
-	CMPQ    R11, per+16(FP)
-	CMOVQGT per+16(FP), R11
-	SUBQ    R11, R10
-
-	// 1 rows: sums = 0
-	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z31
-	VPXORD       Z0, Z0, Z0
-	VPXORD       Z1, Z1, Z1
-	VPXORD       Z2, Z2, Z2
-	VPXORD       Z3, Z3, Z3
-
-loop431:
-	CMPQ         R11, $0x02
-	JLT          done432
-	VPANDD       (BX), Z31, Z24
-	VPANDD       (BX)(SI*1), Z31, Z25
-	VPANDD       (BX)(SI*2), Z31, Z26
-	VPANDD       (CX), Z31, Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPSRLD       $0x04, (BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPSRLD       $0x04, (BX)(SI*1), Z25
-	VPANDD       Z31, Z25, Z25
-	VPSRLD       $0x04, (BX)(SI*2), Z26
-	VPANDD       Z31, Z26, Z26
-	VPSRLD       $0x04, (CX), Z27
-	VPANDD       Z31, Z27, Z27
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPANDD       64(BX), Z31, Z24
-	VPANDD       64(BX)(SI*1), Z31, Z25
-	VPANDD       64(BX)(SI*2), Z31, Z26
-	VPANDD       64(CX), Z31, Z27
-	VPBROADCASTD 8(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPSRLD       $0x04, 64(BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPSRLD       $0x04, 64(BX)(SI*1), Z25
-	VPANDD       Z31, Z25, Z25
-	VPSRLD       $0x04, 64(BX)(SI*2), Z26
-	VPANDD       Z31, Z26, Z26
-	VPSRLD       $0x04, 64(CX), Z27
-	VPANDD       Z31, Z27, Z27
-	VPBROADCASTD 12(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	ADDQ         $+16, AX
-	ADDQ         $+128, BX
-	ADDQ         $+128, CX
-	SUBQ         $0x02, R11
-	JMP          loop431
-
-done432:
-loop433:
-	CMPQ         R11, $0x01
-	JLT          done434
-	VPANDD       (BX), Z31, Z24
-	VPANDD       (BX)(SI*1), Z31, Z25
-	VPANDD       (BX)(SI*2), Z31, Z26
-	VPANDD       (CX), Z31, Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPSRLD       $0x04, (BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPSRLD       $0x04, (BX)(SI*1), Z25
-	VPANDD       Z31, Z25, Z25
-	VPSRLD       $0x04, (BX)(SI*2), Z26
-	VPANDD       Z31, Z26, Z26
-	VPSRLD       $0x04, (CX), Z27
-	VPANDD       Z31, Z27, Z27
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	ADDQ         $+8, AX
-	ADDQ         $+64, BX
-	ADDQ         $+64, CX
-	SUBQ         $0x01, R11
 	JMP          loop433
 
 done434:
-	MOVQ c+112(FP), R11
-	MOVQ sx+104(FP), R13
-	MOVQ R9, R12
+	MOVQ c+112(FP), R12
+	MOVQ sx+104(FP), R14
+	MOVQ R9, R13
 
 	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R12), Z28
-	VBROADCASTSS (R13), Z30
+	VPBROADCASTD (R13), Z28
+	VBROADCASTSS (R14), Z30
 	TESTQ        R8, R8
 	JZ           single435
 	VPMOVZXBD    (R8), Z29
@@ -7632,8 +7465,586 @@ convert436:
 	VMULPS      128(DI), Z2, Z2
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(DI), Z3, Z3
-	TESTQ       DX, DX
+	TESTQ       R11, R11
 	JZ          set437
+	VFMADD213PS (R12), Z30, Z0
+	VMOVUPS     Z0, (R12)
+	VFMADD213PS 64(R12), Z30, Z1
+	VMOVUPS     Z1, 64(R12)
+	VFMADD213PS 128(R12), Z30, Z2
+	VMOVUPS     Z2, 128(R12)
+	VFMADD213PS 192(R12), Z30, Z3
+	VMOVUPS     Z3, 192(R12)
+	JMP         stored438
+
+set437:
+	VMULPS  Z30, Z0, Z0
+	VMOVUPS Z0, (R12)
+	VMULPS  Z30, Z1, Z1
+	VMOVUPS Z1, 64(R12)
+	VMULPS  Z30, Z2, Z2
+	VMOVUPS Z2, 128(R12)
+	VMULPS  Z30, Z3, Z3
+	VMOVUPS Z3, 192(R12)
+
+stored438:
+	ADDQ         ldc+120(FP), R12
+	ADDQ         ldsums+64(FP), R13
+	VPBROADCASTD (R13), Z28
+	VBROADCASTSS 4(R14), Z30
+	TESTQ        R8, R8
+	JZ           single439
+	VPMOVZXBD    (R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z4, Z4
+	VPMOVZXBD    16(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z5, Z5
+	VPMOVZXBD    32(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z6, Z6
+	VPMOVZXBD    48(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z7, Z7
+	JMP          convert440
+
+single439:
+	VPADDD Z28, Z4, Z4
+	VPADDD Z28, Z5, Z5
+	VPADDD Z28, Z6, Z6
+	VPADDD Z28, Z7, Z7
+
+convert440:
+	VCVTDQ2PS   Z4, Z4
+	VMULPS      (DI), Z4, Z4
+	VCVTDQ2PS   Z5, Z5
+	VMULPS      64(DI), Z5, Z5
+	VCVTDQ2PS   Z6, Z6
+	VMULPS      128(DI), Z6, Z6
+	VCVTDQ2PS   Z7, Z7
+	VMULPS      192(DI), Z7, Z7
+	TESTQ       R11, R11
+	JZ          set441
+	VFMADD213PS (R12), Z30, Z4
+	VMOVUPS     Z4, (R12)
+	VFMADD213PS 64(R12), Z30, Z5
+	VMOVUPS     Z5, 64(R12)
+	VFMADD213PS 128(R12), Z30, Z6
+	VMOVUPS     Z6, 128(R12)
+	VFMADD213PS 192(R12), Z30, Z7
+	VMOVUPS     Z7, 192(R12)
+	JMP         stored442
+
+set441:
+	VMULPS  Z30, Z4, Z4
+	VMOVUPS Z4, (R12)
+	VMULPS  Z30, Z5, Z5
+	VMOVUPS Z5, 64(R12)
+	VMULPS  Z30, Z6, Z6
+	VMOVUPS Z6, 128(R12)
+	VMULPS  Z30, Z7, Z7
+	VMOVUPS Z7, 192(R12)
+
+stored442:
+	ADDQ         ldc+120(FP), R12
+	ADDQ         ldsums+64(FP), R13
+	VPBROADCASTD (R13), Z28
+	VBROADCASTSS 8(R14), Z30
+	TESTQ        R8, R8
+	JZ           single443
+	VPMOVZXBD    (R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z8, Z8
+	VPMOVZXBD    16(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z9, Z9
+	VPMOVZXBD    32(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z10, Z10
+	VPMOVZXBD    48(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z11, Z11
+	JMP          convert444
+
+single443:
+	VPADDD Z28, Z8, Z8
+	VPADDD Z28, Z9, Z9
+	VPADDD Z28, Z10, Z10
+	VPADDD Z28, Z11, Z11
+
+convert444:
+	VCVTDQ2PS   Z8, Z8
+	VMULPS      (DI), Z8, Z8
+	VCVTDQ2PS   Z9, Z9
+	VMULPS      64(DI), Z9, Z9
+	VCVTDQ2PS   Z10, Z10
+	VMULPS      128(DI), Z10, Z10
+	VCVTDQ2PS   Z11, Z11
+	VMULPS      192(DI), Z11, Z11
+	TESTQ       R11, R11
+	JZ          set445
+	VFMADD213PS (R12), Z30, Z8
+	VMOVUPS     Z8, (R12)
+	VFMADD213PS 64(R12), Z30, Z9
+	VMOVUPS     Z9, 64(R12)
+	VFMADD213PS 128(R12), Z30, Z10
+	VMOVUPS     Z10, 128(R12)
+	VFMADD213PS 192(R12), Z30, Z11
+	VMOVUPS     Z11, 192(R12)
+	JMP         stored446
+
+set445:
+	VMULPS  Z30, Z8, Z8
+	VMOVUPS Z8, (R12)
+	VMULPS  Z30, Z9, Z9
+	VMOVUPS Z9, 64(R12)
+	VMULPS  Z30, Z10, Z10
+	VMOVUPS Z10, 128(R12)
+	VMULPS  Z30, Z11, Z11
+	VMOVUPS Z11, 192(R12)
+
+stored446:
+	ADDQ  lds+80(FP), DI
+	ADDQ  ldz+96(FP), R8
+	ADDQ  $+4, R9
+	MOVQ  $0x00000001, R11
+	TESTQ R10, R10
+	JNZ   group430
+	JMP   finished351
+
+fewer429:
+	CMPQ m+0(FP), $0x02
+	JNE  fewer447
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), SI
+	MOVQ s+72(FP), DI
+	MOVQ z+88(FP), R8
+	MOVQ sums+56(FP), R9
+	MOVQ steps+8(FP), R10
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	LEAQ (BX)(SI*2), CX
+	ADDQ SI, CX
+	XORQ R11, R11
+
+group448:
+	MOVQ    R10, R12
+	CMPQ    R12, per+16(FP)
+	CMOVQGT per+16(FP), R12
+	SUBQ    R12, R10
+
+	// 2 rows: sums = 0
+	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z31
+	VPXORD       Z0, Z0, Z0
+	VPXORD       Z1, Z1, Z1
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+
+loop449:
+	CMPQ         R12, $0x02
+	JLT          done450
+	VPANDD       (BX), Z31, Z24
+	VPANDD       (BX)(SI*1), Z31, Z25
+	VPANDD       (BX)(SI*2), Z31, Z26
+	VPANDD       (CX), Z31, Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPSRLD       $0x04, (BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPSRLD       $0x04, (BX)(SI*1), Z25
+	VPANDD       Z31, Z25, Z25
+	VPSRLD       $0x04, (BX)(SI*2), Z26
+	VPANDD       Z31, Z26, Z26
+	VPSRLD       $0x04, (CX), Z27
+	VPANDD       Z31, Z27, Z27
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 4(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPANDD       64(BX), Z31, Z24
+	VPANDD       64(BX)(SI*1), Z31, Z25
+	VPANDD       64(BX)(SI*2), Z31, Z26
+	VPANDD       64(CX), Z31, Z27
+	VPBROADCASTD 8(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 8(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPSRLD       $0x04, 64(BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPSRLD       $0x04, 64(BX)(SI*1), Z25
+	VPANDD       Z31, Z25, Z25
+	VPSRLD       $0x04, 64(BX)(SI*2), Z26
+	VPANDD       Z31, Z26, Z26
+	VPSRLD       $0x04, 64(CX), Z27
+	VPANDD       Z31, Z27, Z27
+	VPBROADCASTD 12(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 12(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	ADDQ         $+16, AX
+	ADDQ         $+128, BX
+	ADDQ         $+128, CX
+	SUBQ         $0x02, R12
+	JMP          loop449
+
+done450:
+loop451:
+	CMPQ         R12, $0x01
+	JLT          done452
+	VPANDD       (BX), Z31, Z24
+	VPANDD       (BX)(SI*1), Z31, Z25
+	VPANDD       (BX)(SI*2), Z31, Z26
+	VPANDD       (CX), Z31, Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPSRLD       $0x04, (BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPSRLD       $0x04, (BX)(SI*1), Z25
+	VPANDD       Z31, Z25, Z25
+	VPSRLD       $0x04, (BX)(SI*2), Z26
+	VPANDD       Z31, Z26, Z26
+	VPSRLD       $0x04, (CX), Z27
+	VPANDD       Z31, Z27, Z27
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 4(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	ADDQ         $+8, AX
+	ADDQ         $+64, BX
+	ADDQ         $+64, CX
+	SUBQ         $0x01, R12
+	JMP          loop451
+
+done452:
+	MOVQ c+112(FP), R12
+	MOVQ sx+104(FP), R14
+	MOVQ R9, R13
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R13), Z28
+	VBROADCASTSS (R14), Z30
+	TESTQ        R8, R8
+	JZ           single453
+	VPMOVZXBD    (R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z0, Z0
+	VPMOVZXBD    16(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z1, Z1
+	VPMOVZXBD    32(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z2, Z2
+	VPMOVZXBD    48(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z3, Z3
+	JMP          convert454
+
+single453:
+	VPADDD Z28, Z0, Z0
+	VPADDD Z28, Z1, Z1
+	VPADDD Z28, Z2, Z2
+	VPADDD Z28, Z3, Z3
+
+convert454:
+	VCVTDQ2PS   Z0, Z0
+	VMULPS      (DI), Z0, Z0
+	VCVTDQ2PS   Z1, Z1
+	VMULPS      64(DI), Z1, Z1
+	VCVTDQ2PS   Z2, Z2
+	VMULPS      128(DI), Z2, Z2
+	VCVTDQ2PS   Z3, Z3
+	VMULPS      192(DI), Z3, Z3
+	TESTQ       R11, R11
+	JZ          set455
+	VFMADD213PS (R12), Z30, Z0
+	VMOVUPS     Z0, (R12)
+	VFMADD213PS 64(R12), Z30, Z1
+	VMOVUPS     Z1, 64(R12)
+	VFMADD213PS 128(R12), Z30, Z2
+	VMOVUPS     Z2, 128(R12)
+	VFMADD213PS 192(R12), Z30, Z3
+	VMOVUPS     Z3, 192(R12)
+	JMP         stored456
+
+set455:
+	VMULPS  Z30, Z0, Z0
+	VMOVUPS Z0, (R12)
+	VMULPS  Z30, Z1, Z1
+	VMOVUPS Z1, 64(R12)
+	VMULPS  Z30, Z2, Z2
+	VMOVUPS Z2, 128(R12)
+	VMULPS  Z30, Z3, Z3
+	VMOVUPS Z3, 192(R12)
+
+stored456:
+	ADDQ         ldc+120(FP), R12
+	ADDQ         ldsums+64(FP), R13
+	VPBROADCASTD (R13), Z28
+	VBROADCASTSS 4(R14), Z30
+	TESTQ        R8, R8
+	JZ           single457
+	VPMOVZXBD    (R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z4, Z4
+	VPMOVZXBD    16(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z5, Z5
+	VPMOVZXBD    32(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z6, Z6
+	VPMOVZXBD    48(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z7, Z7
+	JMP          convert458
+
+single457:
+	VPADDD Z28, Z4, Z4
+	VPADDD Z28, Z5, Z5
+	VPADDD Z28, Z6, Z6
+	VPADDD Z28, Z7, Z7
+
+convert458:
+	VCVTDQ2PS   Z4, Z4
+	VMULPS      (DI), Z4, Z4
+	VCVTDQ2PS   Z5, Z5
+	VMULPS      64(DI), Z5, Z5
+	VCVTDQ2PS   Z6, Z6
+	VMULPS      128(DI), Z6, Z6
+	VCVTDQ2PS   Z7, Z7
+	VMULPS      192(DI), Z7, Z7
+	TESTQ       R11, R11
+	JZ          set459
+	VFMADD213PS (R12), Z30, Z4
+	VMOVUPS     Z4, (R12)
+	VFMADD213PS 64(R12), Z30, Z5
+	VMOVUPS     Z5, 64(R12)
+	VFMADD213PS 128(R12), Z30, Z6
+	VMOVUPS     Z6, 128(R12)
+	VFMADD213PS 192(R12), Z30, Z7
+	VMOVUPS     Z7, 192(R12)
+	JMP         stored460
+
+set459:
+	VMULPS  Z30, Z4, Z4
+	VMOVUPS Z4, (R12)
+	VMULPS  Z30, Z5, Z5
+	VMOVUPS Z5, 64(R12)
+	VMULPS  Z30, Z6, Z6
+	VMOVUPS Z6, 128(R12)
+	VMULPS  Z30, Z7, Z7
+	VMOVUPS Z7, 192(R12)
+
+stored460:
+	ADDQ  lds+80(FP), DI
+	ADDQ  ldz+96(FP), R8
+	ADDQ  $+4, R9
+	MOVQ  $0x00000001, R11
+	TESTQ R10, R10
+	JNZ   group448
+	JMP   finished351
+
+fewer447:
+	CMPQ m+0(FP), $0x01
+	JNE  fewer461
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), SI
+	MOVQ s+72(FP), DI
+	MOVQ z+88(FP), R8
+	MOVQ sums+56(FP), R9
+	MOVQ steps+8(FP), R10
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	LEAQ (BX)(SI*2), CX
+	ADDQ SI, CX
+	XORQ DX, DX
+
+group462:
+	MOVQ    R10, R11
+	CMPQ    R11, per+16(FP)
+	CMOVQGT per+16(FP), R11
+	SUBQ    R11, R10
+
+	// 1 rows: sums = 0
+	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z31
+	VPXORD       Z0, Z0, Z0
+	VPXORD       Z1, Z1, Z1
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+
+loop463:
+	CMPQ         R11, $0x02
+	JLT          done464
+	VPANDD       (BX), Z31, Z24
+	VPANDD       (BX)(SI*1), Z31, Z25
+	VPANDD       (BX)(SI*2), Z31, Z26
+	VPANDD       (CX), Z31, Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPSRLD       $0x04, (BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPSRLD       $0x04, (BX)(SI*1), Z25
+	VPANDD       Z31, Z25, Z25
+	VPSRLD       $0x04, (BX)(SI*2), Z26
+	VPANDD       Z31, Z26, Z26
+	VPSRLD       $0x04, (CX), Z27
+	VPANDD       Z31, Z27, Z27
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPANDD       64(BX), Z31, Z24
+	VPANDD       64(BX)(SI*1), Z31, Z25
+	VPANDD       64(BX)(SI*2), Z31, Z26
+	VPANDD       64(CX), Z31, Z27
+	VPBROADCASTD 8(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPSRLD       $0x04, 64(BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPSRLD       $0x04, 64(BX)(SI*1), Z25
+	VPANDD       Z31, Z25, Z25
+	VPSRLD       $0x04, 64(BX)(SI*2), Z26
+	VPANDD       Z31, Z26, Z26
+	VPSRLD       $0x04, 64(CX), Z27
+	VPANDD       Z31, Z27, Z27
+	VPBROADCASTD 12(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	ADDQ         $+16, AX
+	ADDQ         $+128, BX
+	ADDQ         $+128, CX
+	SUBQ         $0x02, R11
+	JMP          loop463
+
+done464:
+loop465:
+	CMPQ         R11, $0x01
+	JLT          done466
+	VPANDD       (BX), Z31, Z24
+	VPANDD       (BX)(SI*1), Z31, Z25
+	VPANDD       (BX)(SI*2), Z31, Z26
+	VPANDD       (CX), Z31, Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPSRLD       $0x04, (BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPSRLD       $0x04, (BX)(SI*1), Z25
+	VPANDD       Z31, Z25, Z25
+	VPSRLD       $0x04, (BX)(SI*2), Z26
+	VPANDD       Z31, Z26, Z26
+	VPSRLD       $0x04, (CX), Z27
+	VPANDD       Z31, Z27, Z27
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	ADDQ         $+8, AX
+	ADDQ         $+64, BX
+	ADDQ         $+64, CX
+	SUBQ         $0x01, R11
+	JMP          loop465
+
+done466:
+	MOVQ c+112(FP), R11
+	MOVQ sx+104(FP), R13
+	MOVQ R9, R12
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R12), Z28
+	VBROADCASTSS (R13), Z30
+	TESTQ        R8, R8
+	JZ           single467
+	VPMOVZXBD    (R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z0, Z0
+	VPMOVZXBD    16(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z1, Z1
+	VPMOVZXBD    32(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z2, Z2
+	VPMOVZXBD    48(R8), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z3, Z3
+	JMP          convert468
+
+single467:
+	VPADDD Z28, Z0, Z0
+	VPADDD Z28, Z1, Z1
+	VPADDD Z28, Z2, Z2
+	VPADDD Z28, Z3, Z3
+
+convert468:
+	VCVTDQ2PS   Z0, Z0
+	VMULPS      (DI), Z0, Z0
+	VCVTDQ2PS   Z1, Z1
+	VMULPS      64(DI), Z1, Z1
+	VCVTDQ2PS   Z2, Z2
+	VMULPS      128(DI), Z2, Z2
+	VCVTDQ2PS   Z3, Z3
+	VMULPS      192(DI), Z3, Z3
+	TESTQ       DX, DX
+	JZ          set469
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
 	VFMADD213PS 64(R11), Z30, Z1
@@ -7642,9 +8053,9 @@ convert436:
 	VMOVUPS     Z2, 128(R11)
 	VFMADD213PS 192(R11), Z30, Z3
 	VMOVUPS     Z3, 192(R11)
-	JMP         stored438
+	JMP         stored470
 
-set437:
+set469:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 	VMULPS  Z30, Z1, Z1
@@ -7654,26 +8065,26 @@ set437:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R11)
 
-stored438:
+stored470:
 	ADDQ  lds+80(FP), DI
 	ADDQ  ldz+96(FP), R8
 	ADDQ  $+4, R9
 	MOVQ  $0x00000001, DX
 	TESTQ R10, R10
-	JNZ   group430
-	JMP   finished319
+	JNZ   group462
+	JMP   finished351
 
-fewer429:
-finished319:
+fewer461:
+finished351:
 	VZEROUPPER
 	RET
 
 // func int4x1AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV
 TEXT ·int4x1AVX512(SB), NOSPLIT, $0-128
-rows439:
+rows471:
 	CMPQ m+0(FP), $0x06
-	JLT  rest440
+	JLT  rest472
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -7686,7 +8097,7 @@ rows439:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group442:
+group474:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -7701,9 +8112,9 @@ group442:
 	VPXORD       Z4, Z4, Z4
 	VPXORD       Z5, Z5, Z5
 
-loop443:
+loop475:
 	CMPQ         R11, $0x02
-	JLT          done444
+	JLT          done476
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -7762,12 +8173,12 @@ loop443:
 	ADDQ         $+16, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop443
+	JMP          loop475
 
-done444:
-loop445:
+done476:
+loop477:
 	CMPQ         R11, $0x01
-	JLT          done446
+	JLT          done478
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -7799,9 +8210,9 @@ loop445:
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop445
+	JMP          loop477
 
-done446:
+done478:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -7810,175 +8221,175 @@ done446:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        DI, DI
-	JZ           single447
+	JZ           single479
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert448
+	JMP          convert480
 
-single447:
+single479:
 	VPADDD Z28, Z0, Z0
 
-convert448:
+convert480:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       R10, R10
-	JZ          set449
+	JZ          set481
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
-	JMP         stored450
+	JMP         stored482
 
-set449:
+set481:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 
-stored450:
+stored482:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 4(R13), Z30
 	TESTQ        DI, DI
-	JZ           single451
+	JZ           single483
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert452
+	JMP          convert484
 
-single451:
+single483:
 	VPADDD Z28, Z1, Z1
 
-convert452:
+convert484:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       R10, R10
-	JZ          set453
+	JZ          set485
 	VFMADD213PS (R11), Z30, Z1
 	VMOVUPS     Z1, (R11)
-	JMP         stored454
+	JMP         stored486
 
-set453:
+set485:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R11)
 
-stored454:
+stored486:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 8(R13), Z30
 	TESTQ        DI, DI
-	JZ           single455
+	JZ           single487
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert456
+	JMP          convert488
 
-single455:
+single487:
 	VPADDD Z28, Z2, Z2
 
-convert456:
+convert488:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       R10, R10
-	JZ          set457
+	JZ          set489
 	VFMADD213PS (R11), Z30, Z2
 	VMOVUPS     Z2, (R11)
-	JMP         stored458
+	JMP         stored490
 
-set457:
+set489:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R11)
 
-stored458:
+stored490:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 12(R13), Z30
 	TESTQ        DI, DI
-	JZ           single459
+	JZ           single491
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert460
+	JMP          convert492
 
-single459:
+single491:
 	VPADDD Z28, Z3, Z3
 
-convert460:
+convert492:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      (SI), Z3, Z3
 	TESTQ       R10, R10
-	JZ          set461
+	JZ          set493
 	VFMADD213PS (R11), Z30, Z3
 	VMOVUPS     Z3, (R11)
-	JMP         stored462
+	JMP         stored494
 
-set461:
+set493:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, (R11)
 
-stored462:
+stored494:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 16(R13), Z30
 	TESTQ        DI, DI
-	JZ           single463
+	JZ           single495
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
-	JMP          convert464
+	JMP          convert496
 
-single463:
+single495:
 	VPADDD Z28, Z4, Z4
 
-convert464:
+convert496:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (SI), Z4, Z4
 	TESTQ       R10, R10
-	JZ          set465
+	JZ          set497
 	VFMADD213PS (R11), Z30, Z4
 	VMOVUPS     Z4, (R11)
-	JMP         stored466
+	JMP         stored498
 
-set465:
+set497:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R11)
 
-stored466:
+stored498:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 20(R13), Z30
 	TESTQ        DI, DI
-	JZ           single467
+	JZ           single499
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z5, Z5
-	JMP          convert468
+	JMP          convert500
 
-single467:
+single499:
 	VPADDD Z28, Z5, Z5
 
-convert468:
+convert500:
 	VCVTDQ2PS   Z5, Z5
 	VMULPS      (SI), Z5, Z5
 	TESTQ       R10, R10
-	JZ          set469
+	JZ          set501
 	VFMADD213PS (R11), Z30, Z5
 	VMOVUPS     Z5, (R11)
-	JMP         stored470
+	JMP         stored502
 
-set469:
+set501:
 	VMULPS  Z30, Z5, Z5
 	VMOVUPS Z5, (R11)
 
-stored470:
+stored502:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group442
+	JNZ   group474
 	MOVQ  lda+32(FP), AX
 	LEAQ  (AX)(AX*2), AX
 	SHLQ  $0x01, AX
@@ -7993,11 +8404,11 @@ stored470:
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x18, sx+104(FP)
 	SUBQ  $0x06, m+0(FP)
-	JMP   rows439
+	JMP   rows471
 
-rest440:
+rest472:
 	CMPQ m+0(FP), $0x05
-	JNE  fewer471
+	JNE  fewer503
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -8010,7 +8421,7 @@ rest440:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group472:
+group504:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -8024,9 +8435,9 @@ group472:
 	VPXORD       Z3, Z3, Z3
 	VPXORD       Z4, Z4, Z4
 
-loop473:
+loop505:
 	CMPQ         R11, $0x02
-	JLT          done474
+	JLT          done506
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8077,12 +8488,12 @@ loop473:
 	ADDQ         $+16, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop473
+	JMP          loop505
 
-done474:
-loop475:
+done506:
+loop507:
 	CMPQ         R11, $0x01
-	JLT          done476
+	JLT          done508
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8110,9 +8521,9 @@ loop475:
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop475
+	JMP          loop507
 
-done476:
+done508:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -8121,152 +8532,152 @@ done476:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        DI, DI
-	JZ           single477
+	JZ           single509
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert478
+	JMP          convert510
 
-single477:
+single509:
 	VPADDD Z28, Z0, Z0
 
-convert478:
+convert510:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       R10, R10
-	JZ          set479
+	JZ          set511
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
-	JMP         stored480
+	JMP         stored512
 
-set479:
+set511:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 
-stored480:
+stored512:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 4(R13), Z30
 	TESTQ        DI, DI
-	JZ           single481
+	JZ           single513
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert482
+	JMP          convert514
 
-single481:
+single513:
 	VPADDD Z28, Z1, Z1
 
-convert482:
+convert514:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       R10, R10
-	JZ          set483
+	JZ          set515
 	VFMADD213PS (R11), Z30, Z1
 	VMOVUPS     Z1, (R11)
-	JMP         stored484
+	JMP         stored516
 
-set483:
+set515:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R11)
 
-stored484:
+stored516:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 8(R13), Z30
 	TESTQ        DI, DI
-	JZ           single485
+	JZ           single517
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert486
+	JMP          convert518
 
-single485:
+single517:
 	VPADDD Z28, Z2, Z2
 
-convert486:
+convert518:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       R10, R10
-	JZ          set487
+	JZ          set519
 	VFMADD213PS (R11), Z30, Z2
 	VMOVUPS     Z2, (R11)
-	JMP         stored488
+	JMP         stored520
 
-set487:
+set519:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R11)
 
-stored488:
+stored520:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 12(R13), Z30
 	TESTQ        DI, DI
-	JZ           single489
+	JZ           single521
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert490
+	JMP          convert522
 
-single489:
+single521:
 	VPADDD Z28, Z3, Z3
 
-convert490:
+convert522:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      (SI), Z3, Z3
 	TESTQ       R10, R10
-	JZ          set491
+	JZ          set523
 	VFMADD213PS (R11), Z30, Z3
 	VMOVUPS     Z3, (R11)
-	JMP         stored492
+	JMP         stored524
 
-set491:
+set523:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, (R11)
 
-stored492:
+stored524:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 16(R13), Z30
 	TESTQ        DI, DI
-	JZ           single493
+	JZ           single525
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
-	JMP          convert494
+	JMP          convert526
 
-single493:
+single525:
 	VPADDD Z28, Z4, Z4
 
-convert494:
+convert526:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (SI), Z4, Z4
 	TESTQ       R10, R10
-	JZ          set495
+	JZ          set527
 	VFMADD213PS (R11), Z30, Z4
 	VMOVUPS     Z4, (R11)
-	JMP         stored496
+	JMP         stored528
 
-set495:
+set527:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R11)
 
-stored496:
+stored528:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group472
-	JMP   finished441
+	JNZ   group504
+	JMP   finished473
 
-fewer471:
+fewer503:
 	CMPQ m+0(FP), $0x04
-	JNE  fewer497
+	JNE  fewer529
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -8279,7 +8690,7 @@ fewer471:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group498:
+group530:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -8292,9 +8703,9 @@ group498:
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z3, Z3, Z3
 
-loop499:
+loop531:
 	CMPQ         R11, $0x02
-	JLT          done500
+	JLT          done532
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8337,12 +8748,12 @@ loop499:
 	ADDQ         $+16, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop499
+	JMP          loop531
 
-done500:
-loop501:
+done532:
+loop533:
 	CMPQ         R11, $0x01
-	JLT          done502
+	JLT          done534
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8366,9 +8777,9 @@ loop501:
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop501
+	JMP          loop533
 
-done502:
+done534:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -8377,124 +8788,124 @@ done502:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        DI, DI
-	JZ           single503
+	JZ           single535
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert504
+	JMP          convert536
 
-single503:
+single535:
 	VPADDD Z28, Z0, Z0
 
-convert504:
+convert536:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       R10, R10
-	JZ          set505
+	JZ          set537
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
-	JMP         stored506
+	JMP         stored538
 
-set505:
+set537:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 
-stored506:
+stored538:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 4(R13), Z30
 	TESTQ        DI, DI
-	JZ           single507
+	JZ           single539
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert508
+	JMP          convert540
 
-single507:
+single539:
 	VPADDD Z28, Z1, Z1
 
-convert508:
+convert540:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       R10, R10
-	JZ          set509
+	JZ          set541
 	VFMADD213PS (R11), Z30, Z1
 	VMOVUPS     Z1, (R11)
-	JMP         stored510
+	JMP         stored542
 
-set509:
+set541:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R11)
 
-stored510:
+stored542:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 8(R13), Z30
 	TESTQ        DI, DI
-	JZ           single511
+	JZ           single543
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert512
+	JMP          convert544
 
-single511:
+single543:
 	VPADDD Z28, Z2, Z2
 
-convert512:
+convert544:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       R10, R10
-	JZ          set513
+	JZ          set545
 	VFMADD213PS (R11), Z30, Z2
 	VMOVUPS     Z2, (R11)
-	JMP         stored514
+	JMP         stored546
 
-set513:
+set545:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R11)
 
-stored514:
+stored546:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 12(R13), Z30
 	TESTQ        DI, DI
-	JZ           single515
+	JZ           single547
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert516
+	JMP          convert548
 
-single515:
+single547:
 	VPADDD Z28, Z3, Z3
 
-convert516:
+convert548:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      (SI), Z3, Z3
 	TESTQ       R10, R10
-	JZ          set517
+	JZ          set549
 	VFMADD213PS (R11), Z30, Z3
 	VMOVUPS     Z3, (R11)
-	JMP         stored518
+	JMP         stored550
 
-set517:
+set549:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, (R11)
 
-stored518:
+stored550:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group498
-	JMP   finished441
+	JNZ   group530
+	JMP   finished473
 
-fewer497:
+fewer529:
 	CMPQ m+0(FP), $0x03
-	JNE  fewer519
+	JNE  fewer551
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -8507,7 +8918,7 @@ fewer497:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group520:
+group552:
 	MOVQ    R9, R10
 	CMPQ    R10, per+16(FP)
 	CMOVQGT per+16(FP), R10
@@ -8519,9 +8930,9 @@ group520:
 	VPXORD       Z1, Z1, Z1
 	VPXORD       Z2, Z2, Z2
 
-loop521:
+loop553:
 	CMPQ         R10, $0x02
-	JLT          done522
+	JLT          done554
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8555,12 +8966,12 @@ loop521:
 	ADDQ         $+16, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R10
-	JMP          loop521
+	JMP          loop553
 
-done522:
-loop523:
+done554:
+loop555:
 	CMPQ         R10, $0x01
-	JLT          done524
+	JLT          done556
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8579,9 +8990,9 @@ loop523:
 	ADDQ         $+8, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop523
+	JMP          loop555
 
-done524:
+done556:
 	MOVQ c+112(FP), R10
 	MOVQ sx+104(FP), R12
 	MOVQ R8, R11
@@ -8590,96 +9001,96 @@ done524:
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS (R12), Z30
 	TESTQ        DI, DI
-	JZ           single525
+	JZ           single557
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert526
+	JMP          convert558
 
-single525:
+single557:
 	VPADDD Z28, Z0, Z0
 
-convert526:
+convert558:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set527
+	JZ          set559
 	VFMADD213PS (R10), Z30, Z0
 	VMOVUPS     Z0, (R10)
-	JMP         stored528
+	JMP         stored560
 
-set527:
+set559:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R10)
 
-stored528:
+stored560:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 4(R12), Z30
 	TESTQ        DI, DI
-	JZ           single529
+	JZ           single561
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert530
+	JMP          convert562
 
-single529:
+single561:
 	VPADDD Z28, Z1, Z1
 
-convert530:
+convert562:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       CX, CX
-	JZ          set531
+	JZ          set563
 	VFMADD213PS (R10), Z30, Z1
 	VMOVUPS     Z1, (R10)
-	JMP         stored532
+	JMP         stored564
 
-set531:
+set563:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R10)
 
-stored532:
+stored564:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 8(R12), Z30
 	TESTQ        DI, DI
-	JZ           single533
+	JZ           single565
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert534
+	JMP          convert566
 
-single533:
+single565:
 	VPADDD Z28, Z2, Z2
 
-convert534:
+convert566:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       CX, CX
-	JZ          set535
+	JZ          set567
 	VFMADD213PS (R10), Z30, Z2
 	VMOVUPS     Z2, (R10)
-	JMP         stored536
+	JMP         stored568
 
-set535:
+set567:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R10)
 
-stored536:
+stored568:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group520
-	JMP   finished441
+	JNZ   group552
+	JMP   finished473
 
-fewer519:
+fewer551:
 	CMPQ m+0(FP), $0x02
-	JNE  fewer537
+	JNE  fewer569
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -8692,7 +9103,7 @@ fewer519:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group538:
+group570:
 	MOVQ    R9, R10
 	CMPQ    R10, per+16(FP)
 	CMOVQGT per+16(FP), R10
@@ -8703,9 +9114,9 @@ group538:
 	VPXORD       Z0, Z0, Z0
 	VPXORD       Z1, Z1, Z1
 
-loop539:
+loop571:
 	CMPQ         R10, $0x02
-	JLT          done540
+	JLT          done572
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8731,12 +9142,12 @@ loop539:
 	ADDQ         $+16, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R10
-	JMP          loop539
+	JMP          loop571
 
-done540:
-loop541:
+done572:
+loop573:
 	CMPQ         R10, $0x01
-	JLT          done542
+	JLT          done574
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8751,9 +9162,9 @@ loop541:
 	ADDQ         $+8, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop541
+	JMP          loop573
 
-done542:
+done574:
 	MOVQ c+112(FP), R10
 	MOVQ sx+104(FP), R12
 	MOVQ R8, R11
@@ -8762,68 +9173,68 @@ done542:
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS (R12), Z30
 	TESTQ        DI, DI
-	JZ           single543
+	JZ           single575
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert544
+	JMP          convert576
 
-single543:
+single575:
 	VPADDD Z28, Z0, Z0
 
-convert544:
+convert576:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set545
+	JZ          set577
 	VFMADD213PS (R10), Z30, Z0
 	VMOVUPS     Z0, (R10)
-	JMP         stored546
+	JMP         stored578
 
-set545:
+set577:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R10)
 
-stored546:
+stored578:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 4(R12), Z30
 	TESTQ        DI, DI
-	JZ           single547
+	JZ           single579
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert548
+	JMP          convert580
 
-single547:
+single579:
 	VPADDD Z28, Z1, Z1
 
-convert548:
+convert580:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       CX, CX
-	JZ          set549
+	JZ          set581
 	VFMADD213PS (R10), Z30, Z1
 	VMOVUPS     Z1, (R10)
-	JMP         stored550
+	JMP         stored582
 
-set549:
+set581:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R10)
 
-stored550:
+stored582:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group538
-	JMP   finished441
+	JNZ   group570
+	JMP   finished473
 
-fewer537:
+fewer569:
 	CMPQ m+0(FP), $0x01
-	JNE  fewer551
+	JNE  fewer583
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -8836,7 +9247,7 @@ fewer537:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group552:
+group584:
 	MOVQ    R9, DX
 	CMPQ    DX, per+16(FP)
 	CMOVQGT per+16(FP), DX
@@ -8846,9 +9257,9 @@ group552:
 	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z31
 	VPXORD       Z0, Z0, Z0
 
-loop553:
+loop585:
 	CMPQ         DX, $0x02
-	JLT          done554
+	JLT          done586
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8866,12 +9277,12 @@ loop553:
 	ADDQ         $+16, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, DX
-	JMP          loop553
+	JMP          loop585
 
-done554:
-loop555:
+done586:
+loop587:
 	CMPQ         DX, $0x01
-	JLT          done556
+	JLT          done588
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8882,9 +9293,9 @@ loop555:
 	ADDQ         $+8, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, DX
-	JMP          loop555
+	JMP          loop587
 
-done556:
+done588:
 	MOVQ c+112(FP), DX
 	MOVQ sx+104(FP), R11
 	MOVQ R8, R10
@@ -8893,39 +9304,39 @@ done556:
 	VPBROADCASTD (R10), Z28
 	VBROADCASTSS (R11), Z30
 	TESTQ        DI, DI
-	JZ           single557
+	JZ           single589
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert558
+	JMP          convert590
 
-single557:
+single589:
 	VPADDD Z28, Z0, Z0
 
-convert558:
+convert590:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set559
+	JZ          set591
 	VFMADD213PS (DX), Z30, Z0
 	VMOVUPS     Z0, (DX)
-	JMP         stored560
+	JMP         stored592
 
-set559:
+set591:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (DX)
 
-stored560:
+stored592:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group552
-	JMP   finished441
+	JNZ   group584
+	JMP   finished473
 
-fewer551:
-finished441:
+fewer583:
+finished473:
 	VZEROUPPER
 	RET
 
@@ -8940,9 +9351,9 @@ TEXT ·splitRowAVX512(SB), NOSPLIT, $0-24
 	VBROADCASTSS w7f800000AVX512<>+0(SB), Z10
 	VBROADCASTSS w00400000AVX512<>+0(SB), Z11
 
-loop561:
+loop593:
 	CMPQ     DX, $0x01
-	JLT      done562
+	JLT      done594
 	VMOVUPS  (CX), Z0
 	VPANDD   Z0, Z9, Z4
 	VCMPPS   $0x01, Z10, Z4, K1
@@ -8976,9 +9387,9 @@ loop561:
 	ADDQ     $+128, CX
 	ADDQ     $+192, AX
 	SUBQ     $0x01, DX
-	JMP      loop561
+	JMP      loop593
 
-done562:
+done594:
 	VZEROUPPER
 	RET
 
@@ -8996,14 +9407,14 @@ TEXT ·splitFloat16AVX512(SB), NOSPLIT, $0-24
 	VBROADCASTSS w7f800000AVX512<>+0(SB), Z10
 	VBROADCASTSS w00400000AVX512<>+0(SB), Z11
 
-loop563:
+loop595:
 	CMPQ DX, $0x01
-	JLT  done564
+	JLT  done596
 	MOVQ $0x00000010, BX
 
-loop565:
+loop597:
 	CMPQ      BX, $0x01
-	JLT       done566
+	JLT       done598
 	VCVTPH2PS (CX), Z0
 	VPANDD    Z0, Z9, Z4
 	VCMPPS    $0x01, Z10, Z4, K1
@@ -9027,14 +9438,14 @@ loop565:
 	ADDQ      $+64, CX
 	ADDQ      $+64, AX
 	SUBQ      $0x01, BX
-	JMP       loop565
+	JMP       loop597
 
-done566:
+done598:
 	ADDQ $+1024, AX
 	SUBQ $0x01, DX
-	JMP  loop563
+	JMP  loop595
 
-done564:
+done596:
 	VZEROUPPER
 	RET
 
@@ -9053,9 +9464,9 @@ TEXT ·pairCodes8AVX512(SB), NOSPLIT, $0-32
 	VPMOVZXBD       (BX), Z6
 	VPORD           Z6, Z4, Z6
 
-loop567:
+loop599:
 	CMPQ      DX, $0x01
-	JLT       done568
+	JLT       done600
 	VMOVDQU32 (CX), Z5
 	VPSHUFB   Z0, Z5, Z7
 	VPORD     Z7, Z4, Z7
@@ -9078,9 +9489,9 @@ loop567:
 	ADDQ      $+64, CX
 	ADDQ      $+128, AX
 	SUBQ      $0x01, DX
-	JMP       loop567
+	JMP       loop599
 
-done568:
+done600:
 	VZEROUPPER
 	RET
 
@@ -9099,9 +9510,9 @@ TEXT ·pairCodes4AVX512(SB), NOSPLIT, $0-32
 	VPMOVZXBD       (BX), Z6
 	VPORD           Z6, Z4, Z6
 
-loop569:
+loop601:
 	CMPQ      DX, $0x01
-	JLT       done570
+	JLT       done602
 	VMOVDQU32 (CX), Z5
 	VPANDD    v0f0f0f0fAVX512<>+0(SB), Z5, Z5
 	VPSHUFB   Z0, Z5, Z7
@@ -9146,9 +9557,9 @@ loop569:
 	ADDQ      $+64, CX
 	ADDQ      $+256, AX
 	SUBQ      $0x01, DX
-	JMP       loop569
+	JMP       loop601
 
-done570:
+done602:
 	VZEROUPPER
 	RET
 
@@ -9160,9 +9571,9 @@ TEXT ·unpackCodes4AVX512(SB), NOSPLIT, $0-24
 	MOVQ         steps+16(FP), DX
 	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z0
 
-loop571:
+loop603:
 	CMPQ      DX, $0x01
-	JLT       done572
+	JLT       done604
 	VMOVDQU32 (CX), Z2
 	VPANDD    Z2, Z0, Z1
 	VPSRLD    $0x04, Z2, Z2
@@ -9172,9 +9583,9 @@ loop571:
 	ADDQ      $+64, CX
 	ADDQ      $+128, AX
 	SUBQ      $0x01, DX
-	JMP       loop571
+	JMP       loop603
 
-done572:
+done604:
 	VZEROUPPER
 	RET
 
@@ -9190,9 +9601,9 @@ TEXT ·matrixBytes64AVX512(SB), NOSPLIT, $0-144
 	BYTE $0x49
 	BYTE $0x00
 
-rows573:
+rows605:
 	CMPQ m+0(FP), $0x10
-	JLE  few574
+	JLE  few606
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -9204,7 +9615,7 @@ rows573:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group576:
+group608:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -9242,7 +9653,7 @@ group576:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile577:
+tile609:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9323,7 +9734,7 @@ tile577:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile577
+	JNZ  tile609
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -9385,15 +9796,15 @@ tile577:
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
 	CMPQ      R11, $0x00
-	JEQ       other579
+	JEQ       other611
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
 	CMPQ      R13, $0x00
-	JEQ       other580
+	JEQ       other612
 	CMPQ      R8, $0x00
-	JEQ       other581
+	JEQ       other613
 
-row582:
+row614:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9415,11 +9826,11 @@ row582:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row582
-	JMP          scaled578
+	JNZ          row614
+	JMP          scaled610
 
-other581:
-row583:
+other613:
+row615:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9441,14 +9852,14 @@ row583:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row583
-	JMP          scaled578
+	JNZ          row615
+	JMP          scaled610
 
-other580:
+other612:
 	CMPQ R8, $0x00
-	JEQ  other584
+	JEQ  other616
 
-row585:
+row617:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9470,14 +9881,14 @@ row585:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row585
-	JMP          scaled578
+	JNZ          row617
+	JMP          scaled610
 
-other584:
+other616:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other586
+	JEQ  other618
 
-row587:
+row619:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9499,11 +9910,11 @@ row587:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row587
-	JMP          scaled578
+	JNZ          row619
+	JMP          scaled610
 
-other586:
-row588:
+other618:
+row620:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9525,16 +9936,16 @@ row588:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row588
-	JMP          scaled578
+	JNZ          row620
+	JMP          scaled610
 
-other579:
+other611:
 	CMPQ R13, $0x00
-	JEQ  other589
+	JEQ  other621
 	CMPQ R8, $0x00
-	JEQ  other590
+	JEQ  other622
 
-row591:
+row623:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9554,11 +9965,11 @@ row591:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row591
-	JMP          scaled578
+	JNZ          row623
+	JMP          scaled610
 
-other590:
-row592:
+other622:
+row624:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9578,14 +9989,14 @@ row592:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row592
-	JMP          scaled578
+	JNZ          row624
+	JMP          scaled610
 
-other589:
+other621:
 	CMPQ R8, $0x00
-	JEQ  other593
+	JEQ  other625
 
-row594:
+row626:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9605,14 +10016,14 @@ row594:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row594
-	JMP          scaled578
+	JNZ          row626
+	JMP          scaled610
 
-other593:
+other625:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other595
+	JEQ  other627
 
-row596:
+row628:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9632,11 +10043,11 @@ row596:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row596
-	JMP          scaled578
+	JNZ          row628
+	JMP          scaled610
 
-other595:
-row597:
+other627:
+row629:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9656,18 +10067,18 @@ row597:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row597
+	JNZ          row629
 
-scaled578:
+scaled610:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group576
+	JNZ   group608
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished575
+	JLE   finished607
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
@@ -9678,9 +10089,9 @@ scaled578:
 	SHLQ  $0x05, AX
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x80, sx+104(FP)
-	JMP   rows573
+	JMP   rows605
 
-few574:
+few606:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -9692,7 +10103,7 @@ few574:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group598:
+group630:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -9713,7 +10124,7 @@ group598:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile599:
+tile631:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9767,7 +10178,7 @@ tile599:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile599
+	JNZ  tile631
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -9805,15 +10216,15 @@ tile599:
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
 	CMPQ      R11, $0x00
-	JEQ       other601
+	JEQ       other633
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
 	CMPQ      R13, $0x00
-	JEQ       other602
+	JEQ       other634
 	CMPQ      R8, $0x00
-	JEQ       other603
+	JEQ       other635
 
-row604:
+row636:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9835,11 +10246,11 @@ row604:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row604
-	JMP          scaled600
+	JNZ          row636
+	JMP          scaled632
 
-other603:
-row605:
+other635:
+row637:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9861,14 +10272,14 @@ row605:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row605
-	JMP          scaled600
+	JNZ          row637
+	JMP          scaled632
 
-other602:
+other634:
 	CMPQ R8, $0x00
-	JEQ  other606
+	JEQ  other638
 
-row607:
+row639:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9890,14 +10301,14 @@ row607:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row607
-	JMP          scaled600
+	JNZ          row639
+	JMP          scaled632
 
-other606:
+other638:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other608
+	JEQ  other640
 
-row609:
+row641:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9919,11 +10330,11 @@ row609:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row609
-	JMP          scaled600
+	JNZ          row641
+	JMP          scaled632
 
-other608:
-row610:
+other640:
+row642:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9945,16 +10356,16 @@ row610:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row610
-	JMP          scaled600
+	JNZ          row642
+	JMP          scaled632
 
-other601:
+other633:
 	CMPQ R13, $0x00
-	JEQ  other611
+	JEQ  other643
 	CMPQ R8, $0x00
-	JEQ  other612
+	JEQ  other644
 
-row613:
+row645:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9974,11 +10385,11 @@ row613:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row613
-	JMP          scaled600
+	JNZ          row645
+	JMP          scaled632
 
-other612:
-row614:
+other644:
+row646:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9998,14 +10409,14 @@ row614:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row614
-	JMP          scaled600
+	JNZ          row646
+	JMP          scaled632
 
-other611:
+other643:
 	CMPQ R8, $0x00
-	JEQ  other615
+	JEQ  other647
 
-row616:
+row648:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10025,14 +10436,14 @@ row616:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row616
-	JMP          scaled600
+	JNZ          row648
+	JMP          scaled632
 
-other615:
+other647:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other617
+	JEQ  other649
 
-row618:
+row650:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10052,11 +10463,11 @@ row618:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row618
-	JMP          scaled600
+	JNZ          row650
+	JMP          scaled632
 
-other617:
-row619:
+other649:
+row651:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10076,18 +10487,18 @@ row619:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row619
+	JNZ          row651
 
-scaled600:
+scaled632:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group598
+	JNZ   group630
 
-finished575:
+finished607:
 	SFENCE
 
 	// TILERELEASE
@@ -10177,9 +10588,9 @@ TEXT ·matrixBytes32AVX512(SB), NOSPLIT, $0-144
 	BYTE $0x49
 	BYTE $0x00
 
-rows620:
+rows652:
 	CMPQ m+0(FP), $0x10
-	JLE  few621
+	JLE  few653
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -10191,7 +10602,7 @@ rows620:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group623:
+group655:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -10229,7 +10640,7 @@ group623:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile624:
+tile656:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10310,7 +10721,7 @@ tile624:
 	ADDQ $+512, CX
 	ADDQ $+512, DX
 	DECQ R9
-	JNZ  tile624
+	JNZ  tile656
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -10372,15 +10783,15 @@ tile624:
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
 	CMPQ      R11, $0x00
-	JEQ       other626
+	JEQ       other658
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
 	CMPQ      R13, $0x00
-	JEQ       other627
+	JEQ       other659
 	CMPQ      R8, $0x00
-	JEQ       other628
+	JEQ       other660
 
-row629:
+row661:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10402,11 +10813,11 @@ row629:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row629
-	JMP          scaled625
+	JNZ          row661
+	JMP          scaled657
 
-other628:
-row630:
+other660:
+row662:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10428,14 +10839,14 @@ row630:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row630
-	JMP          scaled625
+	JNZ          row662
+	JMP          scaled657
 
-other627:
+other659:
 	CMPQ R8, $0x00
-	JEQ  other631
+	JEQ  other663
 
-row632:
+row664:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10457,14 +10868,14 @@ row632:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row632
-	JMP          scaled625
+	JNZ          row664
+	JMP          scaled657
 
-other631:
+other663:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other633
+	JEQ  other665
 
-row634:
+row666:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10486,11 +10897,11 @@ row634:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row634
-	JMP          scaled625
+	JNZ          row666
+	JMP          scaled657
 
-other633:
-row635:
+other665:
+row667:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10512,16 +10923,16 @@ row635:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row635
-	JMP          scaled625
+	JNZ          row667
+	JMP          scaled657
 
-other626:
+other658:
 	CMPQ R13, $0x00
-	JEQ  other636
+	JEQ  other668
 	CMPQ R8, $0x00
-	JEQ  other637
+	JEQ  other669
 
-row638:
+row670:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10541,11 +10952,11 @@ row638:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row638
-	JMP          scaled625
+	JNZ          row670
+	JMP          scaled657
 
-other637:
-row639:
+other669:
+row671:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10565,14 +10976,14 @@ row639:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row639
-	JMP          scaled625
+	JNZ          row671
+	JMP          scaled657
 
-other636:
+other668:
 	CMPQ R8, $0x00
-	JEQ  other640
+	JEQ  other672
 
-row641:
+row673:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10592,14 +11003,14 @@ row641:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row641
-	JMP          scaled625
+	JNZ          row673
+	JMP          scaled657
 
-other640:
+other672:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other642
+	JEQ  other674
 
-row643:
+row675:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10619,11 +11030,11 @@ row643:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row643
-	JMP          scaled625
+	JNZ          row675
+	JMP          scaled657
 
-other642:
-row644:
+other674:
+row676:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10643,18 +11054,18 @@ row644:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row644
+	JNZ          row676
 
-scaled625:
+scaled657:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group623
+	JNZ   group655
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished622
+	JLE   finished654
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
@@ -10665,9 +11076,9 @@ scaled625:
 	SHLQ  $0x05, AX
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x80, sx+104(FP)
-	JMP   rows620
+	JMP   rows652
 
-few621:
+few653:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -10679,7 +11090,7 @@ few621:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group645:
+group677:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -10700,7 +11111,7 @@ group645:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile646:
+tile678:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10754,7 +11165,7 @@ tile646:
 	ADDQ $+512, CX
 	ADDQ $+512, DX
 	DECQ R9
-	JNZ  tile646
+	JNZ  tile678
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -10792,15 +11203,15 @@ tile646:
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
 	CMPQ      R11, $0x00
-	JEQ       other648
+	JEQ       other680
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
 	CMPQ      R13, $0x00
-	JEQ       other649
+	JEQ       other681
 	CMPQ      R8, $0x00
-	JEQ       other650
+	JEQ       other682
 
-row651:
+row683:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10822,11 +11233,11 @@ row651:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row651
-	JMP          scaled647
+	JNZ          row683
+	JMP          scaled679
 
-other650:
-row652:
+other682:
+row684:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10848,14 +11259,14 @@ row652:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row652
-	JMP          scaled647
+	JNZ          row684
+	JMP          scaled679
 
-other649:
+other681:
 	CMPQ R8, $0x00
-	JEQ  other653
+	JEQ  other685
 
-row654:
+row686:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10877,14 +11288,14 @@ row654:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row654
-	JMP          scaled647
+	JNZ          row686
+	JMP          scaled679
 
-other653:
+other685:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other655
+	JEQ  other687
 
-row656:
+row688:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10906,11 +11317,11 @@ row656:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row656
-	JMP          scaled647
+	JNZ          row688
+	JMP          scaled679
 
-other655:
-row657:
+other687:
+row689:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10932,16 +11343,16 @@ row657:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row657
-	JMP          scaled647
+	JNZ          row689
+	JMP          scaled679
 
-other648:
+other680:
 	CMPQ R13, $0x00
-	JEQ  other658
+	JEQ  other690
 	CMPQ R8, $0x00
-	JEQ  other659
+	JEQ  other691
 
-row660:
+row692:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10961,11 +11372,11 @@ row660:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row660
-	JMP          scaled647
+	JNZ          row692
+	JMP          scaled679
 
-other659:
-row661:
+other691:
+row693:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10985,14 +11396,14 @@ row661:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row661
-	JMP          scaled647
+	JNZ          row693
+	JMP          scaled679
 
-other658:
+other690:
 	CMPQ R8, $0x00
-	JEQ  other662
+	JEQ  other694
 
-row663:
+row695:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -11012,14 +11423,14 @@ row663:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row663
-	JMP          scaled647
+	JNZ          row695
+	JMP          scaled679
 
-other662:
+other694:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other664
+	JEQ  other696
 
-row665:
+row697:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -11039,11 +11450,11 @@ row665:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row665
-	JMP          scaled647
+	JNZ          row697
+	JMP          scaled679
 
-other664:
-row666:
+other696:
+row698:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -11063,18 +11474,18 @@ row666:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row666
+	JNZ          row698
 
-scaled647:
+scaled679:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group645
+	JNZ   group677
 
-finished622:
+finished654:
 	SFENCE
 
 	// TILERELEASE
@@ -11164,9 +11575,9 @@ TEXT ·matrixFloats3AVX512(SB), NOSPLIT, $0-104
 	BYTE $0x49
 	BYTE $0x00
 
-rows667:
+rows699:
 	CMPQ m+0(FP), $0x10
-	JLE  few668
+	JLE  few700
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -11176,7 +11587,7 @@ rows667:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group670:
+group702:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -11214,7 +11625,7 @@ group670:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile671:
+tile703:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11399,7 +11810,7 @@ tile671:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile671
+	JNZ  tile703
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -11457,15 +11868,15 @@ tile671:
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
 	CMPQ    R10, $0x00
-	JEQ     other673
+	JEQ     other705
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
 	CMPQ    R13, $0x00
-	JEQ     other674
+	JEQ     other706
 	CMPQ    R8, $0x00
-	JEQ     other675
+	JEQ     other707
 
-row676:
+row708:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, 4096(AX)
@@ -11475,11 +11886,11 @@ row676:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row676
-	JMP         scaled672
+	JNZ         row708
+	JMP         scaled704
 
-other675:
-row677:
+other707:
+row709:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
@@ -11489,14 +11900,14 @@ row677:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row677
-	JMP         scaled672
+	JNZ         row709
+	JMP         scaled704
 
-other674:
+other706:
 	CMPQ R8, $0x00
-	JEQ  other678
+	JEQ  other710
 
-row679:
+row711:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -11506,14 +11917,14 @@ row679:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row679
-	JMP     scaled672
+	JNZ     row711
+	JMP     scaled704
 
-other678:
+other710:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other680
+	JEQ  other712
 
-row681:
+row713:
 	VMOVUPS  (AX), Z0
 	VMULPS   Z2, Z0, Z0
 	VMOVNTPS Z0, (SI)
@@ -11523,11 +11934,11 @@ row681:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row681
-	JMP      scaled672
+	JNZ      row713
+	JMP      scaled704
 
-other680:
-row682:
+other712:
+row714:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -11537,16 +11948,16 @@ row682:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row682
-	JMP     scaled672
+	JNZ     row714
+	JMP     scaled704
 
-other673:
+other705:
 	CMPQ R13, $0x00
-	JEQ  other683
+	JEQ  other715
 	CMPQ R8, $0x00
-	JEQ  other684
+	JEQ  other716
 
-row685:
+row717:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -11556,11 +11967,11 @@ row685:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row685
-	JMP     scaled672
+	JNZ     row717
+	JMP     scaled704
 
-other684:
-row686:
+other716:
+row718:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -11570,14 +11981,14 @@ row686:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row686
-	JMP     scaled672
+	JNZ     row718
+	JMP     scaled704
 
-other683:
+other715:
 	CMPQ R8, $0x00
-	JEQ  other687
+	JEQ  other719
 
-row688:
+row720:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
@@ -11585,14 +11996,14 @@ row688:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row688
-	JMP     scaled672
+	JNZ     row720
+	JMP     scaled704
 
-other687:
+other719:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other689
+	JEQ  other721
 
-row690:
+row722:
 	VMOVUPS  (AX), Z0
 	VMOVNTPS Z0, (SI)
 	VMOVUPS  64(AX), Z1
@@ -11600,11 +12011,11 @@ row690:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row690
-	JMP      scaled672
+	JNZ      row722
+	JMP      scaled704
 
-other689:
-row691:
+other721:
+row723:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, (SI)
 	VMOVUPS 64(AX), Z1
@@ -11612,25 +12023,25 @@ row691:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row691
+	JNZ     row723
 
-scaled672:
+scaled704:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group670
+	JNZ   group702
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished669
+	JLE   finished701
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
 	MOVQ  ldc+80(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, c+72(FP)
-	JMP   rows667
+	JMP   rows699
 
-few668:
+few700:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -11640,7 +12051,7 @@ few668:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group692:
+group724:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -11661,7 +12072,7 @@ group692:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile693:
+tile725:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11767,7 +12178,7 @@ tile693:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile693
+	JNZ  tile725
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -11801,15 +12212,15 @@ tile693:
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
 	CMPQ    R10, $0x00
-	JEQ     other695
+	JEQ     other727
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
 	CMPQ    R13, $0x00
-	JEQ     other696
+	JEQ     other728
 	CMPQ    R8, $0x00
-	JEQ     other697
+	JEQ     other729
 
-row698:
+row730:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, 4096(AX)
@@ -11819,11 +12230,11 @@ row698:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row698
-	JMP         scaled694
+	JNZ         row730
+	JMP         scaled726
 
-other697:
-row699:
+other729:
+row731:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
@@ -11833,14 +12244,14 @@ row699:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row699
-	JMP         scaled694
+	JNZ         row731
+	JMP         scaled726
 
-other696:
+other728:
 	CMPQ R8, $0x00
-	JEQ  other700
+	JEQ  other732
 
-row701:
+row733:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -11850,14 +12261,14 @@ row701:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row701
-	JMP     scaled694
+	JNZ     row733
+	JMP     scaled726
 
-other700:
+other732:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other702
+	JEQ  other734
 
-row703:
+row735:
 	VMOVUPS  (AX), Z0
 	VMULPS   Z2, Z0, Z0
 	VMOVNTPS Z0, (SI)
@@ -11867,11 +12278,11 @@ row703:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row703
-	JMP      scaled694
+	JNZ      row735
+	JMP      scaled726
 
-other702:
-row704:
+other734:
+row736:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -11881,16 +12292,16 @@ row704:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row704
-	JMP     scaled694
+	JNZ     row736
+	JMP     scaled726
 
-other695:
+other727:
 	CMPQ R13, $0x00
-	JEQ  other705
+	JEQ  other737
 	CMPQ R8, $0x00
-	JEQ  other706
+	JEQ  other738
 
-row707:
+row739:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -11900,11 +12311,11 @@ row707:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row707
-	JMP     scaled694
+	JNZ     row739
+	JMP     scaled726
 
-other706:
-row708:
+other738:
+row740:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -11914,14 +12325,14 @@ row708:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row708
-	JMP     scaled694
+	JNZ     row740
+	JMP     scaled726
 
-other705:
+other737:
 	CMPQ R8, $0x00
-	JEQ  other709
+	JEQ  other741
 
-row710:
+row742:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
@@ -11929,14 +12340,14 @@ row710:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row710
-	JMP     scaled694
+	JNZ     row742
+	JMP     scaled726
 
-other709:
+other741:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other711
+	JEQ  other743
 
-row712:
+row744:
 	VMOVUPS  (AX), Z0
 	VMOVNTPS Z0, (SI)
 	VMOVUPS  64(AX), Z1
@@ -11944,11 +12355,11 @@ row712:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row712
-	JMP      scaled694
+	JNZ      row744
+	JMP      scaled726
 
-other711:
-row713:
+other743:
+row745:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, (SI)
 	VMOVUPS 64(AX), Z1
@@ -11956,16 +12367,16 @@ row713:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row713
+	JNZ     row745
 
-scaled694:
+scaled726:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group692
+	JNZ   group724
 
-finished669:
+finished701:
 	SFENCE
 
 	// TILERELEASE
@@ -11989,9 +12400,9 @@ TEXT ·matrixFloats5AVX512(SB), NOSPLIT, $0-104
 	BYTE $0x49
 	BYTE $0x00
 
-rows714:
+rows746:
 	CMPQ m+0(FP), $0x10
-	JLE  few715
+	JLE  few747
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -12001,7 +12412,7 @@ rows714:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group717:
+group749:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -12039,7 +12450,7 @@ group717:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile718:
+tile750:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -12352,7 +12763,7 @@ tile718:
 	ADDQ $+2048, CX
 	ADDQ $+2048, DX
 	DECQ R9
-	JNZ  tile718
+	JNZ  tile750
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -12410,15 +12821,15 @@ tile718:
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
 	CMPQ    R10, $0x00
-	JEQ     other720
+	JEQ     other752
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
 	CMPQ    R13, $0x00
-	JEQ     other721
+	JEQ     other753
 	CMPQ    R8, $0x00
-	JEQ     other722
+	JEQ     other754
 
-row723:
+row755:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, 4096(AX)
@@ -12428,11 +12839,11 @@ row723:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row723
-	JMP         scaled719
+	JNZ         row755
+	JMP         scaled751
 
-other722:
-row724:
+other754:
+row756:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
@@ -12442,14 +12853,14 @@ row724:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row724
-	JMP         scaled719
+	JNZ         row756
+	JMP         scaled751
 
-other721:
+other753:
 	CMPQ R8, $0x00
-	JEQ  other725
+	JEQ  other757
 
-row726:
+row758:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -12459,14 +12870,14 @@ row726:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row726
-	JMP     scaled719
+	JNZ     row758
+	JMP     scaled751
 
-other725:
+other757:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other727
+	JEQ  other759
 
-row728:
+row760:
 	VMOVUPS  (AX), Z0
 	VMULPS   Z2, Z0, Z0
 	VMOVNTPS Z0, (SI)
@@ -12476,11 +12887,11 @@ row728:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row728
-	JMP      scaled719
+	JNZ      row760
+	JMP      scaled751
 
-other727:
-row729:
+other759:
+row761:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -12490,16 +12901,16 @@ row729:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row729
-	JMP     scaled719
+	JNZ     row761
+	JMP     scaled751
 
-other720:
+other752:
 	CMPQ R13, $0x00
-	JEQ  other730
+	JEQ  other762
 	CMPQ R8, $0x00
-	JEQ  other731
+	JEQ  other763
 
-row732:
+row764:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -12509,11 +12920,11 @@ row732:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row732
-	JMP     scaled719
+	JNZ     row764
+	JMP     scaled751
 
-other731:
-row733:
+other763:
+row765:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -12523,14 +12934,14 @@ row733:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row733
-	JMP     scaled719
+	JNZ     row765
+	JMP     scaled751
 
-other730:
+other762:
 	CMPQ R8, $0x00
-	JEQ  other734
+	JEQ  other766
 
-row735:
+row767:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
@@ -12538,14 +12949,14 @@ row735:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row735
-	JMP     scaled719
+	JNZ     row767
+	JMP     scaled751
 
-other734:
+other766:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other736
+	JEQ  other768
 
-row737:
+row769:
 	VMOVUPS  (AX), Z0
 	VMOVNTPS Z0, (SI)
 	VMOVUPS  64(AX), Z1
@@ -12553,11 +12964,11 @@ row737:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row737
-	JMP      scaled719
+	JNZ      row769
+	JMP      scaled751
 
-other736:
-row738:
+other768:
+row770:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, (SI)
 	VMOVUPS 64(AX), Z1
@@ -12565,25 +12976,25 @@ row738:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row738
+	JNZ     row770
 
-scaled719:
+scaled751:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group717
+	JNZ   group749
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished716
+	JLE   finished748
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
 	MOVQ  ldc+80(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, c+72(FP)
-	JMP   rows714
+	JMP   rows746
 
-few715:
+few747:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -12593,7 +13004,7 @@ few715:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group739:
+group771:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -12614,7 +13025,7 @@ group739:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile740:
+tile772:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -12796,7 +13207,7 @@ tile740:
 	ADDQ $+2048, CX
 	ADDQ $+2048, DX
 	DECQ R9
-	JNZ  tile740
+	JNZ  tile772
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -12830,15 +13241,15 @@ tile740:
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
 	CMPQ    R10, $0x00
-	JEQ     other742
+	JEQ     other774
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
 	CMPQ    R13, $0x00
-	JEQ     other743
+	JEQ     other775
 	CMPQ    R8, $0x00
-	JEQ     other744
+	JEQ     other776
 
-row745:
+row777:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, 4096(AX)
@@ -12848,11 +13259,11 @@ row745:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row745
-	JMP         scaled741
+	JNZ         row777
+	JMP         scaled773
 
-other744:
-row746:
+other776:
+row778:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
@@ -12862,14 +13273,14 @@ row746:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row746
-	JMP         scaled741
+	JNZ         row778
+	JMP         scaled773
 
-other743:
+other775:
 	CMPQ R8, $0x00
-	JEQ  other747
+	JEQ  other779
 
-row748:
+row780:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -12879,14 +13290,14 @@ row748:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row748
-	JMP     scaled741
+	JNZ     row780
+	JMP     scaled773
 
-other747:
+other779:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other749
+	JEQ  other781
 
-row750:
+row782:
 	VMOVUPS  (AX), Z0
 	VMULPS   Z2, Z0, Z0
 	VMOVNTPS Z0, (SI)
@@ -12896,11 +13307,11 @@ row750:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row750
-	JMP      scaled741
+	JNZ      row782
+	JMP      scaled773
 
-other749:
-row751:
+other781:
+row783:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -12910,16 +13321,16 @@ row751:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row751
-	JMP     scaled741
+	JNZ     row783
+	JMP     scaled773
 
-other742:
+other774:
 	CMPQ R13, $0x00
-	JEQ  other752
+	JEQ  other784
 	CMPQ R8, $0x00
-	JEQ  other753
+	JEQ  other785
 
-row754:
+row786:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -12929,11 +13340,11 @@ row754:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row754
-	JMP     scaled741
+	JNZ     row786
+	JMP     scaled773
 
-other753:
-row755:
+other785:
+row787:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -12943,14 +13354,14 @@ row755:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row755
-	JMP     scaled741
+	JNZ     row787
+	JMP     scaled773
 
-other752:
+other784:
 	CMPQ R8, $0x00
-	JEQ  other756
+	JEQ  other788
 
-row757:
+row789:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
@@ -12958,14 +13369,14 @@ row757:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row757
-	JMP     scaled741
+	JNZ     row789
+	JMP     scaled773
 
-other756:
+other788:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other758
+	JEQ  other790
 
-row759:
+row791:
 	VMOVUPS  (AX), Z0
 	VMOVNTPS Z0, (SI)
 	VMOVUPS  64(AX), Z1
@@ -12973,11 +13384,11 @@ row759:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row759
-	JMP      scaled741
+	JNZ      row791
+	JMP      scaled773
 
-other758:
-row760:
+other790:
+row792:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, (SI)
 	VMOVUPS 64(AX), Z1
@@ -12985,16 +13396,16 @@ row760:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row760
+	JNZ     row792
 
-scaled741:
+scaled773:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group739
+	JNZ   group771
 
-finished716:
+finished748:
 	SFENCE
 
 	// TILERELEASE
@@ -13043,7 +13454,7 @@ TEXT ·peakBytesAVX512(SB), NOSPLIT, $0-8
 	VPXORD Z30, Z30, Z30
 	VPXORD Z31, Z31, Z31
 
-loop761:
+loop793:
 	VPDPBUSD Z24, Z25, Z0
 	VPDPBUSD Z24, Z25, Z1
 	VPDPBUSD Z24, Z25, Z2
@@ -13093,7 +13504,7 @@ loop761:
 	VPDPBUSD Z24, Z25, Z22
 	VPDPBUSD Z24, Z25, Z23
 	SUBQ     $0x02, AX
-	JGT      loop761
+	JGT      loop793
 	VZEROUPPER
 	RET
 
@@ -13107,9 +13518,9 @@ TEXT ·readMemoryAVX512(SB), NOSPLIT, $0-16
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 
-loop762:
+loop794:
 	CMPQ  CX, $0x08
-	JLT   done763
+	JLT   done795
 	VPORD (AX), Z0, Z0
 	VPORD 64(AX), Z1, Z1
 	VPORD 128(AX), Z2, Z2
@@ -13120,8 +13531,8 @@ loop762:
 	VPORD 448(AX), Z3, Z3
 	ADDQ  $+512, AX
 	SUBQ  $0x08, CX
-	JMP   loop762
+	JMP   loop794
 
-done763:
+done795:
 	VZEROUPPER
 	RET

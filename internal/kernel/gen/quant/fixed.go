@@ -10,8 +10,12 @@ import (
 // digits is the number of signed bytes that a number of a fixed row is made of.
 const digits = 4
 
-// fixed emits products of one row and panels of codes by VPDPBUSD, the row cut into bytes: numbers in fixed point, each block of 32
-// with a power of two of its own.
+// fixedAhead is the number of steps by which codes are asked for ahead: what the processor's own prefetching misses, the beginnings
+// of panels and of pages.
+const fixedAhead = 16
+
+// fixed emits products of one row and panels of codes by VPDPBUSD. The row is cut into bytes: one for each number if it has been
+// rounded so, or four digits of it in fixed point, each block of 32 with a power of two of its own.
 func (e *emitter) fixed() {
 	if !e.wide() {
 		return
@@ -19,7 +23,8 @@ func (e *emitter) fixed() {
 	e.fixRow()
 	for _, bits := range []int{8, 4} {
 		for _, panels := range []int{4, 1} {
-			e.fixedVector(bits, panels)
+			(&fixedVector{emitter: e, bits: bits, panels: panels, digits: digits}).emit()
+			(&fixedVector{emitter: e, bits: bits, panels: panels, digits: 1}).emit()
 		}
 	}
 }
@@ -101,127 +106,239 @@ func (e *emitter) spreadMax(v, t reg.VecPhysical) {
 	}
 }
 
-// fixedVector emits a product.
-func (e *emitter) fixedVector(bits, panels int) {
-	rows := 32 / bits
-	e.function(fmt.Sprintf("fixed%dx%d", bits, panels),
-		"func(x *int8, scales *float32, sums *int32, codes *uint8, panel, steps, per int, s *float32, lds int, z *uint8, ldz int, y *float32)",
-		fmt.Sprintf("computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < %d, p over the %d rows of each of the steps of group g,", 16*panels, rows),
-		"per steps, whole blocks, in each group but the last. x is a row of digits with its scales and sums (fixRow): −1 times sums with z,",
-		"sums of x times the zero point that is subtracted without. panel, the distance between panels of 16 columns, and lds are in bytes.",
-		"steps ≥ 1.")
-	const blockRows = 32
-	acc := func(l, o int) reg.VecPhysical { return e.regs[l*panels+o] }
-	rest := e.regs[digits*panels:]
-	inner, total, b, rest := rest[:panels], rest[panels:2*panels], rest[2*panels:3*panels], rest[3*panels:]
-	low, d := rest[0], rest[1:]
-	if bits == 4 {
-		e.splat(0x0f0f0f0f, low)
+// fixedVector is a product under construction.
+type fixedVector struct {
+	*emitter
+	bits, panels, digits int
+
+	acc, inner, total, b, d []reg.VecPhysical
+	low                     reg.VecPhysical
+
+	x, scales, sums, codes, codes3, panel, s, z reg.GPVirtual
+	near, ahead, ahead3                         reg.GPVirtual
+}
+
+// rows is the number of rows of a step, blockSteps that of steps in a block.
+func (f *fixedVector) rows() int       { return 32 / f.bits }
+func (f *fixedVector) blockSteps() int { return f.bits }
+
+// sum is the register of a digit's sums of a panel.
+func (f *fixedVector) sum(digit, o int) reg.VecPhysical { return f.acc[digit*f.panels+o] }
+
+// emit emits one function. Only four panels at once are asked for ahead: others are a matrix's last.
+func (f *fixedVector) emit() {
+	f.header()
+	f.registers()
+	left, n, turn := f.arg("steps"), f.GP64(), f.GP64()
+	for o := range f.panels {
+		f.zero(f.total[o])
+	}
+	group, block := f.label("group"), f.label("block")
+	f.Label(group)
+	f.MOVQ(left, n)
+	f.CMPQ(n, f.slot("per"))
+	f.CMOVQGT(f.slot("per"), n)
+	f.SUBQ(n, left)
+	f.nextScales()
+	if f.digits == 1 {
+		f.begin()
 	} else {
-		d = rest
-	}
-	d = d[:min(len(d), digits)]
-	x, scales, sums, codes := e.arg("x"), e.arg("scales"), e.arg("sums"), e.arg("codes")
-	panel, codes3 := e.arg("panel"), e.GP64()
-	if panels > 1 {
-		e.triple(codes, panel, codes3)
-	}
-	s, z, left := e.arg("s"), e.arg("z"), e.arg("steps")
-	for o := range panels {
-		e.zero(total[o])
-	}
-	group, block, single, ready := e.label("group"), e.label("block"), e.label("single"), e.label("ready")
-	e.Label(group)
-	n, turn := e.GP64(), e.GP64()
-	e.MOVQ(left, n)
-	e.CMPQ(n, e.slot("per"))
-	e.CMOVQGT(e.slot("per"), n)
-	e.SUBQ(n, left)
-	for o := range panels {
-		e.PREFETCHT0(at(s, 64*(panels+o)))
-		e.zero(inner[o])
-	}
-
-	e.Label(block)
-	e.Comment("sums begin with those of the zero points")
-	e.TESTQ(z, z)
-	e.JZ(operand.LabelRef(single))
-	for o := range panels {
-		e.VPMOVZXBD(at(z, 16*o), b[o])
-		for l := range digits {
-			e.VPMULLD_BCST(at(sums, 4*l), b[o], acc(l, o))
+		for o := range f.panels {
+			f.zero(f.inner[o])
 		}
 	}
-	e.JMP(operand.LabelRef(ready))
-	e.Label(single)
-	for l := range digits {
-		e.VPBROADCASTD(at(sums, 4*l), acc(l, 0))
-		for o := 1; o < panels; o++ {
-			e.VMOVDQA64(acc(l, 0), acc(l, o))
-		}
+	f.Label(block)
+	if f.digits > 1 {
+		f.begin()
 	}
-	e.Label(ready)
-	e.MOVQ(operand.U32(uint64(blockRows/rows)), turn)
-	e.CMPQ(turn, n)
-	e.CMOVQGT(n, turn)
-	e.SUBQ(turn, n)
-	products := func(word int) {
-		for l := range digits {
-			v := d[l%len(d)]
-			e.VPBROADCASTD(at(x, 4*digits*word+4*l), v)
-			for o := range panels {
-				e.VPDPBUSD(v, b[o], acc(l, o))
-			}
-		}
+	f.MOVQ(operand.U32(uint64(f.blockSteps())), turn)
+	f.CMPQ(turn, n)
+	f.CMOVQGT(n, turn)
+	f.SUBQ(turn, n)
+	f.while(turn, 1, f.step)
+	f.nextStrip(turn)
+	if f.digits > 1 {
+		f.endBlock()
 	}
-	e.while(turn, 1, func() {
-		code := func(o int) operand.Mem { return row(codes, codes3, panel, o, 0) }
-		if bits == 8 {
-			for o := range panels {
-				e.get(code(o), b[o])
-			}
-			products(0)
+	f.TESTQ(n, n)
+	f.JNZ(operand.LabelRef(block))
+	for o := range f.panels {
+		if f.digits == 1 {
+			f.VCVTDQ2PS(f.sum(0, o), f.sum(0, o))
+			f.VFMADD231PS(at(f.s, 64*o), f.sum(0, o), f.total[o])
 		} else {
-			for o := range panels {
-				e.VPANDD(code(o), low, b[o])
-			}
-			products(0)
-			for o := range panels {
-				e.VPSRLD(operand.Imm(4), code(o), b[o])
-				e.VPANDD(low, b[o], b[o])
-			}
-			products(1)
-		}
-		e.add(4*digits*8/bits, x)
-		e.add(64, codes)
-		if panels > 1 {
-			e.add(64, codes3)
-		}
-	})
-	e.Comment("pairs of digits fit into 32 bits")
-	for o := range panels {
-		for l := 1; l < digits; l += 2 {
-			e.VPSLLD(operand.Imm(8), acc(l, o), acc(l, o))
-			e.VPADDD(acc(l-1, o), acc(l, o), acc(l, o))
-			e.VCVTDQ2PS(acc(l, o), acc(l, o))
-			e.VFMADD231PS_BCST(at(scales, 4*(l/2)), acc(l, o), inner[o])
+			f.VFMADD231PS(at(f.s, 64*o), f.inner[o], f.total[o])
 		}
 	}
-	e.add(8, scales)
-	e.add(16, sums)
-	e.TESTQ(n, n)
-	e.JNZ(operand.LabelRef(block))
+	if f.digits == 1 {
+		f.add(4, f.sums)
+	}
+	f.ADDQ(f.slot("lds"), f.s)
+	f.ADDQ(f.slot("ldz"), f.z)
+	f.TESTQ(left, left)
+	f.JNZ(operand.LabelRef(group))
+	y := f.arg("y")
+	for o := range f.panels {
+		if f.digits == 1 {
+			f.VMULPS_BCST(at(f.scales, 0), f.total[o], f.total[o])
+		}
+		f.VMOVUPS(f.total[o], at(y, 64*o))
+	}
+	f.ret()
+}
 
-	for o := range panels {
-		e.VFMADD231PS(at(s, 64*o), inner[o], total[o])
+func (f *fixedVector) header() {
+	name, sum := "fixed", fmt.Sprintf("computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < %d, p over the %d rows of each of the steps of group g,", 16*f.panels, f.rows())
+	row := "per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow): its sums −1 times those of"
+	row2 := "digits, or without z times the zero point."
+	if f.digits == 1 {
+		name, sum = "rounded", fmt.Sprintf("computes y[j] = scales[0]·Σ_g s(g, j)·(Σ_p x[p]·code(p, j) + z(g, j)·sums[g]) for j < %d, p over the %d rows of each of the steps", 16*f.panels, f.rows())
+		row, row2 = "of group g, per steps, whole blocks of 32 rows, in each group but the last.", "Without z it takes sums as they are."
 	}
-	e.ADDQ(e.slot("lds"), s)
-	e.ADDQ(e.slot("ldz"), z)
-	e.TESTQ(left, left)
-	e.JNZ(operand.LabelRef(group))
-	y := e.arg("y")
-	for o := range panels {
-		e.VMOVUPS(total[o], at(y, 64*o))
+	f.function(fmt.Sprintf("%s%dx%d", name, f.bits, f.panels),
+		"func(x *int8, scales *float32, sums *int32, codes *uint8, panel, steps, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until, back, blocks int)",
+		sum, row, row2+" panel, the distance between panels of 16 columns, lds and back are in bytes.",
+		"What is asked for ahead: scales from near on, lds apart, back further after until groups; codes, those of the next panels after",
+		"blocks blocks. steps ≥ 1.")
+}
+
+// registers are 16 of sums and 4 each of two totals, codes and digits, where there are four panels of four digits.
+func (f *fixedVector) registers() {
+	rest := f.regs
+	take := func(n int) []reg.VecPhysical {
+		r := rest[:n]
+		rest = rest[n:]
+		return r
 	}
-	e.ret()
+	f.acc, f.total, f.b = take(f.digits*f.panels), take(f.panels), take(f.panels)
+	if f.digits > 1 {
+		f.inner = take(f.panels)
+	}
+	if f.bits == 4 {
+		f.low = take(1)[0]
+		f.splat(0x0f0f0f0f, f.low)
+	}
+	f.d = take(min(len(rest), f.digits))
+	f.x, f.scales, f.sums, f.codes = f.arg("x"), f.arg("scales"), f.arg("sums"), f.arg("codes")
+	f.s, f.z = f.arg("s"), f.arg("z")
+	if f.panels == 1 {
+		return
+	}
+	f.panel, f.near = f.arg("panel"), f.arg("near")
+	f.codes3, f.ahead, f.ahead3 = f.GP64(), f.GP64(), f.GP64()
+	f.triple(f.codes, f.panel, f.codes3)
+	f.LEAQ(at(f.codes, 64*fixedAhead), f.ahead)
+	f.LEAQ(at(f.codes3, 64*fixedAhead), f.ahead3)
+}
+
+// begin sets sums to what the zero points contribute.
+func (f *fixedVector) begin() {
+	single, ready := f.label("single"), f.label("ready")
+	f.TESTQ(f.z, f.z)
+	f.JZ(operand.LabelRef(single))
+	for o := range f.panels {
+		f.VPMOVZXBD(at(f.z, 16*o), f.b[o])
+		for l := range f.digits {
+			f.VPMULLD_BCST(at(f.sums, 4*l), f.b[o], f.sum(l, o))
+		}
+	}
+	f.JMP(operand.LabelRef(ready))
+	f.Label(single)
+	for l := range f.digits {
+		f.VPBROADCASTD(at(f.sums, 4*l), f.sum(l, 0))
+		for o := 1; o < f.panels; o++ {
+			f.VMOVDQA64(f.sum(l, 0), f.sum(l, o))
+		}
+	}
+	f.Label(ready)
+}
+
+// step adds the products of a step's codes.
+func (f *fixedVector) step() {
+	code := func(o int) operand.Mem { return row(f.codes, f.codes3, f.panel, o, 0) }
+	if f.panels > 1 {
+		for o := range f.panels {
+			f.PREFETCHT0(row(f.ahead, f.ahead3, f.panel, o, 0))
+		}
+	}
+	products := func(word int) {
+		for l := range f.digits {
+			v := f.d[l%len(f.d)]
+			f.VPBROADCASTD(at(f.x, 4*f.digits*word+4*l), v)
+			for o := range f.panels {
+				f.VPDPBUSD(v, f.b[o], f.sum(l, o))
+			}
+		}
+	}
+	if f.bits == 8 {
+		for o := range f.panels {
+			f.get(code(o), f.b[o])
+		}
+		products(0)
+	} else {
+		for o := range f.panels {
+			f.VPANDD(code(o), f.low, f.b[o])
+		}
+		products(0)
+		for o := range f.panels {
+			f.VPSRLD(operand.Imm(4), code(o), f.b[o])
+			f.VPANDD(f.low, f.b[o], f.b[o])
+		}
+		products(1)
+	}
+	f.add(f.digits*f.rows(), f.x)
+	f.add(64, f.codes)
+	if f.panels > 1 {
+		f.add(64, f.codes3)
+		f.add(64, f.ahead)
+		f.add(64, f.ahead3)
+	}
+}
+
+// endBlock adds a block's sums. Two digits together fit into 32 bits.
+func (f *fixedVector) endBlock() {
+	for o := range f.panels {
+		for l := 1; l < f.digits; l += 2 {
+			v := f.sum(l, o)
+			f.VPSLLD(operand.Imm(8), v, v)
+			f.VPADDD(f.sum(l-1, o), v, v)
+			f.VCVTDQ2PS(v, v)
+			f.VFMADD231PS_BCST(at(f.scales, 4*(l/2)), v, f.inner[o])
+		}
+	}
+	f.add(8, f.scales)
+	f.add(4*f.digits, f.sums)
+}
+
+// nextScales asks for the scales of a group to come.
+func (f *fixedVector) nextScales() {
+	if f.panels == 1 {
+		return
+	}
+	for o := range f.panels {
+		f.PREFETCHT0(at(f.near, 64*o))
+	}
+	f.ADDQ(f.slot("lds"), f.near)
+	f.countdown("until", func() { f.ADDQ(f.slot("back"), f.near) })
+}
+
+// nextStrip goes on with the panels to come where those at hand have been asked for.
+func (f *fixedVector) nextStrip(t reg.Register) {
+	if f.panels == 1 {
+		return
+	}
+	f.countdown("blocks", func() {
+		f.LEAQ(operand.Mem{Base: f.panel, Index: f.panel, Scale: 2}, t)
+		f.ADDQ(t, f.ahead)
+		f.ADDQ(t, f.ahead3)
+	})
+}
+
+// countdown runs body once, when the slot comes to 0.
+func (f *fixedVector) countdown(slot string, body func()) {
+	not := f.label("not")
+	f.DECQ(f.slot(slot))
+	f.JNZ(operand.LabelRef(not))
+	body()
+	f.Label(not)
 }
