@@ -9,3 +9,9 @@ package kernel
 //
 //go:noescape
 func attnTilesAMX(args *byte)
+
+// attnTilesCodesAMX takes groups of 32 query rows over a panel of at most 64 keys in tiles: one step of the online softmax. See
+// OnlineCodeTiles.
+//
+//go:noescape
+func attnTilesCodesAMX(args *byte)

@@ -731,6 +731,7 @@ pair12:
 	VPORD       Z8, Z9, Z9
 	VMOVDQU32   Z9, 1024(DI)
 	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
 	VPORD       Z0, Z1, Z1
 	VMOVDQU32   Z1, 2048(DI)
 	VPANDD      Z23, Z2, Z10
@@ -748,6 +749,7 @@ pair12:
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 7168(DI)
 	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
 	VPORD       Z2, Z3, Z3
 	VMOVDQU32   Z3, 8192(DI)
 	ADDQ        $0x00000080, CX
@@ -1584,3 +1586,1099 @@ DATA attnTilesShapeAMX<>+61(SB)/1, $0x00
 DATA attnTilesShapeAMX<>+62(SB)/1, $0x00
 DATA attnTilesShapeAMX<>+63(SB)/1, $0x00
 GLOBL attnTilesShapeAMX<>(SB), RODATA|NOPTR, $64
+
+// func attnTilesCodesAMX(args *byte)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·attnTilesCodesAMX(SB), NOSPLIT, $0-8
+	MOVQ args+0(FP), R15
+	LEAQ attnTilesShapeCodesAMX<>+0(SB), AX
+
+	// LDTILECFG (AX)
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x78
+	BYTE         $0x49
+	BYTE         $0x00
+	MOVQ         64(R15), R14
+	XORQ         R13, R13
+	MOVQ         $0x00000040, BX
+	MOVQ         $0x00000080, DX
+	MOVQ         (R15), AX
+	MOVQ         AX, 128(R15)
+	MOVQ         24(R15), AX
+	MOVQ         AX, 136(R15)
+	VBROADCASTSS attnConstants<>+0(SB), Z16
+	VBROADCASTSS attnConstants<>+4(SB), Z17
+	VBROADCASTSS attnConstants<>+8(SB), Z18
+	VBROADCASTSS attnConstants<>+12(SB), Z19
+	VBROADCASTSS attnConstants<>+16(SB), Z20
+	VBROADCASTSS attnConstants<>+20(SB), Z21
+	VBROADCASTSS attnConstants<>+24(SB), Z22
+	VPBROADCASTD attnConstants<>+96(SB), Z23
+	VBROADCASTSS 112(R15), Z28
+
+group18:
+	MOVQ    56(R15), R9
+	MOVLQSX 124(R9)(R13*1), AX
+	SUBQ    96(R15), AX
+	JLE     next19
+	MOVQ    104(R15), R9
+	CMPQ    AX, R9
+	CMOVQGT R9, AX
+	MOVQ    48(R15), R9
+	MOVLQSX (R9)(R13*1), CX
+	SUBQ    96(R15), CX
+	CMPQ    CX, AX
+	JGE     next19
+	LEAQ    31(AX), R12
+	SHRQ    $0x05, R12
+	MOVQ    72(R15), AX
+	SHLQ    $0x0a, AX
+	MOVQ    8(R15), R8
+	LEAQ    (R14), CX
+	MOVQ    R12, R10
+
+half20:
+	MOVQ R8, SI
+	ADDQ AX, R8
+	MOVQ 128(R15), DI
+	MOVQ DI, R9
+	ADDQ AX, R9
+	MOVQ 72(R15), R11
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step21:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBSSD 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xc4
+
+	// TDPBSSD 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xcc
+
+	// TDPBSSD 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xd5
+
+	// TDPBSSD 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xdd
+	ADDQ $0x00000400, SI
+	ADDQ $0x00000400, R8
+	ADDQ $0x00000400, DI
+	ADDQ $0x00000400, R9
+	DECQ R11
+	JNZ  step21
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x7a
+	BYTE    $0x4b
+	BYTE    $0x9c
+	BYTE    $0x11
+	BYTE    $0x40
+	BYTE    $0x08
+	BYTE    $0x00
+	BYTE    $0x00
+	ADDQ    $0x00001000, CX
+	DECQ    R10
+	JNZ     half20
+	MOVQ    144(R15), R9
+	VMOVUPS (R9)(R13*1), Z0
+	VMOVUPS 64(R9)(R13*1), Z1
+	MOVQ    152(R15), R10
+	LEAQ    (R14), CX
+	MOVQ    R12, R11
+	SHLQ    $0x03, R11
+
+scaled22:
+	VBROADCASTSS (R10), Z2
+	VCVTDQ2PS    (CX), Z8
+	VCVTDQ2PS    64(CX), Z9
+	VMULPS       Z0, Z8, Z8
+	VMULPS       Z1, Z9, Z9
+	VMULPS       Z2, Z8, Z8
+	VMULPS       Z2, Z9, Z9
+	VMOVUPS      Z8, (CX)
+	VMOVUPS      Z9, 64(CX)
+	VBROADCASTSS 4(R10), Z3
+	VCVTDQ2PS    128(CX), Z10
+	VCVTDQ2PS    192(CX), Z11
+	VMULPS       Z0, Z10, Z10
+	VMULPS       Z1, Z11, Z11
+	VMULPS       Z3, Z10, Z10
+	VMULPS       Z3, Z11, Z11
+	VMOVUPS      Z10, 128(CX)
+	VMOVUPS      Z11, 192(CX)
+	VBROADCASTSS 8(R10), Z4
+	VCVTDQ2PS    256(CX), Z12
+	VCVTDQ2PS    320(CX), Z13
+	VMULPS       Z0, Z12, Z12
+	VMULPS       Z1, Z13, Z13
+	VMULPS       Z4, Z12, Z12
+	VMULPS       Z4, Z13, Z13
+	VMOVUPS      Z12, 256(CX)
+	VMOVUPS      Z13, 320(CX)
+	VBROADCASTSS 12(R10), Z5
+	VCVTDQ2PS    384(CX), Z14
+	VCVTDQ2PS    448(CX), Z15
+	VMULPS       Z0, Z14, Z14
+	VMULPS       Z1, Z15, Z15
+	VMULPS       Z5, Z14, Z14
+	VMULPS       Z5, Z15, Z15
+	VMOVUPS      Z14, 384(CX)
+	VMOVUPS      Z15, 448(CX)
+	ADDQ         $0x10, R10
+	ADDQ         $0x00000200, CX
+	DECQ         R11
+	JNZ          scaled22
+	MOVQ         48(R15), R9
+	MOVQ         56(R15), R10
+	MOVLQSX      124(R9)(R13*1), AX
+	MOVQ         R12, R11
+	SHLQ         $0x05, R11
+	CMPQ         AX, 96(R15)
+	JGT          some24
+	MOVLQSX      (R10)(R13*1), AX
+	SUBQ         R11, AX
+	CMPQ         AX, 96(R15)
+	JGE          full23
+
+some24:
+	VPBROADCASTD attnConstants<>+104(SB), Z4
+	VBROADCASTSS attnConstants<>+28(SB), Z5
+	MOVQ         96(R15), AX
+	VPBROADCASTD AX, Z6
+	VMOVDQU32    (R9)(R13*1), Z7
+	VMOVDQU32    (R10)(R13*1), Z8
+	VPSUBD       Z7, Z8, Z2
+	VPSUBD       Z7, Z6, Z0
+	VMOVDQU32    64(R9)(R13*1), Z7
+	VMOVDQU32    64(R10)(R13*1), Z8
+	VPSUBD       Z7, Z8, Z3
+	VPSUBD       Z7, Z6, Z1
+	LEAQ         (R14), CX
+
+row25:
+	VPCMPUD $0x05, Z2, Z0, K1
+	VMOVUPS Z5, K1, (CX)
+	VPADDD  Z4, Z0, Z0
+	VPCMPUD $0x05, Z3, Z1, K1
+	VMOVUPS Z5, K1, 64(CX)
+	VPADDD  Z4, Z1, Z1
+	ADDQ    $0x00000080, CX
+	DECQ    R11
+	JNZ     row25
+
+full23:
+	VBROADCASTSS attnConstants<>+28(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	LEAQ         (R14), CX
+	MOVQ         R12, R9
+	SHLQ         $0x02, R9
+
+top26:
+	VMAXPS       (CX), Z0, Z0
+	VMAXPS       64(CX), Z1, Z1
+	VMAXPS       128(CX), Z2, Z2
+	VMAXPS       192(CX), Z3, Z3
+	VMAXPS       256(CX), Z4, Z4
+	VMAXPS       320(CX), Z5, Z5
+	VMAXPS       384(CX), Z6, Z6
+	VMAXPS       448(CX), Z7, Z7
+	VMAXPS       512(CX), Z0, Z0
+	VMAXPS       576(CX), Z1, Z1
+	VMAXPS       640(CX), Z2, Z2
+	VMAXPS       704(CX), Z3, Z3
+	VMAXPS       768(CX), Z4, Z4
+	VMAXPS       832(CX), Z5, Z5
+	VMAXPS       896(CX), Z6, Z6
+	VMAXPS       960(CX), Z7, Z7
+	ADDQ         $0x00000400, CX
+	DECQ         R9
+	JNZ          top26
+	VMAXPS       Z2, Z0, Z0
+	VMAXPS       Z6, Z4, Z4
+	VMAXPS       Z4, Z0, Z0
+	VMAXPS       Z3, Z1, Z1
+	VMAXPS       Z7, Z5, Z5
+	VMAXPS       Z5, Z1, Z1
+	MOVQ         32(R15), R9
+	VBROADCASTSS attnConstants<>+28(SB), Z8
+	VBROADCASTSS attnConstants<>+100(SB), Z9
+	VMOVUPS      (R9)(R13*1), Z2
+	VMULPS       Z28, Z0, Z0
+	VADDPS       Z9, Z2, Z4
+	VCMPPS       $0x0e, Z4, Z0, K1
+	VBLENDMPS    Z0, Z2, K1, Z0
+	VMOVUPS      Z0, (R9)(R13*1)
+	VCMPPS       $0x04, Z8, Z0, K3
+	VMOVAPS.Z    Z0, K3, Z24
+	VSUBPS       Z24, Z2, Z30
+	VMOVUPS      64(R9)(R13*1), Z3
+	VMULPS       Z28, Z1, Z1
+	VADDPS       Z9, Z3, Z5
+	VCMPPS       $0x0e, Z5, Z1, K2
+	VBLENDMPS    Z1, Z3, K2, Z1
+	VMOVUPS      Z1, 64(R9)(R13*1)
+	VCMPPS       $0x04, Z8, Z1, K3
+	VMOVAPS.Z    Z1, K3, Z25
+	VSUBPS       Z25, Z3, Z31
+	VMULPS       Z22, Z30, Z30
+	VMULPS       Z22, Z31, Z31
+	VREDUCEPS    $0x01, Z30, Z4
+	VREDUCEPS    $0x01, Z31, Z5
+	VMOVAPS      Z16, Z6
+	VMOVAPS      Z16, Z7
+	VFMADD213PS  Z17, Z4, Z6
+	VFMADD213PS  Z17, Z5, Z7
+	VFMADD213PS  Z18, Z4, Z6
+	VFMADD213PS  Z18, Z5, Z7
+	VFMADD213PS  Z19, Z4, Z6
+	VFMADD213PS  Z19, Z5, Z7
+	VFMADD213PS  Z20, Z4, Z6
+	VFMADD213PS  Z20, Z5, Z7
+	VFMADD213PS  Z21, Z4, Z6
+	VFMADD213PS  Z21, Z5, Z7
+	VSCALEFPS    Z30, Z6, Z30
+	VSCALEFPS    Z31, Z7, Z31
+	KORTESTW     K1, K2
+	JZ           same27
+	MOVQ         136(R15), CX
+	MOVQ         80(R15), R9
+	SHLQ         $0x02, R9
+
+scale28:
+	VMULPS  (CX), Z30, Z0
+	VMOVUPS Z0, (CX)
+	VMULPS  64(CX), Z31, Z1
+	VMOVUPS Z1, 64(CX)
+	VMULPS  128(CX), Z30, Z2
+	VMOVUPS Z2, 128(CX)
+	VMULPS  192(CX), Z31, Z3
+	VMOVUPS Z3, 192(CX)
+	VMULPS  256(CX), Z30, Z4
+	VMOVUPS Z4, 256(CX)
+	VMULPS  320(CX), Z31, Z5
+	VMOVUPS Z5, 320(CX)
+	VMULPS  384(CX), Z30, Z6
+	VMOVUPS Z6, 384(CX)
+	VMULPS  448(CX), Z31, Z7
+	VMOVUPS Z7, 448(CX)
+	ADDQ    $0x00000200, CX
+	DECQ    R9
+	JNZ     scale28
+
+same27:
+	VPXORD Z26, Z26, Z26
+	VPXORD Z27, Z27, Z27
+	LEAQ   (R14), CX
+	LEAQ   8192(R14), DI
+	MOVQ   R12, R10
+
+weights29:
+	MOVQ $0x00000010, R11
+
+pair30:
+	VMOVUPS     (CX), Z0
+	VMOVUPS     2048(CX), Z1
+	VMOVUPS     64(CX), Z2
+	VMOVUPS     2112(CX), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (DI)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(DI)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(DI)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(DI)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(DI)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(DI)
+	ADDQ        $0x00000080, CX
+	ADDQ        $0x00000040, DI
+	DECQ        R11
+	JNZ         pair30
+	ADDQ        $0x00000800, CX
+	ADDQ        $0x00000800, DI
+	DECQ        R10
+	JNZ         weights29
+	MOVQ        40(R15), R9
+	VFMADD132PS (R9)(R13*1), Z26, Z30
+	VMOVUPS     Z30, (R9)(R13*1)
+	VFMADD132PS 64(R9)(R13*1), Z27, Z31
+	VMOVUPS     Z31, 64(R9)(R13*1)
+	MOVQ        16(R15), AX
+	MOVQ        136(R15), CX
+	MOVQ        80(R15), R11
+
+columns31:
+	CMPQ R11, $0x02
+	JLT  column32
+
+	// TILELOADD 0(CX)(DX), 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(CX)(DX), 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(CX)(DX), 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2112(CX)(DX), 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ AX, SI
+	ADDQ 120(R15), AX
+	MOVQ AX, R8
+	ADDQ 120(R15), AX
+	LEAQ 8192(R14), DI
+	LEAQ 14336(R14), R9
+	MOVQ R12, R10
+
+half34:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ R10
+	JNZ  half34
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	ADDQ $0x00001000, CX
+	SUBQ $0x02, R11
+	JNZ  columns31
+	JMP  weighed33
+
+column32:
+	// TILELOADD 0(CX)(DX), 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(CX)(DX), 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ AX, SI
+	ADDQ 120(R15), AX
+	LEAQ 8192(R14), DI
+	LEAQ 14336(R14), R9
+	MOVQ R12, R10
+
+half35:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ R10
+	JNZ  half35
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+weighed33:
+next19:
+	MOVQ   72(R15), AX
+	IMUL3Q $0x00000800, AX, AX
+	ADDQ   AX, 128(R15)
+	MOVQ   80(R15), AX
+	SHLQ   $0x0b, AX
+	ADDQ   AX, 136(R15)
+	ADDQ   $0x00000080, R13
+	DECQ   88(R15)
+	JNZ    group18
+
+	// TILERELEASE
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0xc0
+	VZEROUPPER
+	RET
+
+DATA attnTilesShapeCodesAMX<>+0(SB)/1, $0x01
+DATA attnTilesShapeCodesAMX<>+1(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+2(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+3(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+4(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+5(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+6(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+7(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+8(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+9(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+10(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+11(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+12(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+13(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+14(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+15(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+16(SB)/1, $0x40
+DATA attnTilesShapeCodesAMX<>+17(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+18(SB)/1, $0x40
+DATA attnTilesShapeCodesAMX<>+19(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+20(SB)/1, $0x40
+DATA attnTilesShapeCodesAMX<>+21(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+22(SB)/1, $0x40
+DATA attnTilesShapeCodesAMX<>+23(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+24(SB)/1, $0x40
+DATA attnTilesShapeCodesAMX<>+25(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+26(SB)/1, $0x40
+DATA attnTilesShapeCodesAMX<>+27(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+28(SB)/1, $0x40
+DATA attnTilesShapeCodesAMX<>+29(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+30(SB)/1, $0x40
+DATA attnTilesShapeCodesAMX<>+31(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+32(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+33(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+34(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+35(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+36(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+37(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+38(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+39(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+40(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+41(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+42(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+43(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+44(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+45(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+46(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+47(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+48(SB)/1, $0x10
+DATA attnTilesShapeCodesAMX<>+49(SB)/1, $0x10
+DATA attnTilesShapeCodesAMX<>+50(SB)/1, $0x10
+DATA attnTilesShapeCodesAMX<>+51(SB)/1, $0x10
+DATA attnTilesShapeCodesAMX<>+52(SB)/1, $0x10
+DATA attnTilesShapeCodesAMX<>+53(SB)/1, $0x10
+DATA attnTilesShapeCodesAMX<>+54(SB)/1, $0x10
+DATA attnTilesShapeCodesAMX<>+55(SB)/1, $0x10
+DATA attnTilesShapeCodesAMX<>+56(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+57(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+58(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+59(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+60(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+61(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+62(SB)/1, $0x00
+DATA attnTilesShapeCodesAMX<>+63(SB)/1, $0x00
+GLOBL attnTilesShapeCodesAMX<>(SB), RODATA|NOPTR, $64

@@ -8,3 +8,8 @@ import "unsafe"
 //
 //go:noinline
 func tilesCall(a *attnTilesArgs) { attnTilesAMX((*byte)(unsafe.Pointer(a))) }
+
+// codeTilesCall is for codes.
+//
+//go:noinline
+func codeTilesCall(a *codeTilesArgs) { attnTilesCodesAMX((*byte)(unsafe.Pointer(a))) }

@@ -3,3 +3,5 @@
 package kernel
 
 func tilesCall(*attnTilesArgs) { panic(unreached) }
+
+func codeTilesCall(*codeTilesArgs) { panic(unreached) }

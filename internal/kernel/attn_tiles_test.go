@@ -169,3 +169,19 @@ func alignedPieces(n int) []uint16 {
 	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(x)))&63) / 2
 	return x[skip:][:n]
 }
+
+// Weights below 2⁻¹¹⁰ have pieces that are no numbers of BF16; what is cut off of one must not become part of another.
+func TestOnlineTilesWithTinyWeights(t *testing.T) {
+	needTiles(t)
+	for seed := range uint64(20) {
+		c := tilesCase{onlineCase{rows: 32, d: 64, dv: 16, keys: 64}}
+		s, kts, vs, _ := c.fill(rand.New(rand.NewPCG(seed, 7)))
+		for i := range s.Q {
+			s.Q[i] *= 4
+		}
+		run := c.pack(s, kts, vs)
+		run.run(c, 0, 1)
+		s.O = run.rows()
+		c.checkTiles(t, s, kts, vs)
+	}
+}

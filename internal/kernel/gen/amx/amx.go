@@ -96,6 +96,12 @@ func Bytes(c *build.Context, a, b, sum uint8) {
 	vex(c, prefixF3, 0x5e, b, 0xc0|sum<<3|a)
 }
 
+// SignedBytes is TDPBSSD: sum += a·b for signed bytes.
+func SignedBytes(c *build.Context, a, b, sum uint8) {
+	c.Commentf("TDPBSSD %d, %d, %d", b, a, sum)
+	vex(c, prefixF2, 0x5e, b, 0xc0|sum<<3|a)
+}
+
 // BFloat16 is TDPBF16PS: sum += a·b for pairs of BF16.
 func BFloat16(c *build.Context, a, b, sum uint8) {
 	c.Commentf("TDPBF16PS %d, %d, %d", b, a, sum)

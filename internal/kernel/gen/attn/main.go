@@ -19,7 +19,8 @@ func generate() (map[string][]byte, error) {
 	e, t := newEmitter(), newTiles()
 	e.forward(false)
 	e.forward(true)
-	t.forward("AMX", 3)
+	t.forward("AMX", 3, false)
+	t.forward("CodesAMX", 3, true)
 	texts := map[string][]byte{}
 	for name, ctx := range map[string]*build.Context{"attn_avx512_amd64": e.Context, "attn_tiles_amd64": t.Context} {
 		asm, stubs, err := files.Assembly(ctx, printer.Config{Argv: []string{"go", "run", "./attn"}, Pkg: "kernel"}, nil)

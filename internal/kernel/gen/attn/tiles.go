@@ -31,6 +31,7 @@ var (
 type tiles struct {
 	*emitter
 	pieces int
+	codes  bool // queries and keys are codes, see tiles_codes.go
 }
 
 // Fields of attnTilesArgs.
@@ -53,6 +54,8 @@ const (
 	tPanel // bytes of 16 columns of values
 	tQAt   // of the group
 	tOAt
+	tRowScale // with codes: of queries and of keys
+	tKeyScale
 )
 
 // Places in the work memory.
@@ -109,7 +112,9 @@ func (t *tiles) next() {
 // parts of A and B.
 func (t *tiles) product(rows int, turned bool) {
 	pairs := [][2]int{{0, 0}}
-	if t.pieces == 3 {
+	if t.pieces == 3 && t.codes { // values are whole in their first piece
+		pairs = [][2]int{{0, 2}, {0, 1}, {0, 0}}
+	} else if t.pieces == 3 {
 		pairs = [][2]int{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}
 	}
 	last := [2]int{-1, -1}
@@ -149,10 +154,14 @@ func (t *tiles) store(sum uint8, disp int) { amx.Store(t.Context, sum, tTo, tRow
 func (t *tiles) load(sum uint8, disp int)  { amx.Load(t.Context, tTo, tRow, disp, sum) }
 
 // forward emits the online softmax of groups of 32 query rows over one panel of at most 64 keys.
-func (t *tiles) forward(suffix string, pieces int) {
-	t.pieces = pieces
+func (t *tiles) forward(suffix string, pieces int, codes bool) {
+	t.pieces, t.codes = pieces, codes
+	see := "OnlineTiles."
+	if codes {
+		see = "OnlineCodeTiles."
+	}
 	t.open("attnTiles", suffix, "attnTiles"+suffix+" takes groups of 32 query rows over a panel of at most 64 keys in tiles: one step of the online softmax. See",
-		"OnlineTiles.")
+		see)
 	all := [8]uint8{64, 64, 64, 64, 64, 64, 64, 64}
 	config := amx.Shape(t.Context, "attnTilesShape"+suffix, all, [8]uint8{16, 16, 16, 16, 16, 16, 16, 16})
 	t.LEAQ(config, reg.RAX)
@@ -170,7 +179,13 @@ func (t *tiles) forward(suffix string, pieces int) {
 	group, next := t.label("group"), t.label("next")
 	t.Label(group)
 	t.visible(next)
-	t.scores()
+	step := 2 * t.stepBytes()
+	if t.codes {
+		t.scoresOfCodes()
+		step = 2 * tileBytes
+	} else {
+		t.scores()
+	}
 	t.mask()
 	t.top()
 	t.head()
@@ -178,7 +193,7 @@ func (t *tiles) forward(suffix string, pieces int) {
 	t.weigh()
 	t.Label(next)
 	t.move(t.arg(tSteps), reg.RAX)
-	t.IMUL3Q(operand.U32(uint32(2*t.stepBytes())), reg.RAX, reg.RAX)
+	t.IMUL3Q(operand.U32(uint32(step)), reg.RAX, reg.RAX)
 	t.ADDQ(reg.RAX, t.arg(tQAt))
 	t.move(t.arg(tCols), reg.RAX)
 	t.SHLQ(operand.Imm(11), reg.RAX) // 16·scoreRow
@@ -430,7 +445,8 @@ func (t *tiles) cut(x, upper []reg.VecPhysical, mask reg.Register, to func(piece
 		t.VPORD(upper[0], upper[1], upper[1])
 		t.VMOVDQU32(upper[1], to(piece))
 	}
-	t.VPSRLD(operand.Imm(16), x[0], x[0]) // what is left is a BF16
+	t.VPSRLD(operand.Imm(16), x[0], x[0]) // what is left is a BF16, but for weights of 2⁻¹¹⁰ and less
+	t.VPANDD(mask, x[1], x[1])
 	t.VPORD(x[0], x[1], x[1])
 	t.VMOVDQU32(x[1], to(t.pieces-1))
 }
