@@ -142,16 +142,16 @@ func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 	if f.fusedCodes {
 		u.gatherCodes(w)
 	}
-	for j0 := first; j0 < last; j0 += f.keys {
-		j1 := min(j0+f.keys, last)
-		if u.inTiles && !u.tilePass(j0, j1) {
+	for ; u.inTiles && first < last; first += kernel.TileKeys {
+		if !u.tilePass(first, min(first+kernel.TileKeys, last)) {
 			u.endTiles()
 			u.inTiles = false
 			u.begin(w)
+			break
 		}
-		if !u.inTiles {
-			u.pass(j0, j1)
-		}
+	}
+	for ; first < last; first += f.keys {
+		u.pass(first, min(first+f.keys, last))
 	}
 	if u.inTiles {
 		u.endTiles()

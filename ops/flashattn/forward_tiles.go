@@ -24,14 +24,15 @@ var tileWeights = kernel.PieceBoundsOf(-38, 8)
 
 // forwardTileScratch is forwardScratch for tiles; no slot is smaller than without them.
 func (b blocks) forwardTileScratch(rows, d, dv int) (n [forwardSlots]int) {
-	d, dv = ceilTo(d, kernel.PieceSteps), ceilTo(dv, kernel.PieceLines)
-	rows = paddedRows(rows)
-	half := func(pieces int) int { return (pieces + 1) / 2 }
-	return [forwardSlots]int{
-		slotQ: half(kernel.PiecesLen(ceilTo(rows, kernel.TileQueries), d)), slotO: rows * dv, slotStats: 3 * rows, slotEdges: 2 * rows,
-		slotK: half(kernel.PiecesLen(b.keys, d)), slotV: half(kernel.PiecesLen(b.keys*dv/kernel.TileKeys, kernel.TileKeys)),
-		slotS: max(kernel.TileWork+kernel.TileKeys*max(d, dv), b.chunk*b.panel, kernel.OnlineWork),
-	}
+	padded := paddedRows(rows)
+	n = b.forwardScratch(padded, d, dv, false, false)
+	atLeast := func(slot, elements int) { n[slot] = max(n[slot], elements) }
+	pieces := func(slot, lines, k int) { atLeast(slot, (kernel.PiecesLen(lines, k)+1)/2) }
+	pieces(slotQ, ceilTo(rows, kernel.TileQueries), d)
+	pieces(slotK, kernel.TileKeys, d)
+	pieces(slotV, ceilTo(dv, kernel.PieceLines), kernel.TileKeys)
+	atLeast(slotS, kernel.TileWork+kernel.TileKeys*max(ceilTo(dv, kernel.PieceLines), d))
+	return n
 }
 
 // paddedRows is rows, filled up to whole sixes and whole groups of a tile.
@@ -89,36 +90,53 @@ func (u *forwardUnit[T]) beginTiles(w *parallel.Worker) {
 
 // tilePass takes all rows over keys j0 ≤ j < j1, or reports false, with nothing done, where these are not for tiles.
 func (u *forwardUnit[T]) tilePass(j0, j1 int) bool {
-	t, b, h := &u.tiles, u.st.seg.batch, u.st.kvHead
-	k, v := &u.k, &u.problem.v
-	kLen, vLen := kernel.PiecesLen(kernel.TileKeys, k.Dim), kernel.PiecesLen(u.ld, kernel.TileKeys)
-	keys, values := kernel.JoinPieceBounds(), kernel.JoinPieceBounds()
-	var bounds [maxDim / kernel.PieceLines]kernel.PieceBounds
-	for j := j0; j < j1; j += kernel.TileKeys {
-		n, p := min(kernel.TileKeys, j1-j), (j-j0)/kernel.TileKeys
-		x := kernel.Matrix[float32]{Data: float32s(k.Data[k.at(b, j, h):]), Rows: n, Cols: k.Dim, RowStride: k.SeqStride, ColStride: 1}
-		if t.keyed != 1 {
-			for r := range n {
-				kernel.Scale(t.rows[r*k.Dim:][:k.Dim], x.Data[r*k.SeqStride:][:k.Dim], t.keyed)
-			}
-			x.Data, x.RowStride = t.rows, k.Dim
-		}
-		kernel.PackPiecesA(t.k[p*kLen:], x, bounds[:])
-		keys = kernel.JoinPieceBounds(keys, kernel.JoinPieceBounds(bounds[:(n+kernel.PieceLines-1)/kernel.PieceLines]...))
-		x = kernel.Matrix[float32]{Data: float32s(v.Data[v.at(b, j, h):]), Rows: v.Dim, Cols: n, RowStride: 1, ColStride: v.SeqStride}
-		kernel.PackPiecesA(t.v[p*vLen:], x, bounds[:])
-		values = kernel.JoinPieceBounds(values, kernel.JoinPieceBounds(bounds[:u.ld/kernel.PieceLines]...))
-	}
-	if !t.bounds.Safe(keys, k.Dim) || !tileWeights.Safe(values, u.problem.k.Seq) {
+	t := &u.tiles
+	n := j1 - j0
+	if !u.packTiles(j0, n) {
 		return false
 	}
-	for j := j0; j < j1; j += kernel.TileKeys {
-		n, p := min(kernel.TileKeys, j1-j), (j-j0)/kernel.TileKeys
-		r0 := sort.Search(len(t.Hi), func(r int) bool { return int(t.Hi[r]) > j })
-		r1 := sort.Search(len(t.Lo), func(r int) bool { return int(t.Lo[r]) >= j+n })
-		t.Step(r0/kernel.TileQueries, (r1+kernel.TileQueries-1)/kernel.TileQueries, t.k[p*kLen:], t.v[p*vLen:], j, n)
+	r0 := sort.Search(len(t.Hi), func(r int) bool { return int(t.Hi[r]) > j0 }) / kernel.TileQueries
+	r1 := sort.Search(len(t.Lo), func(r int) bool { return int(t.Lo[r]) >= j1 })
+	r1 = (r1 + kernel.TileQueries - 1) / kernel.TileQueries
+	// Keys and values of the next panel are asked for bit by bit.
+	next, end := j1, min(j1+kernel.TileKeys, int(t.Hi[len(t.Hi)-1]))
+	const few = 3
+	for r := r0; r < r1; r += few {
+		to := min(next+(end-next)*few/max(few, r1-r)+1, end)
+		u.fetch(next, to)
+		next = to
+		t.Step(r, min(r+few, r1), t.k, t.v, j0, n)
 	}
 	return true
+}
+
+// fetch asks for keys and values j0 ≤ j < j1.
+func (u *forwardUnit[T]) fetch(j0, j1 int) {
+	for _, x := range [...]*Heads[T]{&u.k, &u.problem.v} {
+		if j1 > j0 {
+			kernel.Prefetch(x.Data[x.at(u.st.seg.batch, j0, u.st.kvHead):], x.SeqStride, j1-j0, x.Dim)
+		}
+	}
+}
+
+// packTiles cuts n keys and values from j on, and reports whether tiles multiply them.
+func (u *forwardUnit[T]) packTiles(j, n int) bool {
+	t, b, h := &u.tiles, u.st.seg.batch, u.st.kvHead
+	k, v := &u.k, &u.problem.v
+	var bounds [maxDim / kernel.PieceLines]kernel.PieceBounds
+	x := kernel.Matrix[float32]{Data: float32s(k.Data[k.at(b, j, h):]), Rows: n, Cols: k.Dim, RowStride: k.SeqStride, ColStride: 1}
+	if t.keyed != 1 {
+		for r := range n {
+			kernel.Scale(t.rows[r*k.Dim:][:k.Dim], x.Data[r*k.SeqStride:][:k.Dim], t.keyed)
+		}
+		x.Data, x.RowStride = t.rows, k.Dim
+	}
+	kernel.PackPiecesA(t.k, x, bounds[:])
+	keys := kernel.JoinPieceBounds(bounds[:(n+kernel.PieceLines-1)/kernel.PieceLines]...)
+	x = kernel.Matrix[float32]{Data: float32s(v.Data[v.at(b, j, h):]), Rows: v.Dim, Cols: n, RowStride: 1, ColStride: v.SeqStride}
+	kernel.PackPiecesA(t.v, x, bounds[:])
+	values := kernel.JoinPieceBounds(bounds[:u.ld/kernel.PieceLines]...)
+	return t.bounds.Safe(keys, k.Dim) && tileWeights.Safe(values, u.problem.k.Seq)
 }
 
 // endTiles turns the output to rows.
