@@ -8,7 +8,6 @@ import (
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
-	"stheno/cudamodules"
 	"stheno/internal/kernel"
 	"stheno/internal/op"
 )
@@ -169,32 +168,12 @@ func (o *residual) CUDABackward(c *op.Card, _ []G.Value, _, dOut G.Value, dIn []
 	return nil
 }
 
-// cardMatrix is a matrix on the card, with the strides of its rows and columns.
-type cardMatrix struct {
-	data     any // a value or scratch
-	row, col int
-}
-
-func (m cardMatrix) t() cardMatrix { return cardMatrix{m.data, m.col, m.row} }
-
-// gemmOnCard is out = a·b, out (m × n) and a (m × k).
-func gemmOnCard(c *op.Card, suffix string, m, n, k int, out, a, b cardMatrix) error {
-	if m <= cudamodules.FewRows {
-		g := cudamodules.RowGeometry(m, n)
-		return c.Launch("matmul.gemm_row"+suffix, g.Grid, g.Block, 0,
-			out.data, a.data, b.data, m, n, k, a.row, a.col, b.row, b.col, out.row, out.col, 1.0, 0.0)
-	}
-	g := cudamodules.ProductGeometry(op.SizeOf(suffix), m, n, 1)
-	return c.Launch("matmul.gemm"+suffix, g.Grid, g.Block, 0,
-		out.data, a.data, b.data, m, n, k, a.row, a.col, b.row, b.col, out.row, out.col, 0, 0, 0, 1.0, 0.0)
-}
-
 // weightOnCard is W as an in × out matrix, however it is stored.
-func (o *linear) weightOnCard(w any) cardMatrix {
+func (o *linear) weightOnCard(w any) op.CardMatrix {
 	if o.cfg.TransposeWeight {
-		return cardMatrix{w, o.in, 1}.t()
+		return op.Matrix(w, o.in, 1).T()
 	}
-	return cardMatrix{w, o.out, 1}
+	return op.Matrix(w, o.out, 1)
 }
 
 func (o *linear) CallsExtern() bool { return true }
@@ -206,7 +185,7 @@ func (o *linear) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.
 		if o.keeps {
 			z = in[len(in)-1]
 		}
-		if err := gemmOnCard(c, suffix, o.rows, o.out, o.in, cardMatrix{z, o.out, 1}, cardMatrix{in[0], o.in, 1}, o.weightOnCard(in[1])); err != nil {
+		if err := c.Product(suffix, 1, o.rows, o.out, o.in, 1, op.Matrix(z, o.out, 1), op.Matrix(in[0], o.in, 1), o.weightOnCard(in[1])); err != nil {
 			return err
 		}
 		if !o.biased && o.cfg.Activation == ActNone {
@@ -236,11 +215,11 @@ func (o *linear) CUDABackward(c *op.Card, in []G.Value, out, dOut G.Value, dIn [
 
 // productsOnCard computes the gradients from dZ.
 func (o *linear) productsOnCard(c *op.Card, in []G.Value, dz any, dIn []G.Value) error {
-	suffix, dZ, x := op.Suffix(in[0]), cardMatrix{dz, o.out, 1}, cardMatrix{in[0], o.in, 1}
-	if err := gemmOnCard(c, suffix, o.rows, o.in, o.out, cardMatrix{dIn[0], o.in, 1}, dZ, o.weightOnCard(in[1]).t()); err != nil {
+	suffix, dZ, x := op.Suffix(in[0]), op.Matrix(dz, o.out, 1), op.Matrix(in[0], o.in, 1)
+	if err := c.Product(suffix, 1, o.rows, o.in, o.out, 1, op.Matrix(dIn[0], o.in, 1), dZ, o.weightOnCard(in[1]).T()); err != nil {
 		return err
 	}
-	if err := gemmOnCard(c, suffix, o.in, o.out, o.rows, o.weightOnCard(dIn[1]), x.t(), dZ); err != nil {
+	if err := c.Product(suffix, 1, o.in, o.out, o.rows, 1, o.weightOnCard(dIn[1]), x.T(), dZ); err != nil {
 		return err
 	}
 	if !o.biased {

@@ -185,6 +185,15 @@ var probes = map[string]struct {
 		}
 		return out, nil
 	}},
+	"ground": {2, func(s *emulator.Session) (any, error) {
+		const n = 20000
+		w := random[float32](3, n)
+		for i := range w {
+			w[i] *= w[i]
+		}
+		loss, dz, err := runAlignment(s, random[float32](1, n), random[float32](2, n), w)
+		return []any{loss, dz}, err
+	}},
 	"attention": {2, func(s *emulator.Session) (any, error) {
 		c := attention{1, 64, 100, 1, 1, 8, 8, -1, -1, 0, false, false, false, false, 0}
 		out, lse, _, err := c.run(s, c.data())

@@ -40,7 +40,7 @@ func Ground(tokens, patches, w *G.Node, cfg Config) (*G.Node, error) {
 	}
 	in := append(G.Nodes{q, patches}, nodesOf(masks)...)
 	shape := tensor.Shape(p.shape(p.tokens, p.patches))
-	return G.ApplyOp(&groundOp{Base: op.NewBase(fn, a, shape, q.Dtype(), in...), attrs: a, pair: p, dtype: q.Dtype()}, in...)
+	return op.Apply(&groundOp{Base: op.NewBase(fn, a, shape, q.Dtype(), in...), attrs: a, pair: p, dtype: q.Dtype()}, in...)
 }
 
 // project checks the arguments of Ground and Pool and returns tokens·w.

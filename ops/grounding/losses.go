@@ -59,7 +59,7 @@ func Contrastive(scores *G.Node) (*G.Node, error) {
 	if err := op.CheckShape(fn, a, n, n); err != nil {
 		return nil, err
 	}
-	return G.ApplyOp(newLoss(fn, nil, &contrastive{n}, 1, scores), scores)
+	return op.Apply(newLoss(fn, nil, &contrastive{n}, 1, scores), scores)
 }
 
 // AlignmentConfig configures AlignmentLoss.
@@ -100,7 +100,7 @@ func AlignmentLoss(scores, targets *G.Node, cfg AlignmentConfig) (*G.Node, error
 		PositiveWeight float64
 		Weights        bool
 	}{cfg.PositiveWeight, cfg.Weights != nil}
-	return G.ApplyOp(newLoss(fn, attrs, &alignment{cfg.PositiveWeight}, 1, in...), in...)
+	return op.Apply(newLoss(fn, attrs, &alignment{cfg.PositiveWeight}, 1, in...), in...)
 }
 
 // MarginConfig configures MarginLoss.
@@ -154,7 +154,7 @@ func MarginLoss(maps, regions *G.Node, cfg MarginConfig) (*G.Node, error) {
 		return nil, err
 	}
 	s := maps.Shape()
-	return G.ApplyOp(newLoss(fn, cfg, &margin{cfg, s[s.Dims()-1]}, 1, maps, regions), maps, regions)
+	return op.Apply(newLoss(fn, cfg, &margin{cfg, s[s.Dims()-1]}, 1, maps, regions), maps, regions)
 }
 
 func checkFloats(fn string, a op.Arg, ranks ...int) error {

@@ -78,7 +78,7 @@ func cutNode(fn string, x *G.Node, cfg PatchEmbedConfig) (*G.Node, error) {
 	}
 	c := cutting{s[0], s[1], s[2], s[3], cfg.PatchHeight, cfg.PatchWidth}
 	shape := tensor.Shape{s[0], s[2] / c.ph * (s[3] / c.pw), s[1] * c.ph * c.pw}
-	return G.ApplyOp(&cutOp{Base: op.NewBase("grounding.Cut", c, shape, x.Dtype(), x), s: c, dtype: x.Dtype()}, x)
+	return op.Apply(&cutOp{Base: op.NewBase("grounding.Cut", c, shape, x.Dtype(), x), s: c, dtype: x.Dtype()}, x)
 }
 
 // cutting is the geometry of pictures and patches.
