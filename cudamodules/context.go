@@ -15,11 +15,14 @@ type Ptr uintptr
 // that are still held.
 type Context struct {
 	device *Device
-
-	mu     sync.Mutex
 	handle uintptr
+
+	// calls is read-locked by every call of the driver until what it has made is in held, so that Close finds all of it.
+	calls  sync.RWMutex
 	closed bool
-	held   map[resource]int64 // with the size of memory
+
+	mu   sync.Mutex
+	held map[resource]int64 // with the size of memory
 }
 
 // resource is something that Close has to give back.
@@ -52,10 +55,9 @@ func (c *Context) Device() *Device { return c.device }
 
 // do makes the context current on an OS thread and calls f.
 func (c *Context) do(f func(a *api) error) error {
-	c.mu.Lock()
-	closed := c.closed
-	c.mu.Unlock()
-	if closed {
+	c.calls.RLock()
+	defer c.calls.RUnlock()
+	if c.closed {
 		return fmt.Errorf("cudamodules: context of %s: %w", c.device.name, ErrClosed)
 	}
 	return c.current(f)
@@ -78,14 +80,19 @@ func (c *Context) call(name string, f func(a *api) Result) error {
 	return c.do(func(a *api) error { return c.device.driver.check(name, f(a)) })
 }
 
-// hold notes what Close has to give back. Call it after a failure as well: the driver may have made the resource and failed after.
-func (c *Context) hold(k resourceKind, handle uintptr, size int64) {
-	if handle == 0 {
-		return
-	}
-	c.mu.Lock()
-	c.held[resource{k, handle}] = size
-	c.mu.Unlock()
+// take is call for one that makes a resource, which f puts into its handle and Close has to give back. It is noted after a failure as
+// well: the driver may have made it and failed after.
+func (c *Context) take(name string, k resourceKind, size int64, f func(a *api, handle *uintptr) Result) (handle uintptr, err error) {
+	err = c.do(func(a *api) error {
+		r := f(a, &handle)
+		if handle != 0 {
+			c.mu.Lock()
+			c.held[resource{k, handle}] = size
+			c.mu.Unlock()
+		}
+		return c.device.driver.check(name, r)
+	})
+	return handle, err
 }
 
 // drop forgets a resource and says whether it was held, so that nothing is given back twice.
@@ -110,14 +117,15 @@ func (c *Context) Allocated() int64 {
 	return n
 }
 
-// Close waits for what runs and gives everything back. A second Close does nothing.
+// Close waits for what runs, calls of other goroutines included, and gives everything back. A second Close does nothing.
 func (c *Context) Close() error {
-	c.mu.Lock()
+	c.calls.Lock()
+	defer c.calls.Unlock()
 	if c.closed {
-		c.mu.Unlock()
 		return nil
 	}
 	c.closed = true
+	c.mu.Lock()
 	held := c.held
 	c.held = map[resource]int64{}
 	c.mu.Unlock()
@@ -153,10 +161,18 @@ func release(a *api, r resource) (string, Result) {
 
 // give releases a resource once.
 func (c *Context) give(k resourceKind, handle uintptr) error {
-	if handle == 0 || !c.drop(k, handle) {
+	c.calls.RLock()
+	closed := c.closed
+	c.calls.RUnlock()
+	if handle == 0 || closed {
 		return nil
 	}
-	return c.do(func(a *api) error { return c.device.driver.check(release(a, resource{k, handle})) })
+	return c.do(func(a *api) error {
+		if !c.drop(k, handle) {
+			return nil
+		}
+		return c.device.driver.check(release(a, resource{k, handle}))
+	})
 }
 
 // Synchronize waits until everything that was started has ended, and returns the error of a kernel that failed.
@@ -173,29 +189,27 @@ func (c *Context) MemoryInfo() (free, total int64, err error) {
 
 // Alloc takes n bytes of device memory, at least 256-byte aligned, with arbitrary contents. 0 bytes are the nil Ptr.
 func (c *Context) Alloc(n int64) (Ptr, error) {
-	return c.alloc("cuMemAlloc_v2", n, func(a *api, p *Ptr) Result { return a.memAlloc(p, uintptr(n)) })
+	return c.alloc("cuMemAlloc_v2", n, func(a *api, p *uintptr) Result { return a.memAlloc((*Ptr)(p), uintptr(n)) })
 }
 
 // AllocManaged takes n bytes that both the card and the host may use, though not at the same time.
 func (c *Context) AllocManaged(n int64) (Ptr, error) {
 	const global = 1 // CU_MEM_ATTACH_GLOBAL
-	return c.alloc("cuMemAllocManaged", n, func(a *api, p *Ptr) Result { return a.memAllocManaged(p, uintptr(n), global) })
+	return c.alloc("cuMemAllocManaged", n, func(a *api, p *uintptr) Result { return a.memAllocManaged((*Ptr)(p), uintptr(n), global) })
 }
 
-func (c *Context) alloc(name string, n int64, f func(a *api, p *Ptr) Result) (Ptr, error) {
+func (c *Context) alloc(name string, n int64, f func(a *api, p *uintptr) Result) (Ptr, error) {
 	if n < 0 {
 		return 0, fmt.Errorf("cudamodules: got an allocation of %d bytes, want at least 0", n)
 	}
 	if n == 0 {
 		return 0, nil
 	}
-	var p Ptr
-	err := c.call(name, func(a *api) Result { return f(a, &p) })
-	c.hold(heldMemory, uintptr(p), n)
+	p, err := c.take(name, heldMemory, n, f)
 	if err != nil {
 		return 0, fmt.Errorf("%w (%d bytes on %s)", err, n, c.device.name)
 	}
-	return p, nil
+	return Ptr(p), nil
 }
 
 // Free gives memory back. The nil Ptr, and memory that is not held, are left alone.

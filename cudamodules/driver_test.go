@@ -287,3 +287,60 @@ func TestConcurrentUse(t *testing.T) {
 	require.NoError(t, c.Close())
 	require.Empty(t, f.held)
 }
+
+// What a call has made is given back, though Close comes between the driver's answer and the note of it, and a call that comes after is
+// refused.
+func TestCloseWaitsForCalls(t *testing.T) {
+	f := newFake()
+	inside, goOn := make(chan struct{}), make(chan struct{})
+	alloc := f.api.memAlloc
+	f.api.memAlloc = func(p *Ptr, n uintptr) Result {
+		r := alloc(p, n)
+		close(inside)
+		<-goOn
+		return r
+	}
+	c := fakeContext(t, f)
+	failed := make(chan error, 2)
+	go func() {
+		_, err := c.Alloc(8)
+		failed <- err
+	}()
+	<-inside
+	closing := make(chan struct{})
+	go func() {
+		close(closing)
+		failed <- c.Close()
+	}()
+	<-closing
+	close(goOn)
+	require.NoError(t, <-failed)
+	require.NoError(t, <-failed)
+	require.Empty(t, f.held)
+	_, err := c.Alloc(8)
+	require.ErrorIs(t, err, ErrClosed)
+}
+
+// Whoever allocates while another closes gets memory that Close gives back, or an error.
+func TestCloseBesideAllocations(t *testing.T) {
+	for range 50 {
+		f := newFake()
+		c := fakeContext(t, f)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for {
+					if _, err := c.Alloc(8); err != nil {
+						if !errors.Is(err, ErrClosed) {
+							t.Error(err)
+						}
+						return
+					}
+				}
+			})
+		}
+		require.NoError(t, c.Close())
+		wg.Wait()
+		require.Empty(t, f.held)
+	}
+}

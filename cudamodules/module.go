@@ -21,8 +21,8 @@ type Module struct {
 func (c *Context) LoadPTX(name, ptx string) (*Module, error) {
 	m := &Module{ctx: c, name: name, funcs: map[string]*Function{}}
 	image := append([]byte(ptx), 0)
-	err := c.call("cuModuleLoadData", func(a *api) Result { return a.moduleLoadData(&m.handle, &image[0]) })
-	c.hold(heldModule, m.handle, 0)
+	var err error
+	m.handle, err = c.take("cuModuleLoadData", heldModule, 0, func(a *api, h *uintptr) Result { return a.moduleLoadData(h, &image[0]) })
 	if err != nil {
 		return nil, fmt.Errorf("cudamodules: module %s: %w", name, err)
 	}

@@ -22,13 +22,11 @@ func (s *Stream) raw() uintptr {
 // Stream makes a queue that does not wait for the default stream.
 func (c *Context) Stream() (*Stream, error) {
 	const nonBlocking = 1
-	s := &Stream{ctx: c}
-	err := c.call("cuStreamCreate", func(a *api) Result { return a.streamCreate(&s.handle, nonBlocking) })
-	c.hold(heldStream, s.handle, 0)
+	h, err := c.take("cuStreamCreate", heldStream, 0, func(a *api, h *uintptr) Result { return a.streamCreate(h, nonBlocking) })
 	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	return &Stream{ctx: c, handle: h}, nil
 }
 
 // Close gives the stream back once its work has ended.
@@ -75,13 +73,11 @@ type Event struct {
 
 // Event makes an event that nothing has recorded yet.
 func (c *Context) Event() (*Event, error) {
-	e := &Event{ctx: c}
-	err := c.call("cuEventCreate", func(a *api) Result { return a.eventCreate(&e.handle, 0) })
-	c.hold(heldEvent, e.handle, 0)
+	h, err := c.take("cuEventCreate", heldEvent, 0, func(a *api, h *uintptr) Result { return a.eventCreate(h, 0) })
 	if err != nil {
 		return nil, err
 	}
-	return e, nil
+	return &Event{ctx: c, handle: h}, nil
 }
 
 // Close gives the event back.
