@@ -177,6 +177,7 @@ func TestAttendOnTheCard(t *testing.T) {
 		{batch: 1, seqQ: 70, seqKV: 97, heads: 4, kvHeads: 2, d: 19, dv: 11, cfg: Config{Causal: true, Window: Sliding(20)}, sinks: true},
 		{batch: 1, seqQ: 40, seqKV: 35, heads: 2, kvHeads: 2, d: 16, dv: 72, cfg: Config{Causal: true, ALiBi: true, Softcap: 3}}, // rows that see no key
 		{batch: 2, seqQ: 9, seqKV: 66, heads: 2, kvHeads: 1, d: 70, dv: 8, cfg: Config{Window: Window{Limited: true, Left: 5, Right: 30}}, biasBatch: 2, biasHeads: 2},
+		{batch: 1, seqQ: 70, seqKV: 70, heads: 1, kvHeads: 1, d: 8, dv: 8, cfg: Config{Causal: true, Window: Sliding(2)}}, // row 64 alone of its tile sees key 63
 		{batch: 2, seqQ: 9, seqKV: 12, heads: 2, kvHeads: 1, d: 8, dv: 8, sinks: true, lse: true, biasBatch: 1, biasHeads: 2},
 		{batch: 2, seqQ: 7, seqKV: 5, heads: 2, kvHeads: 2, d: 8, dv: 8, cfg: Config{Softcap: 2}, lse: true, biasBatch: 2, biasHeads: 1},
 		{batch: 1, seqQ: 5, seqKV: 9, heads: 1, kvHeads: 1, d: 130, dv: 200, lse: true, biasBatch: 1, biasHeads: 1},
