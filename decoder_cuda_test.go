@@ -3,6 +3,7 @@
 package stheno
 
 import (
+	"context"
 	"math"
 	"os"
 	"path/filepath"
@@ -201,6 +202,60 @@ func TestPrefillOnTheCard(t *testing.T) {
 			require.NoError(t, g.Close())
 			require.NoError(t, m.FromCard())
 			require.False(t, m.OnCard())
+		})
+	}
+}
+
+// Training as a whole on the card: checkpoints are written from there and read into it, and a resumed training goes on with the same
+// bits.
+func TestTrainAndResumeOnTheCard(t *testing.T) {
+	optest.Card(t)
+	cfg := Llama(17, 1, 16, 2, 1, 12)
+	data := cardIDs(cfg, 200, 1)
+	file := filepath.Join(t.TempDir(), "c.safetensors")
+	train := func(steps int, checkpoint string) *Model {
+		m, err := NewModel(cfg, 3)
+		require.NoError(t, err)
+		require.NoError(t, m.ToCard())
+		_, err = Train(context.Background(), m, data, TrainConfig{Steps: steps, Batch: 2, Seq: 8, Checkpoint: checkpoint, Resume: checkpoint != "",
+			Optimizer: ops.AdamWConfig{LR: 0.01, Clip: 1}})
+		require.NoError(t, err)
+		require.True(t, m.OnCard())
+		require.NoError(t, m.FromCard())
+		return m
+	}
+	want := train(4, "")
+	train(2, file)
+	got := train(4, file)
+	for i, p := range want.params {
+		require.Equal(t, p.Value.Data(), got.params[i].Value.Data(), p.Name)
+	}
+}
+
+// Token by token, through caches, come the logits of the whole sequence.
+func TestSessionOnTheCard(t *testing.T) {
+	for name, cfg := range cardConfigs() {
+		t.Run(name, func(t *testing.T) {
+			optest.Card(t)
+			m, err := NewModel(cfg, 3)
+			require.NoError(t, err)
+			require.NoError(t, m.ToCard())
+			ids := cardIDs(cfg, 6, 1)
+			g, err := m.PrefillGraph(1, len(ids), Fused)
+			require.NoError(t, err)
+			all, err := g.Run(ids, 0)
+			require.NoError(t, err)
+			require.NoError(t, g.Close())
+			want := optest.Values(t, all)
+			s, err := m.NewSession(SessionConfig{})
+			require.NoError(t, err)
+			for at, n := 0, 3; at < len(ids); at, n = at+n, 1 {
+				logits, err := s.Feed(ids[at : at+n])
+				require.NoError(t, err)
+				optest.Close(t, "logits", logits, want[(at+n-1)*cfg.Vocab:(at+n)*cfg.Vocab], 1e-5)
+			}
+			require.NoError(t, s.Close())
+			require.NoError(t, m.FromCard())
 		})
 	}
 }
