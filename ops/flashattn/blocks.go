@@ -47,8 +47,11 @@ func (a attrs) forwardBlocks(d, dv int) blocks {
 	return a.given(b)
 }
 
-// backwardBlocks chooses for the backward pass, where rows has no meaning.
-func (a attrs) backwardBlocks(d, dv int) blocks {
+// backwardBlocks chooses for the backward pass, where rows has no meaning, in tiles or without.
+func (a attrs) backwardBlocks(d, dv int, tiles bool) blocks {
+	if tiles {
+		return a.tileBlocks(d, dv)
+	}
 	b := blocks{keys: 512, chunk: 96, panel: 64}
 	if d+dv > 128 {
 		b.keys, b.chunk = 384, 48

@@ -33,6 +33,7 @@ type backwardRun[T kernel.Float] struct {
 
 	segGroup, headGroup int // segments and key heads of one task
 	splits              int
+	tiles               bool // see backward_tiles.go
 }
 
 // fewTasks is the number of tasks below which blocks of keys are shared out.
@@ -44,7 +45,8 @@ func (p *problem[T]) backward(g *gradients[T]) {
 		x := *p
 		x.round(w)
 		p := &x
-		r := &backwardRun[T]{problem: p, gradients: g, blocks: p.backwardBlocks(p.q.Dim, p.v.Dim)}
+		r := &backwardRun[T]{problem: p, gradients: g, tiles: backwardInTiles[T](p.attrs)}
+		r.blocks = p.backwardBlocks(p.q.Dim, p.v.Dim, r.tiles)
 		n := p.q.Batch * p.q.Heads * p.q.Seq
 		r.plan()
 		r.delta = parallel.Scratch[T](w, slotRows, n)
@@ -95,15 +97,22 @@ func (r *backwardRun[T]) groups() (segs, heads int) {
 }
 
 // rows prepares the row statistics of one (batch, head).
-func (r *backwardRun[T]) rows(_ *parallel.Worker, n int) {
+func (r *backwardRun[T]) rows(w *parallel.Worker, n int) {
 	b, h := n/r.q.Heads, n%r.q.Heads
-	for i := range r.q.Seq {
-		at := r.rowAt(b, h, i)
-		delta := kernel.Dot(r.out.row(b, i, h), r.dOut.row(b, i, h))
-		if r.dLSE != nil {
-			delta -= r.dLSE[at]
+	for i := 0; i < r.q.Seq; i += deltaRows {
+		rows := min(deltaRows, r.q.Seq-i)
+		to := r.delta[r.rowAt(b, h, i):][:rows]
+		if !r.tiles || !r.deltas(w, b, h, i, to) {
+			for p := range to {
+				to[p] = kernel.Dot(r.out.row(b, i+p, h), r.dOut.row(b, i+p, h)) * r.inverse(r.rowAt(b, h, i+p))
+			}
 		}
-		r.delta[at] = delta * r.inverse(at)
+		if r.dLSE != nil {
+			for p := range to {
+				at := r.rowAt(b, h, i+p)
+				to[p] -= r.dLSE[at] * r.inverse(at)
+			}
+		}
 	}
 }
 
@@ -124,6 +133,7 @@ const (
 	slotBackGrads
 	slotBackRows
 	slotBackTiles
+	slotBackPieces
 	allSlots
 )
 
@@ -150,13 +160,16 @@ type backwardUnit[T kernel.Float] struct {
 	st     stacked
 	split  int
 	lo, hi []int32
+	backwardTiles[T]
 
 	// Of a block of keys: k (keys × d), kt (transposed and scaled, in panels), vt (transposed), gradients dk (keys × d), dv (keys × dv).
 	k, kt, vt, dk, dv []T
 	blockFinite       bool
 	// Of a chunk of rows: q, its codes if there are, dOut/rowSum, dq, statistics.
 	q, qCodes, dOut, dq, rowMax, delta []T
+	ldq, ldo, lddq                     int // of the rows of q, dOut and dq
 	chunkFinite                        bool
+	plain                              bool // k and what follows it hold the block
 	// Tiles: logits or weights, their gradient, weights after dropout, capped logits.
 	s, ds, dropped, capped []T
 }
@@ -196,25 +209,60 @@ func (u *backwardUnit[T]) run(w *parallel.Worker) {
 	edges := parallel.Scratch[int32](w, slotBackEdges, n[slotBackEdges])
 	u.lo, u.hi = edges[:rows], edges[rows:]
 	u.st.edges(u.sight, u.lo, u.hi)
-	keys, c, size := u.keys, u.chunk, u.chunk*u.panel
-	carve(parallel.Scratch[T](w, slotBackKeys, n[slotBackKeys]), part[T]{&u.k, keys * d}, part[T]{&u.kt, keys * d}, part[T]{&u.vt, keys * dv})
-	carve(parallel.Scratch[T](w, slotBackGrads, n[slotBackGrads]), part[T]{&u.dk, keys * d}, part[T]{&u.dv, keys * dv})
-	carve(parallel.Scratch[T](w, slotBackRows, n[slotBackRows]), part[T]{&u.q, c * d}, part[T]{&u.qCodes, u.codedRows(c) * d}, part[T]{&u.dq, c * d}, part[T]{&u.dOut, c * dv},
-		part[T]{&u.rowMax, c}, part[T]{&u.delta, c})
-	carve(parallel.Scratch[T](w, slotBackTiles, n[slotBackTiles]), part[T]{&u.s, size}, part[T]{&u.ds, size}, part[T]{&u.dropped, size}, part[T]{&u.capped, size})
+	if u.tiles {
+		u.carveTiles(w, rows, d, dv)
+	} else {
+		u.carve(w, n)
+	}
 
 	first, last := u.st.span(u.lo, u.hi, u.panel)
 	block := 0
 	for j0 := first; j0 < last; j0 += u.keys {
 		if block%u.splits == u.split {
-			u.pass(j0, min(j0+u.keys, last))
+			u.pass(w, j0, min(j0+u.keys, last))
 		}
 		block++
 	}
 }
 
+// carve takes the unit's memory.
+func (u *backwardUnit[T]) carve(w *parallel.Worker, n [allSlots]int) {
+	keys, c, size, d, dv := u.keys, u.chunk, u.chunk*u.panel, u.problem.q.Dim, u.problem.v.Dim
+	u.ldq, u.ldo, u.lddq = d, dv, d
+	carve(parallel.Scratch[T](w, slotBackKeys, n[slotBackKeys]), part[T]{&u.k, keys * d}, part[T]{&u.kt, keys * d}, part[T]{&u.vt, keys * dv})
+	carve(parallel.Scratch[T](w, slotBackGrads, n[slotBackGrads]), part[T]{&u.dk, keys * d}, part[T]{&u.dv, keys * dv})
+	carve(parallel.Scratch[T](w, slotBackRows, n[slotBackRows]), part[T]{&u.q, c * d}, part[T]{&u.qCodes, u.codedRows(c) * d}, part[T]{&u.dq, c * d}, part[T]{&u.dOut, c * dv},
+		part[T]{&u.rowMax, c}, part[T]{&u.delta, c})
+	carve(parallel.Scratch[T](w, slotBackTiles, n[slotBackTiles]), part[T]{&u.s, size}, part[T]{&u.ds, size}, part[T]{&u.dropped, size}, part[T]{&u.capped, size})
+}
+
 // pass takes keys j0 ≤ j < j1 over all rows that see any of them.
-func (u *backwardUnit[T]) pass(j0, j1 int) {
+func (u *backwardUnit[T]) pass(w *parallel.Worker, j0, j1 int) {
+	u.plain = false
+	if u.tiles {
+		u.packTiles(j0, j1)
+	} else {
+		u.pack(j0, j1)
+	}
+	rows := len(u.lo)
+	for r0 := 0; r0 < rows; r0 += u.chunk {
+		r1 := min(r0+u.chunk, rows)
+		if _, ok := see(u.lo, u.hi, r0, r1, j0, j1); ok {
+			u.chunkPass(w, r0, r1, j0, j1)
+		}
+	}
+	if u.tiles {
+		u.addTiles(j0, j1)
+	}
+	if u.plain {
+		n, b, h := j1-j0, u.st.seg.batch, u.st.kvHead
+		add(u.dK, b, j0, h, n, u.dk, u.problem.k.Dim, T(u.Scale))
+		add(u.dV, b, j0, h, n, u.dv, u.problem.v.Dim, 1)
+	}
+}
+
+// pack copies keys, transposed and scaled too, and values, transposed, of j0 ≤ j < j1.
+func (u *backwardUnit[T]) pack(j0, j1 int) {
 	n, d, dv := j1-j0, u.problem.q.Dim, u.problem.v.Dim
 	b, h := u.st.seg.batch, u.st.kvHead
 	gather(u.k, d, u.problem.k.Data[u.problem.k.at(b, j0, h):], n, u.problem.k.SeqStride, d)
@@ -226,43 +274,46 @@ func (u *backwardUnit[T]) pass(j0, j1 int) {
 	}
 	clear(u.dk[:n*d])
 	clear(u.dv[:n*dv])
-	rows := len(u.lo)
-	for r0 := 0; r0 < rows; r0 += u.chunk {
-		r1 := min(r0+u.chunk, rows)
-		if _, ok := see(u.lo, u.hi, r0, r1, j0, j1); ok {
-			u.chunkPass(r0, r1, j0, j1)
-		}
-	}
-	add(u.dK, b, j0, h, n, u.dk, T(u.Scale))
-	add(u.dV, b, j0, h, n, u.dv, 1)
+	u.plain = true
 }
 
-// add adds n rows of x, times a, to rows (b, i, h), (b, i+1, h), … of a gradient, if it is wanted.
-func add[T kernel.Float](to Heads[T], b, i, h, n int, x []T, a T) {
+// add adds n rows of x, ldx apart, times a, to rows (b, i, h), (b, i+1, h), … of a gradient, if it is wanted.
+func add[T kernel.Float](to Heads[T], b, i, h, n int, x []T, ldx int, a T) {
 	if to.Data != nil {
-		kernel.AddRows(to.Data[to.at(b, i, h):], to.SeqStride, x, to.Dim, n, to.Dim, a)
+		kernel.AddRows(to.Data[to.at(b, i, h):], to.SeqStride, x, ldx, n, to.Dim, a)
 	}
 }
 
 // chunkPass takes rows r0 ≤ r < r1 over keys j0 ≤ j < j1.
-func (u *backwardUnit[T]) chunkPass(r0, r1, j0, j1 int) {
+func (u *backwardUnit[T]) chunkPass(w *parallel.Worker, r0, r1, j0, j1 int) {
 	d, dv, b := u.problem.q.Dim, u.problem.v.Dim, u.st.seg.batch
 	for r := r0; r < r1; r++ {
 		i, h := u.st.place(r)
-		copy(u.q[(r-r0)*d:][:d], u.problem.q.row(b, i, h))
-		at := u.rowAt(b, h, i)
+		q, dOut, at := u.q[(r-r0)*u.ldq:][:u.ldq], u.dOut[(r-r0)*u.ldo:][:u.ldo], u.rowAt(b, h, i)
+		copy(q, u.problem.q.row(b, i, h))
+		clear(q[d:])
 		if u.codes != nil {
 			u.codes.query(u.qCodes[(r-r0)*d:][:d], at)
 		}
-		kernel.Scale(u.dOut[(r-r0)*dv:][:dv], u.gradients.dOut.row(b, i, h), u.inverse(at))
+		kernel.Scale(dOut[:dv], u.gradients.dOut.row(b, i, h), u.inverse(at))
+		clear(dOut[dv:])
 		u.rowMax[r-r0], u.delta[r-r0] = u.problem.rowMax[at], u.backwardRun.delta[at]
 	}
 	m := r1 - r0
-	u.chunkFinite = finite(u.q[:m*d]) && finite(u.dOut[:m*dv]) && finite(u.delta[:m])
-	clear(u.dq[:m*d])
+	fine := u.tiles && u.fillChunk(m)
+	u.chunkFinite = fine || finite(u.q[:m*u.ldq]) && finite(u.dOut[:m*u.ldo]) && finite(u.delta[:m])
+	clear(u.dq[:m*u.lddq])
 	for j := j0; j < j1; j += u.panel {
 		if t, ok := see(u.lo, u.hi, r0, r1, j, min(j+u.panel, j1)); ok {
 			u.prefetch(r1, (j-j0)/u.panel, (j1-j0+u.panel-1)/u.panel)
+			if fine && u.fine[(j-j0)/u.panel] {
+				u.multiply(t, r0, r1, j0, j1, j)
+				continue
+			}
+			if !u.plain {
+				u.carvePlain(w)
+				u.pack(j0, j1)
+			}
 			u.tile(t, r0, j0, j)
 		}
 	}
@@ -272,12 +323,12 @@ func (u *backwardUnit[T]) chunkPass(r0, r1, j0, j1 int) {
 	}
 	if u.group == 1 {
 		i, h := u.st.place(r0)
-		add(to, b, i, h, m, u.dq, T(u.Scale))
+		add(to, b, i, h, m, u.dq, u.lddq, T(u.Scale))
 		return
 	}
 	for r := r0; r < r1; r++ {
 		i, h := u.st.place(r)
-		add(to, b, i, h, 1, u.dq[(r-r0)*d:], T(u.Scale))
+		add(to, b, i, h, 1, u.dq[(r-r0)*u.lddq:], d, T(u.Scale))
 	}
 }
 
@@ -298,17 +349,17 @@ func (u *backwardUnit[T]) prefetch(r, n, parts int) {
 // the block at key j0.
 func (u *backwardUnit[T]) tile(t tile, r0, j0, j int) {
 	rows, n, ld, d, dv := t.rz-t.ra, t.jz-t.ja, u.panel, u.problem.q.Dim, u.problem.v.Dim
-	q, dOut, dq := u.q[(t.ra-r0)*d:], u.dOut[(t.ra-r0)*dv:], u.dq[(t.ra-r0)*d:]
+	q, dOut, dq := u.q[(t.ra-r0)*u.ldq:], u.dOut[(t.ra-r0)*u.ldo:], u.dq[(t.ra-r0)*u.lddq:]
 	rowMax, delta := u.rowMax[t.ra-r0:][:rows], u.delta[t.ra-r0:][:rows]
 	k, dk, dV := u.k[(t.ja-j0)*d:], u.dk[(t.ja-j0)*d:], u.dv[(t.ja-j0)*dv:]
 
-	scoreQ := q
+	scoreQ, ldq := q, u.ldq
 	if u.codes != nil {
-		scoreQ = u.qCodes[(t.ra-r0)*d:]
+		scoreQ, ldq = u.qCodes[(t.ra-r0)*d:], d
 	}
-	kernel.Tile(rows, n, d, scoreQ, d, 1, u.kt[(j-j0)*d+t.ja-j:], ld, u.s, ld, kernel.TileSet, nil)
+	kernel.Tile(rows, n, d, scoreQ, ldq, 1, u.kt[(j-j0)*d+t.ja-j:], ld, u.s, ld, kernel.TileSet, nil)
 	u.scores(&u.st, t, u.s, ld, u.lo, u.hi, u.capped)
-	kernel.Tile(rows, n, dv, dOut, dv, 1, u.vt[(j-j0)*dv+t.ja-j:], ld, u.ds, ld, kernel.TileSet, nil)
+	kernel.Tile(rows, n, dv, dOut, u.ldo, 1, u.vt[(j-j0)*dv+t.ja-j:], ld, u.ds, ld, kernel.TileSet, nil)
 	if !u.blockFinite || !u.chunkFinite {
 		u.careful(t, r0, j0)
 		return
@@ -320,7 +371,7 @@ func (u *backwardUnit[T]) tile(t tile, r0, j0, j int) {
 		u.drop(&u.st, t, weights, u.s, ld)
 		u.drop(&u.st, t, u.ds, u.ds, ld)
 	}
-	kernel.Tile(n, dv, rows, weights, 1, ld, dOut, dv, dV, dv, kernel.TileAdd, nil)
+	kernel.Tile(n, dv, rows, weights, 1, ld, dOut, u.ldo, dV, dv, kernel.TileAdd, nil)
 	kernel.DScore(u.ds, u.s, u.ds, ld, rows, n, delta)
 	if !t.full { // a masked weight is 0, but 0 times an overflow is not
 		mask(u.ds, ld, rows, u.lo[t.ra:], u.hi[t.ra:], t.ja, n, 0)
@@ -329,8 +380,8 @@ func (u *backwardUnit[T]) tile(t tile, r0, j0, j int) {
 	if u.Softcap > 0 {
 		kernel.SoftcapGrad(u.ds, u.capped, ld, rows, n, u.Softcap)
 	}
-	kernel.Tile(n, d, rows, u.ds, 1, ld, q, d, dk, d, kernel.TileAdd, nil)
-	kernel.Tile(rows, d, n, u.ds, ld, 1, k, d, dq, d, kernel.TileAdd, nil)
+	kernel.Tile(n, d, rows, u.ds, 1, ld, q, u.ldq, dk, d, kernel.TileAdd, nil)
+	kernel.Tile(rows, d, n, u.ds, ld, 1, k, d, dq, u.lddq, kernel.TileAdd, nil)
 }
 
 // addBias adds the tile's dS to dBias.
@@ -356,7 +407,7 @@ func (r *backwardRun[T]) sum() {
 		for h := range r.q.Heads {
 			from := (n*r.q.Heads + h) * r.q.Dim
 			for _, part := range r.partial {
-				add(r.dQ, b, i, h, 1, part[from:], 1)
+				add(r.dQ, b, i, h, 1, part[from:], r.q.Dim, 1)
 			}
 		}
 	})

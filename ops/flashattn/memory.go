@@ -23,8 +23,8 @@ type Shape struct {
 // workspace is kept and used again by later runs. Both are 0 for a shape or a Config that Attend refuses. Nodes in cfg are not
 // looked at, packed sequences count as one, and so does a bias that needs no gradient.
 //
-// Inputs that are not contiguous are copied, and an input that holds a NaN or an infinity takes a few rows more; neither is
-// counted.
+// Inputs that are not contiguous are copied, and an input that holds a NaN or an infinity, or numbers beyond what tiles of AMX
+// multiply, takes more; neither is counted.
 func Memory(shape Shape, cfg Config) (standard, tiled int64) {
 	s := shape
 	for _, n := range []int{s.Batch, s.SeqQ, s.SeqKV, s.Heads, s.KVHeads, s.HeadDim, s.ValueDim} {
@@ -61,11 +61,17 @@ func memory[T kernel.Float](s Shape, a attrs) (standard, tiled int64) {
 		return standard, tiled
 	}
 
-	b := a.backwardBlocks(s.HeadDim, s.ValueDim)
+	tiles := backwardInTiles[T](a)
+	b := a.backwardBlocks(s.HeadDim, s.ValueDim, tiles)
 	m := b.backwardScratch(s.SeqQ*group, s.HeadDim, s.ValueDim)
+	pass := scratchBytes(m[:], slotBackEdges, size)
+	if tiles {
+		m = b.tileScratch(s.SeqQ*group, s.HeadDim, s.ValueDim)
+		pass = scratchBytes(m[:], slotBackEdges, size) - 2*int64(m[slotBackKeys]+m[slotBackPieces]) // which are not of 4 bytes
+	}
 	tasks := s.Batch * s.KVHeads
 	splits := b.splits(tasks, s.SeqKV)
-	tiled += size*int64(rows) + scratchBytes(m[:], slotBackEdges, size)*int64(min(s.Threads, tasks*splits))
+	tiled += size*int64(rows) + pass*int64(min(s.Threads, tasks*splits))
 	if splits > 1 {
 		tiled += size * int64(splits) * int64(rows) * int64(s.HeadDim)
 	}

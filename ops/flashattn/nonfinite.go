@@ -80,7 +80,7 @@ func (u *backwardUnit[T]) careful(t tile, r0, j0 int) {
 func (u *backwardUnit[T]) spread(t tile, r0, j0 int, masked []bool) {
 	d, dv, n := u.problem.q.Dim, u.problem.v.Dim, t.jz-t.ja
 	for r := t.ra; r < t.rz; r++ {
-		q, dOut, dq := u.q[(r-r0)*d:][:d], u.dOut[(r-r0)*dv:][:dv], u.dq[(r-r0)*d:][:d]
+		q, dOut, dq := u.q[(r-r0)*u.ldq:][:d], u.dOut[(r-r0)*u.ldo:][:dv], u.dq[(r-r0)*u.lddq:][:d]
 		for j := range n {
 			if masked[(r-t.ra)*n+j] {
 				continue

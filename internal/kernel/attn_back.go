@@ -1,0 +1,143 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+)
+
+// Products of float32 in the tiles of AMX, for operands that are packed once and used often. A float32 is the sum of three numbers of
+// BF16, its first, middle and last 8 bits. Six of the nine products of their pieces, each exact in float32, add up to a product but
+// for 2⁻²² of it at most and 2⁻²⁴ on average, so sums are held to the same bar as those of float32. Pieces, products and sums below 2⁻¹²⁶ count as 0.
+//
+// Operands are packed in tiles of 16 lines of 32 numbers, which the sum runs over, three tiles for the three pieces. Within a tile
+// numbers p and p+16 of a line are neighbours, in both operands. T is float32.
+
+// PieceTile is the number of elements of a packed tile.
+const PieceTile = 3 * 512
+
+// PiecesFused reports whether MultiplyPieces runs in tiles here, several times as fast as Tile.
+func PiecesFused[T Float]() bool { return matrixVectorized[T]() }
+
+// SplitRows packs x, rows × cols with rows ld apart, for sums over its columns. If turned is false, 16 rows of x become the lines of
+// tiles: an operand A = x. If turned is true, they become the columns: an operand B = xᵀ. Tile (i, p) of rows 16i… and columns 32p…
+// goes to dst[(i·cols/32 + p)·PieceTile:]. rows is a multiple of 16, cols one of 32. It returns the largest |x|, NaN for a NaN.
+func SplitRows[T Float](dst []uint16, x []T, ld, rows, cols int, turned bool) T {
+	if rows <= 0 || cols <= 0 {
+		return 0
+	}
+	if rows%16 != 0 || cols%32 != 0 || cols > ld {
+		panic(fmt.Sprintf("kernel: SplitRows: got %d×%d in rows of %d, want multiples of 16 and 32", rows, cols, ld))
+	}
+	checkLen("x", len(x), (rows-1)*ld+cols)
+	checkLen("dst", len(dst), rows*cols*3)
+	from, tiles, most := as32(x), cols/32, uint32(0)
+	for i := range rows / 16 {
+		to := dst[i*tiles*PieceTile:][:tiles*PieceTile]
+		most = max(most, splitTiles(to, from[16*i*ld:], ld, 16, 32, tiles, turned))
+	}
+	return T(math.Float32frombits(most))
+}
+
+// SplitColumns packs x, rows × cols with rows ld apart, for sums over its rows. If turned is false, 16 columns of x become the
+// columns of tiles: an operand B = x. If turned is true, they become the lines: an operand A = xᵀ. Tile (j, p) of columns 16j… and
+// rows 32p… goes to dst[(j·rows/32 + p)·PieceTile:]. rows is a multiple of 32, cols one of 16. It returns the largest |x|, NaN for a
+// NaN.
+func SplitColumns[T Float](dst []uint16, x []T, ld, rows, cols int, turned bool) T {
+	if rows <= 0 || cols <= 0 {
+		return 0
+	}
+	if rows%32 != 0 || cols%16 != 0 || cols > ld {
+		panic(fmt.Sprintf("kernel: SplitColumns: got %d×%d in rows of %d, want multiples of 32 and 16", rows, cols, ld))
+	}
+	checkLen("x", len(x), (rows-1)*ld+cols)
+	checkLen("dst", len(dst), rows*cols*3)
+	from, tiles, most := as32(x), rows/32, uint32(0)
+	for j := range cols / 16 {
+		to := dst[j*tiles*PieceTile:][:tiles*PieceTile]
+		most = max(most, splitTiles(to, from[16*j:], ld, 16*ld, 32*ld, tiles, turned))
+	}
+	return T(math.Float32frombits(most))
+}
+
+// splitTiles packs tiles one after the other: line t of tile n is the 16 numbers at x[n·step+t·line:] and those second further on.
+func splitTiles(dst []uint16, x []float32, line, second, step, tiles int, turned bool) (most uint32) {
+	if matrixVectorized[float32]() {
+		return splitTilesSIMD(dst, x, line, second, step, tiles, turned)
+	}
+	for n := range tiles {
+		for t := range 16 {
+			for p := range 16 {
+				for h := range 2 {
+					v := x[n*step+t*line+h*second+p]
+					most = max(most, math.Float32bits(v)&^(1<<31))
+					i, j := t, p
+					if turned {
+						i, j = p, t
+					}
+					for piece, bits := range cut(v) {
+						dst[n*PieceTile+512*piece+32*i+2*j+h] = bits
+					}
+				}
+			}
+		}
+	}
+	return most
+}
+
+// cut cuts x into three BF16, of which it is the sum.
+func cut(x float32) (bits [3]uint16) {
+	for i := range bits {
+		b := math.Float32bits(x) &^ 0xffff
+		bits[i] = uint16(b >> 16)
+		x -= math.Float32frombits(b)
+	}
+	return bits
+}
+
+// MultiplyPieces computes C = A·B, or C += A·B if add, for 16m rows and 16n columns of c, rows ldc apart, and sums over 32k: a and b
+// are packed, their tiles of rows and columns lda and ldb tiles apart. Each sum is taken by tiles of 32, and of a tile over the
+// products of pieces from the smallest to the largest, whatever m, n and the place. Exchanging A and B exchanges two
+// products of pieces, which may change the last bit.
+func MultiplyPieces[T Float](c []T, ldc int, a []uint16, lda int, b []uint16, ldb, m, n, k int, add bool) {
+	if m <= 0 || n <= 0 || k <= 0 {
+		return
+	}
+	if lda < k || ldb < k || ldc < 16*n {
+		panic(fmt.Sprintf("kernel: MultiplyPieces: got %d and %d tiles for sums over %d, rows of %d for %d columns", lda, ldb, k, ldc, 16*n))
+	}
+	checkLen("A", len(a), ((m-1)*lda+k)*PieceTile)
+	checkLen("B", len(b), ((n-1)*ldb+k)*PieceTile)
+	checkLen("C", len(c), (16*m-1)*ldc+16*n)
+	if matrixVectorized[float32]() {
+		multiplyTilesSIMD(as32(c), ldc, a, lda, b, ldb, m, n, k, add)
+		return
+	}
+	to := as32(c)
+	for i := range 16 * m {
+		for j := range 16 * n {
+			sum := float32(0)
+			if add {
+				sum = to[i*ldc+j]
+			}
+			for p := range k {
+				x, y := a[(i/16*lda+p)*PieceTile+i%16*32:], b[(j/16*ldb+p)*PieceTile+j%16*2:]
+				for _, s := range [...][2]int{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}} {
+					sum = pairs(sum, x[512*s[0]:], y[512*s[1]:])
+				}
+			}
+			to[i*ldc+j] = sum
+		}
+	}
+}
+
+// pairs adds 32 products to sum as a tile does: the first of each pair and the second of each pair by themselves.
+func pairs(sum float32, x, y []uint16) float32 {
+	var s [2]float32
+	wide := func(b uint16) float32 { return math.Float32frombits(uint32(b) << 16) }
+	for p := range 16 {
+		for h := range s {
+			s[h] = fma(wide(x[2*p+h]), wide(y[32*p+h]), s[h])
+		}
+	}
+	return sum + (s[0] + s[1])
+}
