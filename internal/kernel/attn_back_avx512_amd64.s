@@ -226,7 +226,6 @@ ready12:
 	MOVQ $0x00000040, DI
 	MOVQ k+64(FP), R11
 
-loop13:
 	// TILELOADD 2048(AX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -234,18 +233,6 @@ loop13:
 	BYTE $0x4b
 	BYTE $0xa4
 	BYTE $0x38
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 2048(SI)(DI), 5
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xac
-	BYTE $0x3e
 	BYTE $0x00
 	BYTE $0x08
 	BYTE $0x00
@@ -263,6 +250,18 @@ loop13:
 	BYTE $0x00
 	BYTE $0x00
 
+	// TILELOADD 2048(SI)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
 	// TILELOADD 0(DX)(DI), 7
 	BYTE $0xc4
 	BYTE $0xe2
@@ -274,7 +273,10 @@ loop13:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
+	DECQ R11
+	JZ   final14
 
+loop13:
 	// TDPBF16PS 6, 4, 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -289,6 +291,18 @@ loop13:
 	BYTE $0x5c
 	BYTE $0xcc
 
+	// TILELOADD 1024(AX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x38
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
@@ -302,18 +316,6 @@ loop13:
 	BYTE $0x42
 	BYTE $0x5c
 	BYTE $0xdd
-
-	// TILELOADD 1024(AX)(DI), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x38
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
 
 	// TILELOADD 1024(SI)(DI), 5
 	BYTE $0xc4
@@ -334,26 +336,12 @@ loop13:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x4a
 	BYTE $0x5c
 	BYTE $0xd5
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
 
 	// TILELOADD 1024(CX)(DI), 6
 	BYTE $0xc4
@@ -366,6 +354,20 @@ loop13:
 	BYTE $0x04
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
 
 	// TILELOADD 1024(DX)(DI), 7
 	BYTE $0xc4
@@ -393,6 +395,18 @@ loop13:
 	BYTE $0x5c
 	BYTE $0xcc
 
+	// TILELOADD 0(AX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x38
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
@@ -406,18 +420,6 @@ loop13:
 	BYTE $0x42
 	BYTE $0x5c
 	BYTE $0xdd
-
-	// TILELOADD 0(AX)(DI), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x38
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
 
 	// TILELOADD 0(SI)(DI), 5
 	BYTE $0xc4
@@ -438,26 +440,12 @@ loop13:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x4a
 	BYTE $0x5c
 	BYTE $0xd5
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
 
 	// TILELOADD 2048(CX)(DI), 6
 	BYTE $0xc4
@@ -471,6 +459,20 @@ loop13:
 	BYTE $0x00
 	BYTE $0x00
 
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
 	// TILELOADD 2048(DX)(DI), 7
 	BYTE $0xc4
 	BYTE $0xe2
@@ -480,6 +482,58 @@ loop13:
 	BYTE $0x3a
 	BYTE $0x00
 	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 0(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(DX)(DI), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
 
@@ -504,12 +558,289 @@ loop13:
 	BYTE $0x5c
 	BYTE $0xd5
 
+	// TILELOADD 5120(AX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x38
+	BYTE $0x00
+	BYTE $0x14
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 3072(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x0c
+	BYTE $0x00
+	BYTE $0x00
+
 	// TDPBF16PS 7, 5, 3
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x42
 	BYTE $0x5c
 	BYTE $0xdd
+
+	// TILELOADD 5120(SI)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3e
+	BYTE $0x00
+	BYTE $0x14
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 3072(DX)(DI), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x0c
+	BYTE $0x00
+	BYTE $0x00
+	ADDQ $+3072, AX
+	ADDQ $+3072, SI
+	ADDQ $+3072, CX
+	ADDQ $+3072, DX
+	DECQ R11
+	JNZ  loop13
+
+final14:
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(AX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x38
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(SI)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 1024(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(DX)(DI), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(AX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x38
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(SI)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 2048(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 2048(DX)(DI), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
 
 	// TILELOADD 0(CX)(DI), 6
 	BYTE $0xc4
@@ -522,6 +853,20 @@ loop13:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
 
 	// TILELOADD 0(DX)(DI), 7
 	BYTE $0xc4
@@ -562,12 +907,6 @@ loop13:
 	BYTE $0x42
 	BYTE $0x5c
 	BYTE $0xdd
-	ADDQ $+3072, AX
-	ADDQ $+3072, SI
-	ADDQ $+3072, CX
-	ADDQ $+3072, DX
-	DECQ R11
-	JNZ  loop13
 	MOVQ R10, BX
 	MOVQ ldc+8(FP), DI
 
@@ -630,7 +969,7 @@ loop13:
 
 one9:
 	CMPQ add+72(FP), $0x00
-	JEQ  fresh14
+	JEQ  fresh15
 	MOVQ R10, BX
 	MOVQ ldc+8(FP), DI
 
@@ -660,9 +999,9 @@ one9:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
-	JMP  ready15
+	JMP  ready16
 
-fresh14:
+fresh15:
 	// TILEZERO 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -677,7 +1016,7 @@ fresh14:
 	BYTE $0x49
 	BYTE $0xd0
 
-ready15:
+ready16:
 	MOVQ R8, AX
 	MOVQ R8, SI
 	ADDQ lda+24(FP), SI
@@ -685,7 +1024,6 @@ ready15:
 	MOVQ $0x00000040, DI
 	MOVQ k+64(FP), R11
 
-loop16:
 	// TILELOADD 2048(AX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -693,18 +1031,6 @@ loop16:
 	BYTE $0x4b
 	BYTE $0xa4
 	BYTE $0x38
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 2048(SI)(DI), 5
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xac
-	BYTE $0x3e
 	BYTE $0x00
 	BYTE $0x08
 	BYTE $0x00
@@ -722,19 +1048,27 @@ loop16:
 	BYTE $0x00
 	BYTE $0x00
 
+	// TILELOADD 2048(SI)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	DECQ R11
+	JZ   final18
+
+loop17:
 	// TDPBF16PS 6, 4, 0
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x4a
 	BYTE $0x5c
 	BYTE $0xc4
-
-	// TDPBF16PS 6, 5, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xd5
 
 	// TILELOADD 1024(AX)(DI), 4
 	BYTE $0xc4
@@ -747,6 +1081,13 @@ loop16:
 	BYTE $0x04
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
 
 	// TILELOADD 1024(SI)(DI), 5
 	BYTE $0xc4
@@ -793,13 +1134,6 @@ loop16:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 6, 5, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xd5
-
 	// TILELOADD 0(AX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -811,6 +1145,13 @@ loop16:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
 
 	// TILELOADD 0(SI)(DI), 5
 	BYTE $0xc4
@@ -889,12 +1230,217 @@ loop16:
 	BYTE $0x4a
 	BYTE $0x5c
 	BYTE $0xd5
+
+	// TILELOADD 5120(AX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x38
+	BYTE $0x00
+	BYTE $0x14
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 3072(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x0c
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 5120(SI)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3e
+	BYTE $0x00
+	BYTE $0x14
+	BYTE $0x00
+	BYTE $0x00
 	ADDQ $+3072, AX
 	ADDQ $+3072, SI
 	ADDQ $+3072, CX
 	ADDQ $+3072, DX
 	DECQ R11
-	JNZ  loop16
+	JNZ  loop17
+
+final18:
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 1024(AX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x38
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 1024(SI)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 1024(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 0(AX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x38
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 0(SI)(DI), 5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x3e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 2048(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 0(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
 	MOVQ R10, BX
 	MOVQ ldc+8(FP), DI
 
@@ -940,11 +1486,11 @@ one6:
 	MOVQ n+56(FP), R13
 	MOVQ c+0(FP), R10
 
-each17:
+each19:
 	CMPQ R13, $0x02
-	JLT  one18
+	JLT  one20
 	CMPQ add+72(FP), $0x00
-	JEQ  fresh20
+	JEQ  fresh22
 	MOVQ R10, BX
 	MOVQ ldc+8(FP), DI
 
@@ -971,9 +1517,9 @@ each17:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
-	JMP  ready21
+	JMP  ready23
 
-fresh20:
+fresh22:
 	// TILEZERO 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -988,7 +1534,7 @@ fresh20:
 	BYTE $0x49
 	BYTE $0xc8
 
-ready21:
+ready23:
 	MOVQ R8, AX
 	MOVQ R9, CX
 	MOVQ R9, DX
@@ -996,7 +1542,6 @@ ready21:
 	MOVQ $0x00000040, DI
 	MOVQ k+64(FP), R11
 
-loop22:
 	// TILELOADD 2048(AX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1032,7 +1577,10 @@ loop22:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
+	DECQ R11
+	JZ   final25
 
+loop24:
 	// TDPBF16PS 6, 4, 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1066,13 +1614,6 @@ loop22:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TILELOADD 1024(CX)(DI), 6
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1084,6 +1625,13 @@ loop22:
 	BYTE $0x04
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
 
 	// TILELOADD 1024(DX)(DI), 7
 	BYTE $0xc4
@@ -1130,13 +1678,6 @@ loop22:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TILELOADD 2048(CX)(DI), 6
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1148,6 +1689,13 @@ loop22:
 	BYTE $0x08
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
 
 	// TILELOADD 2048(DX)(DI), 7
 	BYTE $0xc4
@@ -1168,13 +1716,6 @@ loop22:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TILELOADD 0(CX)(DI), 6
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1186,6 +1727,13 @@ loop22:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
 
 	// TILELOADD 0(DX)(DI), 7
 	BYTE $0xc4
@@ -1212,12 +1760,229 @@ loop22:
 	BYTE $0x42
 	BYTE $0x5c
 	BYTE $0xcc
+
+	// TILELOADD 5120(AX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x38
+	BYTE $0x00
+	BYTE $0x14
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 3072(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x0c
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 3072(DX)(DI), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x0c
+	BYTE $0x00
+	BYTE $0x00
 	ADDQ $+3072, AX
 	ADDQ $+3072, SI
 	ADDQ $+3072, CX
 	ADDQ $+3072, DX
 	DECQ R11
-	JNZ  loop22
+	JNZ  loop24
+
+final25:
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(AX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x38
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 1024(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(DX)(DI), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(AX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x38
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 2048(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 2048(DX)(DI), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 0(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(DX)(DI), 7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x3a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
 	MOVQ R10, BX
 	MOVQ ldc+8(FP), DI
 
@@ -1248,12 +2013,12 @@ loop22:
 	LEAQ (R9)(R11*2), R9
 	ADDQ $+128, R10
 	SUBQ $0x02, R13
-	JNZ  each17
-	JMP  done19
+	JNZ  each19
+	JMP  done21
 
-one18:
+one20:
 	CMPQ add+72(FP), $0x00
-	JEQ  fresh23
+	JEQ  fresh26
 	MOVQ R10, BX
 	MOVQ ldc+8(FP), DI
 
@@ -1268,9 +2033,9 @@ one18:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
-	JMP  ready24
+	JMP  ready27
 
-fresh23:
+fresh26:
 	// TILEZERO 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1278,13 +2043,12 @@ fresh23:
 	BYTE $0x49
 	BYTE $0xc0
 
-ready24:
+ready27:
 	MOVQ R8, AX
 	MOVQ R9, CX
 	MOVQ $0x00000040, DI
 	MOVQ k+64(FP), R11
 
-loop25:
 	// TILELOADD 2048(AX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1308,7 +2072,10 @@ loop25:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
+	DECQ R11
+	JZ   final29
 
+loop28:
 	// TDPBF16PS 6, 4, 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1410,12 +2177,139 @@ loop25:
 	BYTE $0x4a
 	BYTE $0x5c
 	BYTE $0xc4
+
+	// TILELOADD 5120(AX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x38
+	BYTE $0x00
+	BYTE $0x14
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 3072(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x0c
+	BYTE $0x00
+	BYTE $0x00
 	ADDQ $+3072, AX
 	ADDQ $+3072, SI
 	ADDQ $+3072, CX
 	ADDQ $+3072, DX
 	DECQ R11
-	JNZ  loop25
+	JNZ  loop28
+
+final29:
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 1024(AX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x38
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 1024(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 0(AX)(DI), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x38
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 2048(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 0(CX)(DI), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x39
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
 	MOVQ R10, BX
 	MOVQ ldc+8(FP), DI
 
@@ -1431,7 +2325,7 @@ loop25:
 	BYTE $0x00
 	BYTE $0x00
 
-done19:
+done21:
 done7:
 	// TILERELEASE
 	BYTE $0xc4

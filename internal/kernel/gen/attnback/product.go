@@ -107,34 +107,64 @@ func (e *emitter) block(high, wide int) {
 	}
 	e.MOVQ(operand.U32(line), stride)
 	e.MOVQ(e.slot("k"), left)
-	loop := e.label("loop")
-	e.Label(loop)
-	a, b := -1, -1
-	for _, p := range six {
-		if p.a != a {
-			a = p.a
-			amx.Load(e.Context, rowA, stride, tileBytes*a, 4)
-			if high > 1 {
-				amx.Load(e.Context, rowA2, stride, tileBytes*a, 5)
-			}
+	// load loads what a step wants and the step before does not hold, disp ahead: the first of two tiles, or the second.
+	load := func(before, step, which, disp int) {
+		from, to := six[before], six[step]
+		if (to.a != from.a || step == 0) && which < high {
+			amx.Load(e.Context, []reg.GPPhysical{rowA, rowA2}[which], stride, disp+tileBytes*to.a, uint8(4+which))
 		}
-		if p.b != b {
-			b = p.b
-			amx.Load(e.Context, colB, stride, tileBytes*b, 6)
-			if wide > 1 {
-				amx.Load(e.Context, colB2, stride, tileBytes*b, 7)
-			}
+		if (to.b != from.b || step == 0) && which < wide {
+			amx.Load(e.Context, []reg.GPPhysical{colB, colB2}[which], stride, disp+tileBytes*to.b, uint8(6+which))
 		}
-		for r := range high {
-			for c := range wide {
-				amx.BFloat16(e.Context, uint8(4+r), uint8(6+c), sum(r, c))
+	}
+	// steps emits the products of 32 numbers. A tile is loaded anew as soon as it has been read for the last time, so that the products that
+	// are left hide it.
+	steps := func(last bool) {
+		for i := range six {
+			next, disp := (i+1)%len(six), 0
+			if next == 0 {
+				disp = pieces * tileBytes
+			}
+			order := [][2]int{{0, 0}, {0, 1}, {1, 0}, {1, 1}}
+			first := 1 // after which the first tile of what changes may be loaded
+			switch {
+			case next == 0:
+				first = 2
+			case six[next].b != six[i].b:
+				order[1], order[2] = order[2], order[1]
+			}
+			for n, o := range order {
+				if o[0] < high && o[1] < wide {
+					amx.BFloat16(e.Context, uint8(4+o[0]), uint8(6+o[1]), sum(o[0], o[1]))
+				}
+				if n == first && !(last && next == 0) {
+					load(i, next, 0, disp)
+				}
+			}
+			if !(last && next == 0) {
+				load(i, next, 1, disp)
 			}
 		}
 	}
+	loop, final := e.label("loop"), e.label("final")
+	for which := range 2 {
+		if which < high {
+			amx.Load(e.Context, []reg.GPPhysical{rowA, rowA2}[which], stride, tileBytes*six[0].a, uint8(4+which))
+		}
+		if which < wide {
+			amx.Load(e.Context, []reg.GPPhysical{colB, colB2}[which], stride, tileBytes*six[0].b, uint8(6+which))
+		}
+	}
+	e.DECQ(left)
+	e.JZ(operand.LabelRef(final))
+	e.Label(loop)
+	steps(false)
 	for _, p := range []reg.Register{rowA, rowA2, colB, colB2} {
 		e.add(pieces*tileBytes, p)
 	}
 	e.DECQ(left)
 	e.JNZ(operand.LabelRef(loop))
+	e.Label(final)
+	steps(true)
 	corners(func(t uint8, disp int) { amx.Store(e.Context, t, toC, stride, disp) })
 }
