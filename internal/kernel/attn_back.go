@@ -141,3 +141,36 @@ func pairs(sum float32, x, y []uint16) float32 {
 	}
 	return sum + (s[0] + s[1])
 }
+
+// WeighPieces is what lies between the products of the backward pass, for a tile of rows × cols of scores s and of dp = dOut·v, both
+// in rows of 64:
+//
+//	P = e^(s−rowMax)    dS = P∘(dp−delta)
+//
+// weights and dsCols take P and dS as SplitColumns packs them, operands B, dsRows takes dS as SplitRows does, an operand A. A rowMax
+// of +Inf is that of a row that sees no key, and of one that fills up a tile. rows is a multiple of 32, cols 32 or 64.
+func WeighPieces[T Float](s, dp []T, rows, cols int, rowMax, delta []T, weights, dsCols, dsRows []uint16) {
+	const ld = 64
+	if rows <= 0 {
+		return
+	}
+	if rows%32 != 0 || cols != 32 && cols != 64 {
+		panic(fmt.Sprintf("kernel: WeighPieces: got %d×%d, want a multiple of 32 and 32 or 64", rows, cols))
+	}
+	checkLen("s", len(s), rows*ld)
+	checkLen("dp", len(dp), rows*ld)
+	checkRows("WeighPieces", rows, len(rowMax), len(delta))
+	for _, x := range [][]uint16{weights, dsCols, dsRows} {
+		checkLen("pieces", len(x), 3*rows*cols)
+	}
+	if matrixVectorized[T]() {
+		weighPiecesSIMD(as32(s), as32(dp), rows, cols, as32(rowMax), as32(delta), weights, dsCols, dsRows)
+		return
+	}
+	p, ds := make([]T, rows*ld), make([]T, rows*ld)
+	ProbFromLSE(p, s, ld, rows, cols, rowMax)
+	DScore(ds, p, dp, ld, rows, cols, delta)
+	SplitColumns(weights, p, ld, rows, cols, false)
+	SplitColumns(dsCols, ds, ld, rows, cols, false)
+	SplitRows(dsRows, ds, ld, rows, cols, false)
+}

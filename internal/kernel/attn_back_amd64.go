@@ -33,3 +33,9 @@ func multiplyTilesSIMD(c []float32, ldc int, a []uint16, lda int, b []uint16, ld
 func multiplyTilesCall(c []float32, ldc int, a []uint16, lda int, b []uint16, ldb, m, n, k, add int) {
 	attnBackMultiplyAVX512(unsafe.SliceData(c), 4*ldc, unsafe.SliceData(a), 2*PieceTile*lda, unsafe.SliceData(b), 2*PieceTile*ldb, m, n, k, add)
 }
+
+//go:noinline
+func weighPiecesSIMD(s, dp []float32, rows, cols int, rowMax, delta []float32, weights, dsCols, dsRows []uint16) {
+	attnBackWeighAVX512(unsafe.SliceData(s), unsafe.SliceData(dp), unsafe.SliceData(rowMax), unsafe.SliceData(delta),
+		unsafe.SliceData(weights), unsafe.SliceData(dsCols), unsafe.SliceData(dsRows), rows/32, cols/32)
+}

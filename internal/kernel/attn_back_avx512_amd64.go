@@ -16,3 +16,9 @@ func attnBackSplitAVX512(dst *uint16, src *float32, line int, second int, step i
 //
 //go:noescape
 func attnBackMultiplyAVX512(c *float32, ldc int, a *uint16, lda int, b *uint16, ldb int, m int, n int, k int, add int)
+
+// attnBackWeighAVX512 computes P = e^(s−rowMax) and dS = P∘(dp−delta) for 32·steps rows of 64, of which 32·halves count, and cuts them into pieces: P
+// and dS by columns, as a factor whose rows are summed over, dS by rows, as one whose columns are. steps ≥ 1, halves 1 or 2.
+//
+//go:noescape
+func attnBackWeighAVX512(s *float32, dp *float32, rowMax *float32, delta *float32, weights *uint16, dsCols *uint16, dsRows *uint16, steps int, halves int)

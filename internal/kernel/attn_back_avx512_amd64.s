@@ -2400,3 +2400,257 @@ DATA attnBackShape<>+61(SB)/1, $0x00
 DATA attnBackShape<>+62(SB)/1, $0x00
 DATA attnBackShape<>+63(SB)/1, $0x00
 GLOBL attnBackShape<>(SB), RODATA|NOPTR, $64
+
+// func attnBackWeighAVX512(s *float32, dp *float32, rowMax *float32, delta *float32, weights *uint16, dsCols *uint16, dsRows *uint16, steps int, halves int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·attnBackWeighAVX512(SB), NOSPLIT, $0-72
+	VBROADCASTSS attnBack3af4ba7d<>+0(SB), Z16
+	VBROADCASTSS attnBack3c13bc2b<>+0(SB), Z17
+	VBROADCASTSS attnBack3d648e73<>+0(SB), Z18
+	VBROADCASTSS attnBack3e75edab<>+0(SB), Z19
+	VBROADCASTSS attnBack3f31725d<>+0(SB), Z20
+	VBROADCASTSS attnBack3f800000<>+0(SB), Z21
+	VBROADCASTSS attnBack3fb8aa3b<>+0(SB), Z22
+	VBROADCASTSS attnBackffff0000<>+0(SB), Z23
+	MOVQ         s+0(FP), AX
+	MOVQ         dp+8(FP), CX
+	MOVQ         rowMax+16(FP), DX
+	MOVQ         delta+24(FP), BX
+	MOVQ         weights+32(FP), SI
+	MOVQ         dsCols+40(FP), DI
+	MOVQ         dsRows+48(FP), R8
+	MOVQ         steps+56(FP), R9
+	IMUL3Q       $0x00000c00, R9, R10
+	MOVQ         halves+64(FP), R11
+	IMUL3Q       $0x00000c00, R11, R11
+	TESTQ        R9, R9
+	JLE          done31
+
+loop30:
+	MOVQ  halves+64(FP), R12
+	TESTQ R12, R12
+	JLE   done33
+
+loop32:
+	MOVQ  $0x00000010, R13
+	TESTQ R13, R13
+	JLE   done35
+
+loop34:
+	VBROADCASTSS (DX), Z24
+	VBROADCASTSS (BX), Z26
+	VBROADCASTSS 64(DX), Z25
+	VBROADCASTSS 64(BX), Z27
+	VMOVUPS      (AX), Z0
+	VMOVUPS      4096(AX), Z1
+	VMOVUPS      64(AX), Z2
+	VMOVUPS      4160(AX), Z3
+	VSUBPS       Z24, Z0, Z0
+	VSUBPS       Z25, Z1, Z1
+	VSUBPS       Z24, Z2, Z2
+	VSUBPS       Z25, Z3, Z3
+	VMULPS       Z22, Z0, Z0
+	VMULPS       Z22, Z1, Z1
+	VMULPS       Z22, Z2, Z2
+	VMULPS       Z22, Z3, Z3
+	VREDUCEPS    $0x01, Z0, Z8
+	VREDUCEPS    $0x01, Z1, Z9
+	VREDUCEPS    $0x01, Z2, Z10
+	VREDUCEPS    $0x01, Z3, Z11
+	VMOVAPS      Z16, Z12
+	VMOVAPS      Z16, Z13
+	VMOVAPS      Z16, Z14
+	VMOVAPS      Z16, Z15
+	VFMADD213PS  Z17, Z8, Z12
+	VFMADD213PS  Z17, Z9, Z13
+	VFMADD213PS  Z17, Z10, Z14
+	VFMADD213PS  Z17, Z11, Z15
+	VFMADD213PS  Z18, Z8, Z12
+	VFMADD213PS  Z18, Z9, Z13
+	VFMADD213PS  Z18, Z10, Z14
+	VFMADD213PS  Z18, Z11, Z15
+	VFMADD213PS  Z19, Z8, Z12
+	VFMADD213PS  Z19, Z9, Z13
+	VFMADD213PS  Z19, Z10, Z14
+	VFMADD213PS  Z19, Z11, Z15
+	VFMADD213PS  Z20, Z8, Z12
+	VFMADD213PS  Z20, Z9, Z13
+	VFMADD213PS  Z20, Z10, Z14
+	VFMADD213PS  Z20, Z11, Z15
+	VFMADD213PS  Z21, Z8, Z12
+	VFMADD213PS  Z21, Z9, Z13
+	VFMADD213PS  Z21, Z10, Z14
+	VFMADD213PS  Z21, Z11, Z15
+	VSCALEFPS    Z0, Z12, Z0
+	VSCALEFPS    Z1, Z13, Z1
+	VSCALEFPS    Z2, Z14, Z2
+	VSCALEFPS    Z3, Z15, Z3
+	VMOVUPS      (CX), Z4
+	VMOVUPS      4096(CX), Z5
+	VMOVUPS      64(CX), Z6
+	VMOVUPS      4160(CX), Z7
+	VSUBPS       Z26, Z4, Z4
+	VSUBPS       Z27, Z5, Z5
+	VSUBPS       Z26, Z6, Z6
+	VSUBPS       Z27, Z7, Z7
+	VMULPS       Z0, Z4, Z4
+	VMULPS       Z1, Z5, Z5
+	VMULPS       Z2, Z6, Z6
+	VMULPS       Z3, Z7, Z7
+	VPANDD       Z23, Z0, Z8
+	VSUBPS       Z8, Z0, Z0
+	VPANDD       Z23, Z0, Z9
+	VSUBPS       Z9, Z0, Z0
+	VPANDD       Z23, Z1, Z10
+	VSUBPS       Z10, Z1, Z1
+	VPANDD       Z23, Z1, Z11
+	VSUBPS       Z11, Z1, Z1
+	VPSRLD       $0x10, Z8, Z8
+	VPORD        Z8, Z10, Z10
+	VMOVDQU32    Z10, (SI)
+	VPSRLD       $0x10, Z9, Z9
+	VPORD        Z9, Z11, Z11
+	VMOVDQU32    Z11, 1024(SI)
+	VPSRLD       $0x10, Z0, Z0
+	VPORD        Z0, Z1, Z1
+	VMOVDQU32    Z1, 2048(SI)
+	VPANDD       Z23, Z2, Z8
+	VSUBPS       Z8, Z2, Z2
+	VPANDD       Z23, Z2, Z9
+	VSUBPS       Z9, Z2, Z2
+	VPANDD       Z23, Z3, Z10
+	VSUBPS       Z10, Z3, Z3
+	VPANDD       Z23, Z3, Z11
+	VSUBPS       Z11, Z3, Z3
+	VPSRLD       $0x10, Z8, Z8
+	VPORD        Z8, Z10, Z10
+	VMOVDQU32    Z10, (SI)(R10*1)
+	VPSRLD       $0x10, Z9, Z9
+	VPORD        Z9, Z11, Z11
+	VMOVDQU32    Z11, 1024(SI)(R10*1)
+	VPSRLD       $0x10, Z2, Z2
+	VPORD        Z2, Z3, Z3
+	VMOVDQU32    Z3, 2048(SI)(R10*1)
+	VPANDD       Z23, Z4, Z8
+	VPANDD       Z23, Z5, Z9
+	VPANDD       Z23, Z6, Z10
+	VPANDD       Z23, Z7, Z11
+	VSUBPS       Z8, Z4, Z4
+	VSUBPS       Z9, Z5, Z5
+	VSUBPS       Z10, Z6, Z6
+	VSUBPS       Z11, Z7, Z7
+	VPSRLD       $0x10, Z8, Z12
+	VPSRLD       $0x10, Z9, Z13
+	VPSRLD       $0x10, Z10, Z14
+	VPORD        Z12, Z9, Z0
+	VMOVDQU32    Z0, (DI)
+	VPORD        Z12, Z10, Z1
+	VMOVDQU32    Z1, (R8)
+	VPORD        Z14, Z11, Z0
+	VMOVDQU32    Z0, (DI)(R10*1)
+	VPORD        Z13, Z11, Z1
+	VMOVDQU32    Z1, (R8)(R11*1)
+	VPANDD       Z23, Z4, Z8
+	VPANDD       Z23, Z5, Z9
+	VPANDD       Z23, Z6, Z10
+	VPANDD       Z23, Z7, Z11
+	VSUBPS       Z8, Z4, Z4
+	VSUBPS       Z9, Z5, Z5
+	VSUBPS       Z10, Z6, Z6
+	VSUBPS       Z11, Z7, Z7
+	VPSRLD       $0x10, Z8, Z12
+	VPSRLD       $0x10, Z9, Z13
+	VPSRLD       $0x10, Z10, Z14
+	VPORD        Z12, Z9, Z0
+	VMOVDQU32    Z0, 1024(DI)
+	VPORD        Z12, Z10, Z1
+	VMOVDQU32    Z1, 1024(R8)
+	VPORD        Z14, Z11, Z0
+	VMOVDQU32    Z0, 1024(DI)(R10*1)
+	VPORD        Z13, Z11, Z1
+	VMOVDQU32    Z1, 1024(R8)(R11*1)
+	VPSRLD       $0x10, Z4, Z12
+	VPSRLD       $0x10, Z5, Z13
+	VPSRLD       $0x10, Z6, Z14
+	VPORD        Z12, Z5, Z0
+	VMOVDQU32    Z0, 2048(DI)
+	VPORD        Z12, Z6, Z1
+	VMOVDQU32    Z1, 2048(R8)
+	VPORD        Z14, Z7, Z0
+	VMOVDQU32    Z0, 2048(DI)(R10*1)
+	VPORD        Z13, Z7, Z1
+	VMOVDQU32    Z1, 2048(R8)(R11*1)
+	ADDQ         $+256, AX
+	ADDQ         $+256, CX
+	ADDQ         $+4, DX
+	ADDQ         $+4, BX
+	ADDQ         $+64, SI
+	ADDQ         $+64, DI
+	ADDQ         $+64, R8
+	DECQ         R13
+	JNZ          loop34
+
+done35:
+	ADDQ $-3968, AX
+	ADDQ $-3968, CX
+	ADDQ $-64, DX
+	ADDQ $-64, BX
+	ADDQ $-1024, SI
+	LEAQ (SI)(R10*2), SI
+	ADDQ $-1024, DI
+	LEAQ (DI)(R10*2), DI
+	ADDQ $+2048, R8
+	DECQ R12
+	JNZ  loop32
+
+done33:
+	MOVQ  halves+64(FP), R12
+	MOVQ  R10, R13
+	IMULQ R12, R13
+	SUBQ  R13, SI
+	MOVQ  R10, R13
+	IMULQ R12, R13
+	SUBQ  R13, DI
+	MOVQ  R10, R13
+	IMULQ R12, R13
+	SUBQ  R13, SI
+	MOVQ  R10, R13
+	IMULQ R12, R13
+	SUBQ  R13, DI
+	ADDQ  $+3072, SI
+	ADDQ  $+3072, DI
+	ADDQ  R11, R8
+	SHLQ  $0x07, R12
+	SUBQ  R12, AX
+	ADDQ  $+8192, AX
+	SUBQ  R12, CX
+	ADDQ  $+8192, CX
+	ADDQ  $+128, DX
+	ADDQ  $+128, BX
+	DECQ  R9
+	JNZ   loop30
+
+done31:
+	VZEROUPPER
+	RET
+
+DATA attnBack3af4ba7d<>+0(SB)/4, $0x3af4ba7d
+GLOBL attnBack3af4ba7d<>(SB), RODATA|NOPTR, $4
+
+DATA attnBack3c13bc2b<>+0(SB)/4, $0x3c13bc2b
+GLOBL attnBack3c13bc2b<>(SB), RODATA|NOPTR, $4
+
+DATA attnBack3d648e73<>+0(SB)/4, $0x3d648e73
+GLOBL attnBack3d648e73<>(SB), RODATA|NOPTR, $4
+
+DATA attnBack3e75edab<>+0(SB)/4, $0x3e75edab
+GLOBL attnBack3e75edab<>(SB), RODATA|NOPTR, $4
+
+DATA attnBack3f31725d<>+0(SB)/4, $0x3f31725d
+GLOBL attnBack3f31725d<>(SB), RODATA|NOPTR, $4
+
+DATA attnBack3f800000<>+0(SB)/4, $0x3f800000
+GLOBL attnBack3f800000<>(SB), RODATA|NOPTR, $4
+
+DATA attnBack3fb8aa3b<>+0(SB)/4, $0x3fb8aa3b
+GLOBL attnBack3fb8aa3b<>(SB), RODATA|NOPTR, $4

@@ -142,6 +142,71 @@ func TestMultiplyPiecesOfParts(t *testing.T) {
 	})
 }
 
+// The fused step packs what the steps one by one do, but for a rounding of the exponential.
+func TestWeighPieces(t *testing.T) {
+	forEachISA(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(77, 78))
+		for _, rows := range []int{32, 96} {
+			for _, cols := range []int{32, 64} {
+				s, dp := randoms(rng, rows*64, 3), randoms(rng, rows*64, 1)
+				rowMax, delta := randoms(rng, rows, 1), randoms(rng, rows, 1)
+				inf := float32(math.Inf(1))
+				rowMax[1], rowMax[rows-1], s[5], s[3*64+cols-1] = inf, inf, -inf, -inf
+				var got [3]*fencedBits
+				for i := range got {
+					got[i] = newFencedBits(3 * rows * cols)
+				}
+				WeighPieces(s, dp, rows, cols, rowMax, delta, got[0].data, got[1].data, got[2].data)
+				for i := range got {
+					got[i].intact(t)
+				}
+				value := func(dst []uint16, tile, i int) (v float64) {
+					for piece := range 3 {
+						v += float64(math.Float32frombits(uint32(dst[tile*PieceTile+512*piece+i]) << 16))
+					}
+					return v
+				}
+				for r := range rows {
+					for c := range cols {
+						p := math.Exp(float64(s[r*64+c]) - float64(rowMax[r]))
+						ds := p * (float64(dp[r*64+c]) - float64(delta[r]))
+						byCol, byRow := c/16*(rows/32)+r/32, r/16*(cols/32)+c/32
+						inCol, inRow := r%16*32+c%16*2+r%32/16, r%16*32+c%16*2+c%32/16
+						what := fmt.Sprintf("%d×%d (%d, %d)", rows, cols, r, c)
+						tol := 8e-7 * (1 + math.Abs(float64(s[r*64+c]-rowMax[r])))
+						if p == 0 {
+							tol = 0
+						}
+						near(t, p, float32(value(got[0].data, byCol, inCol)), tol*p, "%s weight", what)
+						tol *= p * (math.Abs(float64(dp[r*64+c])) + math.Abs(float64(delta[r])))
+						near(t, ds, float32(value(got[1].data, byCol, inCol)), tol, "%s dS by columns", what)
+						near(t, ds, float32(value(got[2].data, byRow, inRow)), tol, "%s dS by rows", what)
+					}
+				}
+			}
+		}
+	})
+}
+
+// fencedBits is a slice between canaries.
+type fencedBits struct{ all, data []uint16 }
+
+func newFencedBits(n int) *fencedBits {
+	all := make([]uint16, n+64)
+	for i := range all {
+		all[i] = 0xabcd
+	}
+	return &fencedBits{all, all[32 : 32+n : 32+n]}
+}
+
+func (f *fencedBits) intact(t *testing.T) {
+	t.Helper()
+	for i := range 32 {
+		require.EqualValues(t, 0xabcd, f.all[i])
+		require.EqualValues(t, 0xabcd, f.all[len(f.all)-1-i])
+	}
+}
+
 func TestPiecesChecks(t *testing.T) {
 	for want, f := range map[string]func(){
 		"SplitRows: got 8×32":            func() { SplitRows[float32](nil, nil, 32, 8, 32, false) },

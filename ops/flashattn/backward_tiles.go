@@ -1,6 +1,8 @@
 package flashattn
 
 import (
+	"math"
+
 	"stheno/internal/kernel"
 	"stheno/internal/parallel"
 )
@@ -125,6 +127,13 @@ func (u *backwardUnit[T]) packTiles(j0, j1 int) {
 func (u *backwardUnit[T]) fillChunk(m int) bool {
 	t := &u.backwardTiles
 	t.filled = ceilTo(m, tileRows)
+	for r, most := range u.rowMax[:m] {
+		if math.IsInf(float64(most), -1) {
+			u.rowMax[r] = T(math.Inf(1)) // no key is seen, and every weight is 0
+		}
+	}
+	fill(u.rowMax[m:t.filled], T(math.Inf(1)))
+	clear(u.delta[m:t.filled])
 	clear(u.q[m*u.ldq : t.filled*u.ldq])
 	clear(u.dOut[m*u.ldo : t.filled*u.ldo])
 	clear(u.dq[:t.filled*u.lddq])
@@ -146,34 +155,48 @@ func (u *backwardUnit[T]) multiply(t tile, r0, r1, j0, j1, j int) {
 	n, cols := min(tilePanel, j1-j), ceilTo(min(tilePanel, j1-j), 32)
 	t = tile{ra: r0 + a, rz: min(r0+z, r1), ja: j, jz: j + n}
 	t.full = int(u.hi[t.ra]) >= t.jz && int(u.lo[t.rz-1]) <= t.ja
-	rows, steps, at, ld := t.rz-t.ra, (z-a)/32, 3*(j-j0), tilePanel
-	rowMax, delta := u.rowMax[a:][:rows], u.delta[a:][:rows]
+	steps, at, ld := (z-a)/32, 3*(j-j0), tilePanel
 
 	kernel.MultiplyPieces(u.s, ld, x.qRows[3*a*x.d32:], x.d32/32, x.kScores[at*x.d32:], x.d32/32, (z-a)/16, cols/16, x.d32/32, false)
 	kernel.MultiplyPieces(u.ds, ld, x.dOutRows[3*a*x.dv32:], x.dv32/32, x.values[at*x.dv32:], x.dv32/32, (z-a)/16, cols/16, x.dv32/32, false)
-	// Rows and keys that fill up tiles have weights of 0, and dS too: they are products with zeros.
 	u.scores(&u.st, t, u.s, ld, u.lo, u.hi, u.capped)
-	kernel.ProbFromLSE(u.s, u.s, ld, rows, n, rowMax)
-	weights := u.s
-	if u.Dropout > 0 {
-		weights = u.dropped
-		copy(weights[:(z-a)*ld], u.s)
-		u.drop(&u.st, t, weights, u.s, ld)
-		u.drop(&u.st, t, u.ds, u.ds, ld)
+	if u.Dropout == 0 && u.Softcap == 0 && u.dBias.data == nil {
+		if n < cols {
+			for r := range z - a {
+				fill(u.s[r*ld+n:r*ld+cols], T(math.Inf(-1)))
+			}
+		}
+		kernel.WeighPieces(u.s, u.ds, z-a, cols, u.rowMax[a:], u.delta[a:], x.weights, x.dsCols, x.dsRows)
+	} else {
+		u.weigh(t, z-a, cols, a)
 	}
-	kernel.SplitColumns(x.weights, weights, ld, z-a, cols, false)
-	kernel.DScore(u.ds, u.s, u.ds, ld, rows, n, delta)
-	u.addBias(t)
-	if u.Softcap > 0 {
-		kernel.SoftcapGrad(u.ds, u.capped, ld, rows, n, u.Softcap)
-	}
-	kernel.SplitColumns(x.dsCols, u.ds, ld, z-a, cols, false)
-	kernel.SplitRows(x.dsRows, u.ds, ld, z-a, cols, false)
 
 	chunk := x.filled / 32
 	kernel.MultiplyPieces(x.dvT[(j-j0)*x.dv16:], ld, x.dOutCols[a/32*size:], chunk, x.weights, steps, x.dv16/16, cols/16, steps, true)
 	kernel.MultiplyPieces(x.dkT[(j-j0)*x.d16:], ld, x.qCols[a/32*size:], chunk, x.dsCols, steps, x.d16/16, cols/16, steps, true)
 	kernel.MultiplyPieces(u.dq[a*x.d16:], x.d16, x.dsRows, cols/32, x.kGrads[at*x.d16:], tilePanel/32, (z-a)/16, x.d16/16, cols/32, true)
+}
+
+// weigh makes weights and dS of the scores in steps, for the features that need it, and cuts them: rows and keys that fill up the tile t
+// to rows × cols have weights of 0, and dS too, for they are products with zeros. t begins at row a of the chunk.
+func (u *backwardUnit[T]) weigh(t tile, rows, cols, a int) {
+	x, ld, m, n := &u.backwardTiles, tilePanel, t.rz-t.ra, t.jz-t.ja
+	kernel.ProbFromLSE(u.s, u.s, ld, m, n, u.rowMax[a:][:m])
+	weights := u.s
+	if u.Dropout > 0 {
+		weights = u.dropped
+		copy(weights[:rows*ld], u.s)
+		u.drop(&u.st, t, weights, u.s, ld)
+		u.drop(&u.st, t, u.ds, u.ds, ld)
+	}
+	kernel.SplitColumns(x.weights, weights, ld, rows, cols, false)
+	kernel.DScore(u.ds, u.s, u.ds, ld, m, n, u.delta[a:][:m])
+	u.addBias(t)
+	if u.Softcap > 0 {
+		kernel.SoftcapGrad(u.ds, u.capped, ld, m, n, u.Softcap)
+	}
+	kernel.SplitColumns(x.dsCols, u.ds, ld, rows, cols, false)
+	kernel.SplitRows(x.dsRows, u.ds, ld, rows, cols, false)
 }
 
 // addTiles adds the gradients of keys and values j0 ≤ j < j1.

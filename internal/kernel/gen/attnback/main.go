@@ -19,6 +19,7 @@ func generate() (map[string][]byte, error) {
 	e := newEmitter()
 	e.split()
 	e.product()
+	e.weigh()
 	asm, stubs, err := files.Assembly(e.Context, printer.Config{Argv: []string{"go", "run", "./attnback"}, Pkg: "kernel"}, nil)
 	if err != nil {
 		return nil, err
