@@ -5,15 +5,11 @@ import (
 	"math"
 )
 
-// Products of float32 in the tiles of AMX, for operands that are packed once and used often. A float32 is the sum of three numbers of
-// BF16, its first, middle and last 8 bits. Six of the nine products of their pieces, each exact in float32, add up to a product but
-// for 2⁻²² of it at most and 2⁻²⁴ on average, so sums are held to the same bar as those of float32. Pieces, products and sums below 2⁻¹²⁶ count as 0.
-//
-// Operands are packed in tiles of 16 lines of 32 numbers, which the sum runs over, three tiles for the three pieces. Within a tile
-// numbers p and p+16 of a line are neighbours, in both operands. T is float32.
+// What the backward pass of attention does on pieces (pieces.go) besides packing matrices: operands that are packed once are multiplied
+// in parts, and weights are cut into pieces where they are made. T is float32.
 
-// PieceTile is the number of elements of a packed tile.
-const PieceTile = 3 * 512
+// PieceTile is the number of elements of 16 lines of 32 steps in pieces.
+const PieceTile = pieceParts * pieceTile
 
 // PiecesFused reports whether MultiplyPieces runs in tiles here, several times as fast as Tile.
 func PiecesFused[T Float]() bool { return matrixVectorized[T]() }
@@ -30,12 +26,20 @@ func SplitRows[T Float](dst []uint16, x []T, ld, rows, cols int, turned bool) T 
 	}
 	checkLen("x", len(x), (rows-1)*ld+cols)
 	checkLen("dst", len(dst), rows*cols*3)
-	from, tiles, most := as32(x), cols/32, uint32(0)
-	for i := range rows / 16 {
-		to := dst[i*tiles*PieceTile:][:tiles*PieceTile]
-		most = max(most, splitTiles(to, from[16*i*ld:], ld, 16, 32, tiles, turned))
+	from, tiles := as32(x), cols/32
+	if !matrixVectorized[T]() {
+		return T(math.Float32frombits(splitTiles(dst, from, ld, 1, rows, cols, turned)))
 	}
-	return T(math.Float32frombits(most))
+	var words [32]uint32
+	newBounds(words[:])
+	for i := range rows / 16 {
+		to := dst[i*tiles*PieceTile:]
+		splitLinesSIMD(to, from[16*i*ld:], ld, 16, tiles, words[:])
+		if turned {
+			turnTilesSIMD(to, pieceParts*tiles)
+		}
+	}
+	return T(math.Float32frombits(boundsOf(words[:]).most))
 }
 
 // SplitColumns packs x, rows × cols with rows ld apart, for sums over its rows. If turned is false, 16 columns of x become the
@@ -51,53 +55,59 @@ func SplitColumns[T Float](dst []uint16, x []T, ld, rows, cols int, turned bool)
 	}
 	checkLen("x", len(x), (rows-1)*ld+cols)
 	checkLen("dst", len(dst), rows*cols*3)
-	from, tiles, most := as32(x), rows/32, uint32(0)
-	for j := range cols / 16 {
-		to := dst[j*tiles*PieceTile:][:tiles*PieceTile]
-		most = max(most, splitTiles(to, from[16*j:], ld, 16*ld, 32*ld, tiles, turned))
+	from, tiles := as32(x), rows/32
+	if !matrixVectorized[T]() {
+		return T(math.Float32frombits(splitTiles(dst, from, 1, ld, cols, rows, !turned)))
 	}
-	return T(math.Float32frombits(most))
+	var words [32 * piecePanels]uint32
+	panels, all := cols/16, PieceBounds{}
+	for j := 0; j < panels; j += piecePanels {
+		n := min(piecePanels, panels-j)
+		newBounds(words[:32*n])
+		splitPairsSIMD(dst[j*tiles*PieceTile:], tiles*PieceTile, from[16*j:], ld, n, tiles, words[:])
+		for p := range n {
+			all.most = max(all.most, boundsOf(words[32*p:]).most)
+		}
+	}
+	if turned {
+		turnTilesSIMD(dst, pieceParts*tiles*panels)
+	}
+	return T(math.Float32frombits(all.most))
 }
 
-// splitTiles packs tiles one after the other: line t of tile n is the 16 numbers at x[n·step+t·line:] and those second further on.
-func splitTiles(dst []uint16, x []float32, line, second, step, tiles int, turned bool) (most uint32) {
-	if matrixVectorized[float32]() {
-		return splitTilesSIMD(dst, x, line, second, step, tiles, turned)
-	}
-	for n := range tiles {
-		for t := range 16 {
-			for p := range 16 {
-				for h := range 2 {
-					v := x[n*step+t*line+h*second+p]
-					most = max(most, math.Float32bits(v)&^(1<<31))
-					i, j := t, p
-					if turned {
-						i, j = p, t
-					}
-					for piece, bits := range cut(v) {
-						dst[n*PieceTile+512*piece+32*i+2*j+h] = bits
-					}
-				}
+// splitTiles packs tiles of lines side by side in panels of 16, portably: step p of line i is x[i·line + p·step].
+func splitTiles(dst []uint16, x []float32, line, step, lines, steps int, byStep bool) (most uint32) {
+	for i := range lines {
+		for p := range steps {
+			v := x[i*line+p*step]
+			most = max(most, math.Float32bits(v)&^(1<<31))
+			row, col := i%16, p%16
+			if byStep {
+				row, col = col, row
+			}
+			to := dst[(i/16*(steps/32)+p/32)*PieceTile:]
+			for piece, bits := range cut(v) {
+				to[512*piece+32*row+2*col+p%32/16] = bits
 			}
 		}
 	}
 	return most
 }
 
-// cut cuts x into three BF16, of which it is the sum.
-func cut(x float32) (bits [3]uint16) {
+// cut cuts x into the bits of its pieces.
+func cut(x float32) (bits [pieceParts]uint16) {
 	for i := range bits {
-		b := math.Float32bits(x) &^ 0xffff
-		bits[i] = uint16(b >> 16)
-		x -= math.Float32frombits(b)
+		t := float32(x * (1<<16 + 1)) // Veltkamp's way to round to 8 bits
+		upper := float32(t - float32(t-x))
+		bits[i] = uint16(math.Float32bits(upper) >> 16)
+		x -= upper
 	}
 	return bits
 }
 
 // MultiplyPieces computes C = A·B, or C += A·B if add, for 16m rows and 16n columns of c, rows ldc apart, and sums over 32k: a and b
-// are packed, their tiles of rows and columns lda and ldb tiles apart. Each sum is taken by tiles of 32, and of a tile over the
-// products of pieces from the smallest to the largest, whatever m, n and the place. Exchanging A and B exchanges two
-// products of pieces, which may change the last bit.
+// are packed, their tiles of rows and columns lda and ldb tiles apart. Sums are those of TilePieces, to the bit,
+// whatever m, n and the place.
 func MultiplyPieces[T Float](c []T, ldc int, a []uint16, lda int, b []uint16, ldb, m, n, k int, add bool) {
 	if m <= 0 || n <= 0 || k <= 0 {
 		return
@@ -121,7 +131,7 @@ func MultiplyPieces[T Float](c []T, ldc int, a []uint16, lda int, b []uint16, ld
 			}
 			for p := range k {
 				x, y := a[(i/16*lda+p)*PieceTile+i%16*32:], b[(j/16*ldb+p)*PieceTile+j%16*2:]
-				for _, s := range [...][2]int{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}} {
+				for _, s := range [...][2]int{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}} { // as gen/attnback has them
 					sum = pairs(sum, x[512*s[0]:], y[512*s[1]:])
 				}
 			}

@@ -4,15 +4,6 @@ package kernel
 
 import "unsafe"
 
-//go:noinline
-func splitTilesSIMD(dst []uint16, x []float32, line, second, step, tiles int, turned bool) uint32 {
-	most := attnBackSplitAVX512(unsafe.SliceData(dst), unsafe.SliceData(x), 4*line, 4*second, 4*step, tiles)
-	if turned {
-		turnTilesSIMD(dst, 3*tiles)
-	}
-	return most
-}
-
 // multiplyMaxWork bounds the tiles of C times those of the sum in one call, some hundred microseconds.
 const multiplyMaxWork = 1 << 12
 

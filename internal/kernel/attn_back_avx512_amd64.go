@@ -4,13 +4,6 @@
 
 package kernel
 
-// attnBackSplitAVX512 cuts tiles of 16 lines of 32 numbers into pieces. Line t of tile n is the 16 numbers at src + n·step + t·line and the 16 at second
-// more, all distances in bytes; the numbers at place p of the two become words 2p and 2p+1 of line t of each piece's tile. It
-// returns the bits of the largest absolute value. tiles ≥ 0.
-//
-//go:noescape
-func attnBackSplitAVX512(dst *uint16, src *float32, line int, second int, step int, tiles int) uint32
-
 // attnBackMultiplyAVX512 computes C = [C +] A·B for m by n tiles of C, with k tiles of 32 of the sum. Tiles of A, 16 rows each, and of B, 16 columns each, are
 // lda and ldb bytes apart, and the k of each one after the other, three pieces each. ldc is in bytes. m, n, k ≥ 1.
 //

@@ -4,109 +4,6 @@
 
 #include "textflag.h"
 
-// func attnBackSplitAVX512(dst *uint16, src *float32, line int, second int, step int, tiles int) uint32
-// Requires: AVX, AVX2, AVX512F, AVX512VL
-TEXT ·attnBackSplitAVX512(SB), NOSPLIT, $0-52
-	MOVQ         dst+0(FP), AX
-	MOVQ         src+8(FP), CX
-	MOVQ         line+16(FP), DX
-	MOVQ         second+24(FP), BX
-	MOVQ         step+32(FP), SI
-	MOVQ         tiles+40(FP), DI
-	VBROADCASTSS attnBackffff0000<>+0(SB), Z29
-	VBROADCASTSS attnBack7fffffff<>+0(SB), Z30
-	VPXORD       Z31, Z31, Z31
-	TESTQ        DI, DI
-	JLE          done2
-
-loop1:
-	MOVQ  CX, R8
-	LEAQ  (CX)(BX*1), R9
-	MOVQ  $0x00000008, R10
-	TESTQ R10, R10
-	JLE   done4
-
-loop3:
-	VMOVUPS   (R8), Z0
-	VMOVUPS   (R9), Z1
-	ADDQ      DX, R8
-	ADDQ      DX, R9
-	VPANDD    Z30, Z0, Z6
-	VPMAXUD   Z6, Z31, Z31
-	VPANDD    Z29, Z0, Z2
-	VSUBPS    Z2, Z0, Z0
-	VPANDD    Z29, Z0, Z3
-	VSUBPS    Z3, Z0, Z0
-	VPANDD    Z30, Z1, Z7
-	VPMAXUD   Z7, Z31, Z31
-	VPANDD    Z29, Z1, Z4
-	VSUBPS    Z4, Z1, Z1
-	VPANDD    Z29, Z1, Z5
-	VSUBPS    Z5, Z1, Z1
-	VPSRLD    $0x10, Z2, Z2
-	VPORD     Z2, Z4, Z4
-	VMOVDQU32 Z4, (AX)
-	VPSRLD    $0x10, Z3, Z3
-	VPORD     Z3, Z5, Z5
-	VMOVDQU32 Z5, 1024(AX)
-	VPSRLD    $0x10, Z0, Z0
-	VPORD     Z0, Z1, Z1
-	VMOVDQU32 Z1, 2048(AX)
-	VMOVUPS   (R8), Z8
-	VMOVUPS   (R9), Z9
-	ADDQ      DX, R8
-	ADDQ      DX, R9
-	VPANDD    Z30, Z8, Z14
-	VPMAXUD   Z14, Z31, Z31
-	VPANDD    Z29, Z8, Z10
-	VSUBPS    Z10, Z8, Z8
-	VPANDD    Z29, Z8, Z11
-	VSUBPS    Z11, Z8, Z8
-	VPANDD    Z30, Z9, Z15
-	VPMAXUD   Z15, Z31, Z31
-	VPANDD    Z29, Z9, Z12
-	VSUBPS    Z12, Z9, Z9
-	VPANDD    Z29, Z9, Z13
-	VSUBPS    Z13, Z9, Z9
-	VPSRLD    $0x10, Z10, Z10
-	VPORD     Z10, Z12, Z12
-	VMOVDQU32 Z12, 64(AX)
-	VPSRLD    $0x10, Z11, Z11
-	VPORD     Z11, Z13, Z13
-	VMOVDQU32 Z13, 1088(AX)
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 2112(AX)
-	ADDQ      $+128, AX
-	DECQ      R10
-	JNZ       loop3
-
-done4:
-	ADDQ $+2048, AX
-	ADDQ SI, CX
-	DECQ DI
-	JNZ  loop1
-
-done2:
-	VEXTRACTI64X4 $0x01, Z31, Y0
-	VPMAXUD       Y0, Y31, Y31
-	VEXTRACTI32X4 $0x01, Y31, X0
-	VPMAXUD       X0, X31, X1
-	VPSHUFD       $0x4e, X1, X0
-	VPMAXUD       X0, X1, X1
-	VPSHUFD       $0xb1, X1, X0
-	VPMAXUD       X0, X1, X1
-	VMOVD         X1, AX
-	MOVL          AX, ret+48(FP)
-	VZEROUPPER
-	RET
-
-DATA attnBackffff0000<>+0(SB)/4, $0xffff0000
-GLOBL attnBackffff0000<>(SB), RODATA|NOPTR, $4
-
-DATA attnBack7fffffff<>+0(SB)/4, $0x7fffffff
-GLOBL attnBack7fffffff<>(SB), RODATA|NOPTR, $4
-
 // func attnBackMultiplyAVX512(c *float32, ldc int, a *uint16, lda int, b *uint16, ldb int, m int, n int, k int, add int)
 TEXT ·attnBackMultiplyAVX512(SB), NOSPLIT, $0-80
 	LEAQ attnBackShape<>+0(SB), AX
@@ -120,18 +17,18 @@ TEXT ·attnBackMultiplyAVX512(SB), NOSPLIT, $0-80
 	MOVQ a+16(FP), R8
 	MOVQ m+48(FP), R12
 
-each5:
+each1:
 	CMPQ R12, $0x02
-	JLT  one6
+	JLT  one2
 	MOVQ b+32(FP), R9
 	MOVQ n+56(FP), R13
 	MOVQ c+0(FP), R10
 
-each8:
+each4:
 	CMPQ R13, $0x02
-	JLT  one9
+	JLT  one5
 	CMPQ add+72(FP), $0x00
-	JEQ  fresh11
+	JEQ  fresh7
 	MOVQ R10, BX
 	MOVQ ldc+8(FP), DI
 
@@ -185,9 +82,9 @@ each8:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
-	JMP  ready12
+	JMP  ready8
 
-fresh11:
+fresh7:
 	// TILEZERO 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -216,7 +113,7 @@ fresh11:
 	BYTE $0x49
 	BYTE $0xd8
 
-ready12:
+ready8:
 	MOVQ R8, AX
 	MOVQ R8, SI
 	ADDQ lda+24(FP), SI
@@ -274,9 +171,9 @@ ready12:
 	BYTE $0x00
 	BYTE $0x00
 	DECQ R11
-	JZ   final14
+	JZ   final10
 
-loop13:
+loop9:
 	// TDPBF16PS 6, 4, 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -617,9 +514,9 @@ loop13:
 	ADDQ $+3072, CX
 	ADDQ $+3072, DX
 	DECQ R11
-	JNZ  loop13
+	JNZ  loop9
 
-final14:
+final10:
 	// TDPBF16PS 6, 4, 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -964,12 +861,12 @@ final14:
 	LEAQ (R9)(R11*2), R9
 	ADDQ $+128, R10
 	SUBQ $0x02, R13
-	JNZ  each8
-	JMP  done10
+	JNZ  each4
+	JMP  done6
 
-one9:
+one5:
 	CMPQ add+72(FP), $0x00
-	JEQ  fresh15
+	JEQ  fresh11
 	MOVQ R10, BX
 	MOVQ ldc+8(FP), DI
 
@@ -999,9 +896,9 @@ one9:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
-	JMP  ready16
+	JMP  ready12
 
-fresh15:
+fresh11:
 	// TILEZERO 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1016,7 +913,7 @@ fresh15:
 	BYTE $0x49
 	BYTE $0xd0
 
-ready16:
+ready12:
 	MOVQ R8, AX
 	MOVQ R8, SI
 	ADDQ lda+24(FP), SI
@@ -1060,9 +957,9 @@ ready16:
 	BYTE $0x00
 	BYTE $0x00
 	DECQ R11
-	JZ   final18
+	JZ   final14
 
-loop17:
+loop13:
 	// TDPBF16PS 6, 4, 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1271,9 +1168,9 @@ loop17:
 	ADDQ $+3072, CX
 	ADDQ $+3072, DX
 	DECQ R11
-	JNZ  loop17
+	JNZ  loop13
 
-final18:
+final14:
 	// TDPBF16PS 6, 4, 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1471,26 +1368,26 @@ final18:
 	BYTE $0x00
 	BYTE $0x00
 
-done10:
+done6:
 	MOVQ lda+24(FP), R11
 	LEAQ (R8)(R11*2), R8
 	MOVQ ldc+8(FP), R11
 	SHLQ $0x05, R11
 	ADDQ R11, c+0(FP)
 	SUBQ $0x02, R12
-	JNZ  each5
-	JMP  done7
+	JNZ  each1
+	JMP  done3
 
-one6:
+one2:
 	MOVQ b+32(FP), R9
 	MOVQ n+56(FP), R13
 	MOVQ c+0(FP), R10
 
-each19:
+each15:
 	CMPQ R13, $0x02
-	JLT  one20
+	JLT  one16
 	CMPQ add+72(FP), $0x00
-	JEQ  fresh22
+	JEQ  fresh18
 	MOVQ R10, BX
 	MOVQ ldc+8(FP), DI
 
@@ -1517,9 +1414,9 @@ each19:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
-	JMP  ready23
+	JMP  ready19
 
-fresh22:
+fresh18:
 	// TILEZERO 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1534,7 +1431,7 @@ fresh22:
 	BYTE $0x49
 	BYTE $0xc8
 
-ready23:
+ready19:
 	MOVQ R8, AX
 	MOVQ R9, CX
 	MOVQ R9, DX
@@ -1578,9 +1475,9 @@ ready23:
 	BYTE $0x00
 	BYTE $0x00
 	DECQ R11
-	JZ   final25
+	JZ   final21
 
-loop24:
+loop20:
 	// TDPBF16PS 6, 4, 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1801,9 +1698,9 @@ loop24:
 	ADDQ $+3072, CX
 	ADDQ $+3072, DX
 	DECQ R11
-	JNZ  loop24
+	JNZ  loop20
 
-final25:
+final21:
 	// TDPBF16PS 6, 4, 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -2013,12 +1910,12 @@ final25:
 	LEAQ (R9)(R11*2), R9
 	ADDQ $+128, R10
 	SUBQ $0x02, R13
-	JNZ  each19
-	JMP  done21
+	JNZ  each15
+	JMP  done17
 
-one20:
+one16:
 	CMPQ add+72(FP), $0x00
-	JEQ  fresh26
+	JEQ  fresh22
 	MOVQ R10, BX
 	MOVQ ldc+8(FP), DI
 
@@ -2033,9 +1930,9 @@ one20:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
-	JMP  ready27
+	JMP  ready23
 
-fresh26:
+fresh22:
 	// TILEZERO 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -2043,7 +1940,7 @@ fresh26:
 	BYTE $0x49
 	BYTE $0xc0
 
-ready27:
+ready23:
 	MOVQ R8, AX
 	MOVQ R9, CX
 	MOVQ $0x00000040, DI
@@ -2073,9 +1970,9 @@ ready27:
 	BYTE $0x00
 	BYTE $0x00
 	DECQ R11
-	JZ   final29
+	JZ   final25
 
-loop28:
+loop24:
 	// TDPBF16PS 6, 4, 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -2206,9 +2103,9 @@ loop28:
 	ADDQ $+3072, CX
 	ADDQ $+3072, DX
 	DECQ R11
-	JNZ  loop28
+	JNZ  loop24
 
-final29:
+final25:
 	// TDPBF16PS 6, 4, 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -2325,8 +2222,8 @@ final29:
 	BYTE $0x00
 	BYTE $0x00
 
-done21:
-done7:
+done17:
+done3:
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2
@@ -2424,19 +2321,19 @@ TEXT ·attnBackWeighAVX512(SB), NOSPLIT, $0-72
 	MOVQ         halves+64(FP), R11
 	IMUL3Q       $0x00000c00, R11, R11
 	TESTQ        R9, R9
-	JLE          done31
+	JLE          done27
 
-loop30:
+loop26:
 	MOVQ  halves+64(FP), R12
 	TESTQ R12, R12
-	JLE   done33
+	JLE   done29
 
-loop32:
+loop28:
 	MOVQ  $0x00000010, R13
 	TESTQ R13, R13
-	JLE   done35
+	JLE   done31
 
-loop34:
+loop30:
 	VBROADCASTSS (DX), Z24
 	VBROADCASTSS (BX), Z26
 	VBROADCASTSS 64(DX), Z25
@@ -2588,9 +2485,9 @@ loop34:
 	ADDQ         $+64, DI
 	ADDQ         $+64, R8
 	DECQ         R13
-	JNZ          loop34
+	JNZ          loop30
 
-done35:
+done31:
 	ADDQ $-3968, AX
 	ADDQ $-3968, CX
 	ADDQ $-64, DX
@@ -2601,9 +2498,9 @@ done35:
 	LEAQ (DI)(R10*2), DI
 	ADDQ $+2048, R8
 	DECQ R12
-	JNZ  loop32
+	JNZ  loop28
 
-done33:
+done29:
 	MOVQ  halves+64(FP), R12
 	MOVQ  R10, R13
 	IMULQ R12, R13
@@ -2628,9 +2525,9 @@ done33:
 	ADDQ  $+128, DX
 	ADDQ  $+128, BX
 	DECQ  R9
-	JNZ   loop30
+	JNZ   loop26
 
-done31:
+done27:
 	VZEROUPPER
 	RET
 
@@ -2654,3 +2551,6 @@ GLOBL attnBack3f800000<>(SB), RODATA|NOPTR, $4
 
 DATA attnBack3fb8aa3b<>+0(SB)/4, $0x3fb8aa3b
 GLOBL attnBack3fb8aa3b<>(SB), RODATA|NOPTR, $4
+
+DATA attnBackffff0000<>+0(SB)/4, $0xffff0000
+GLOBL attnBackffff0000<>(SB), RODATA|NOPTR, $4

@@ -2,10 +2,6 @@
 
 package kernel
 
-func splitTilesSIMD(dst []uint16, x []float32, line, second, step, tiles int, turned bool) uint32 {
-	panic(unreached)
-}
-
 func multiplyTilesSIMD(c []float32, ldc int, a []uint16, lda int, b []uint16, ldb, m, n, k int, add bool) {
 	panic(unreached)
 }

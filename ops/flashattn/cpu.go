@@ -48,7 +48,7 @@ func (f *forwardRun[T]) plan() {
 		n += (seg.q1 - seg.q0 + step - 1) / step * f.k.Heads
 	}
 	f.fused, f.fusedCodes = f.online()
-	f.inTiles = f.rowMax == nil && inTiles[T](f.attrs, f.blocks, f.bias.data != nil) // scores would round in another way than in the backward pass
+	f.inTiles = inTiles[T](f.attrs, f.blocks, f.bias.data != nil)
 	f.scratch = f.forwardScratch(min(step, longest)*f.group, f.q.Dim, f.v.Dim, f.Dropout > 0, f.inTiles)
 	f.units = make([]stacked, 0, n)
 	for _, seg := range f.segs {

@@ -55,7 +55,7 @@ func memory[T kernel.Float](s Shape, a attrs) (standard, tiled int64) {
 	f := a.forwardBlocks(s.HeadDim, s.ValueDim)
 	queries := min(f.unitQueries(group), s.SeqQ)
 	units := s.Batch * s.KVHeads * ((s.SeqQ + queries - 1) / queries)
-	n := f.forwardScratch(queries*group, s.HeadDim, s.ValueDim, a.Dropout > 0, false)
+	n := f.forwardScratch(queries*group, s.HeadDim, s.ValueDim, a.Dropout > 0, inTiles[T](a, f, a.HasBias))
 	tiled = 2*size*int64(rows) + scratchBytes(n[:], slotEdges, size)*int64(min(s.Threads, units)) + roundedBytes(s, a, size)
 	if !s.Backward {
 		return standard, tiled

@@ -17,7 +17,6 @@ func main() { files.Main("attnback", generate) }
 // generate returns the text of every generated file by name.
 func generate() (map[string][]byte, error) {
 	e := newEmitter()
-	e.split()
 	e.product()
 	e.weigh()
 	asm, stubs, err := files.Assembly(e.Context, printer.Config{Argv: []string{"go", "run", "./attnback"}, Pkg: "kernel"}, nil)
