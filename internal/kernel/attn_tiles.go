@@ -13,10 +13,10 @@ import (
 
 // Sizes that OnlineTiles works in.
 const (
-	TileQueries  = 32                                                       // of a group of rows
-	TileKeys     = 64                                                       // of a panel of keys, at most
-	TileWork     = TileKeys*TileQueries + TileKeys*TileQueries*pieceParts/2 // elements of OnlineTiles.Work
-	tilesMaxWork = 1 << 24                                                  // multiply-adds of one call
+	TileQueries  = 32                                                         // of a group of rows
+	TileKeys     = 64                                                         // of a panel of keys, at most
+	TileWork     = 2*TileKeys*TileQueries + TileKeys*TileQueries*pieceParts/2 // elements of OnlineTiles.Work
+	tilesMaxWork = 1 << 24                                                    // multiply-adds of one call
 )
 
 // TilesFused reports whether OnlineTiles runs here.
@@ -72,5 +72,5 @@ type attnTilesArgs struct {
 	steps, cols, groups, j, keys             int
 	scale                                    float32
 	panel                                    int
-	qAt, oAt                                 uintptr
+	variables                                [10]uintptr // of the assembly
 }

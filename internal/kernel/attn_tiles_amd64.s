@@ -54,6 +54,10 @@ TEXT ·attnTilesAMX(SB), NOSPLIT, $0-8
 	MOVQ         AX, 128(R15)
 	MOVQ         24(R15), AX
 	MOVQ         AX, 136(R15)
+	MOVQ         R13, 144(R15)
+	MOVQ         R14, 176(R15)
+	LEAQ         8192(R14), AX
+	MOVQ         AX, 168(R15)
 	VBROADCASTSS attnConstants<>+0(SB), Z16
 	VBROADCASTSS attnConstants<>+4(SB), Z17
 	VBROADCASTSS attnConstants<>+8(SB), Z18
@@ -64,34 +68,53 @@ TEXT ·attnTilesAMX(SB), NOSPLIT, $0-8
 	VPBROADCASTD attnConstants<>+96(SB), Z23
 	VBROADCASTSS 112(R15), Z28
 
-group1:
+find6:
+	CMPQ    88(R15), $0x00
+	JEQ     end3
+	MOVQ    144(R15), DI
 	MOVQ    56(R15), R9
-	MOVLQSX 124(R9)(R13*1), AX
+	MOVLQSX 124(R9)(DI*1), AX
 	SUBQ    96(R15), AX
-	JLE     next2
+	JLE     next7
 	MOVQ    104(R15), R9
 	CMPQ    AX, R9
 	CMOVQGT R9, AX
 	MOVQ    48(R15), R9
-	MOVLQSX (R9)(R13*1), CX
+	MOVLQSX (R9)(DI*1), CX
 	SUBQ    96(R15), CX
 	CMPQ    CX, AX
-	JGE     next2
-	LEAQ    31(AX), R12
-	SHRQ    $0x05, R12
-	MOVQ    72(R15), AX
-	IMUL3Q  $0x00000c00, AX, AX
-	MOVQ    8(R15), R8
-	LEAQ    (R14), CX
-	MOVQ    R12, R10
+	JLT     found8
 
-half3:
-	MOVQ R8, SI
-	ADDQ AX, R8
-	MOVQ 128(R15), DI
-	MOVQ DI, R9
-	ADDQ AX, R9
-	MOVQ 72(R15), R11
+next7:
+	MOVQ   72(R15), AX
+	IMUL3Q $0x00001800, AX, AX
+	ADDQ   AX, 128(R15)
+	MOVQ   80(R15), AX
+	SHLQ   $0x0b, AX
+	ADDQ   AX, 136(R15)
+	ADDQ   $0x00000080, 144(R15)
+	DECQ   88(R15)
+	JMP    find6
+
+found8:
+	ADDQ $0x1f, AX
+	SHRQ $0x05, AX
+	MOVQ AX, 152(R15)
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), AX
+	MOVQ AX, 200(R15)
+	MOVQ 152(R15), AX
+	MOVQ AX, 192(R15)
+
+half9:
+	MOVQ   72(R15), CX
+	MOVQ   CX, AX
+	IMUL3Q $0x00000c00, CX, CX
+	MOVQ   R8, SI
+	ADDQ   CX, R8
+	MOVQ   128(R15), DI
+	MOVQ   DI, R9
+	ADDQ   CX, R9
 
 	// TILEZERO 0
 	BYTE $0xc4
@@ -121,7 +144,7 @@ half3:
 	BYTE $0x49
 	BYTE $0xd8
 
-step4:
+step10:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -177,26 +200,12 @@ step4:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x4a
 	BYTE $0x5c
 	BYTE $0xd5
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
 
 	// TILELOADD 1024(DI)(BX), 6
 	BYTE $0xc4
@@ -209,6 +218,20 @@ step4:
 	BYTE $0x04
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
 
 	// TILELOADD 1024(R9)(BX), 7
 	BYTE $0xc4
@@ -236,6 +259,18 @@ step4:
 	BYTE $0x5c
 	BYTE $0xcc
 
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
@@ -249,18 +284,6 @@ step4:
 	BYTE $0x42
 	BYTE $0x5c
 	BYTE $0xdd
-
-	// TILELOADD 1024(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
 
 	// TILELOADD 1024(R8)(BX), 5
 	BYTE $0xc4
@@ -281,26 +304,12 @@ step4:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x4a
 	BYTE $0x5c
 	BYTE $0xd5
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
 
 	// TILELOADD 0(DI)(BX), 6
 	BYTE $0xc4
@@ -313,6 +322,20 @@ step4:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
 
 	// TILELOADD 0(R9)(BX), 7
 	BYTE $0xc4
@@ -340,6 +363,18 @@ step4:
 	BYTE $0x5c
 	BYTE $0xcc
 
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
@@ -353,18 +388,6 @@ step4:
 	BYTE $0x42
 	BYTE $0x5c
 	BYTE $0xdd
-
-	// TILELOADD 2048(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
 
 	// TILELOADD 2048(R8)(BX), 5
 	BYTE $0xc4
@@ -392,6 +415,18 @@ step4:
 	BYTE $0x5c
 	BYTE $0xcc
 
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
@@ -405,18 +440,6 @@ step4:
 	BYTE $0x42
 	BYTE $0x5c
 	BYTE $0xdd
-
-	// TILELOADD 0(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
 
 	// TILELOADD 0(R8)(BX), 5
 	BYTE $0xc4
@@ -461,8 +484,9 @@ step4:
 	ADDQ $0x00000c00, R8
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
-	DECQ R11
-	JNZ  step4
+	DECQ AX
+	JNZ  step10
+	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -501,32 +525,50 @@ step4:
 	BYTE $0x00
 
 	// TILESTORED 3, 2112(CX)(DX)
-	BYTE    $0xc4
-	BYTE    $0xe2
-	BYTE    $0x7a
-	BYTE    $0x4b
-	BYTE    $0x9c
-	BYTE    $0x11
-	BYTE    $0x40
-	BYTE    $0x08
-	BYTE    $0x00
-	BYTE    $0x00
-	ADDQ    $0x00001000, CX
-	DECQ    R10
-	JNZ     half3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	ADDQ $0x00001000, 200(R15)
+	DECQ 192(R15)
+	JNZ  half9
+
+group1:
+	MOVQ    144(R15), R13
+	MOVQ    152(R15), R12
+	MOVQ    136(R15), AX
+	MOVQ    AX, 160(R15)
+	MOVQ    168(R15), AX
+	MOVQ    176(R15), CX
+	MOVQ    AX, 176(R15)
+	MOVQ    CX, 168(R15)
+	MOVQ    72(R15), AX
+	IMUL3Q  $0x00001800, AX, AX
+	ADDQ    AX, 128(R15)
+	MOVQ    80(R15), AX
+	SHLQ    $0x0b, AX
+	ADDQ    AX, 136(R15)
+	ADDQ    $0x00000080, 144(R15)
+	DECQ    88(R15)
 	MOVQ    48(R15), R9
 	MOVQ    56(R15), R10
 	MOVLQSX 124(R9)(R13*1), AX
 	MOVQ    R12, R11
 	SHLQ    $0x05, R11
 	CMPQ    AX, 96(R15)
-	JGT     some6
+	JGT     some12
 	MOVLQSX (R10)(R13*1), AX
 	SUBQ    R11, AX
 	CMPQ    AX, 96(R15)
-	JGE     full5
+	JGE     full11
 
-some6:
+some12:
 	VPBROADCASTD attnConstants<>+104(SB), Z4
 	VBROADCASTSS attnConstants<>+28(SB), Z5
 	MOVQ         96(R15), AX
@@ -539,9 +581,9 @@ some6:
 	VMOVDQU32    64(R10)(R13*1), Z8
 	VPSUBD       Z7, Z8, Z3
 	VPSUBD       Z7, Z6, Z1
-	LEAQ         (R14), CX
+	MOVQ         168(R15), CX
 
-row7:
+row13:
 	VPCMPUD $0x05, Z2, Z0, K1
 	VMOVUPS Z5, K1, (CX)
 	VPADDD  Z4, Z0, Z0
@@ -550,9 +592,9 @@ row7:
 	VPADDD  Z4, Z1, Z1
 	ADDQ    $0x00000080, CX
 	DECQ    R11
-	JNZ     row7
+	JNZ     row13
 
-full5:
+full11:
 	VBROADCASTSS attnConstants<>+28(SB), Z0
 	VMOVAPS      Z0, Z1
 	VMOVAPS      Z0, Z2
@@ -561,11 +603,11 @@ full5:
 	VMOVAPS      Z0, Z5
 	VMOVAPS      Z0, Z6
 	VMOVAPS      Z0, Z7
-	LEAQ         (R14), CX
+	MOVQ         168(R15), CX
 	MOVQ         R12, R9
 	SHLQ         $0x02, R9
 
-top8:
+top14:
 	VMAXPS       (CX), Z0, Z0
 	VMAXPS       64(CX), Z1, Z1
 	VMAXPS       128(CX), Z2, Z2
@@ -584,7 +626,7 @@ top8:
 	VMAXPS       960(CX), Z7, Z7
 	ADDQ         $0x00000400, CX
 	DECQ         R9
-	JNZ          top8
+	JNZ          top14
 	VMAXPS       Z2, Z0, Z0
 	VMAXPS       Z6, Z4, Z4
 	VMAXPS       Z4, Z0, Z0
@@ -631,12 +673,12 @@ top8:
 	VSCALEFPS    Z30, Z6, Z30
 	VSCALEFPS    Z31, Z7, Z31
 	KORTESTW     K1, K2
-	JZ           same9
-	MOVQ         136(R15), CX
+	JZ           same15
+	MOVQ         160(R15), CX
 	MOVQ         80(R15), R9
 	SHLQ         $0x02, R9
 
-scale10:
+scale16:
 	VMULPS  (CX), Z30, Z0
 	VMOVUPS Z0, (CX)
 	VMULPS  64(CX), Z31, Z1
@@ -655,23 +697,683 @@ scale10:
 	VMOVUPS Z7, 448(CX)
 	ADDQ    $0x00000200, CX
 	DECQ    R9
-	JNZ     scale10
+	JNZ     scale16
 
-same9:
+same15:
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
-	LEAQ   (R14), CX
-	LEAQ   8192(R14), DI
-	MOVQ   R12, R10
+	MOVQ   168(R15), R10
+	LEAQ   16384(R14), R11
+	MOVQ   $0x00000010, AX
+	MOVQ   AX, 184(R15)
 
-weights11:
-	MOVQ $0x00000010, R11
+find17:
+	CMPQ    88(R15), $0x00
+	JEQ     last2
+	MOVQ    144(R15), DI
+	MOVQ    56(R15), R9
+	MOVLQSX 124(R9)(DI*1), AX
+	SUBQ    96(R15), AX
+	JLE     next18
+	MOVQ    104(R15), R9
+	CMPQ    AX, R9
+	CMOVQGT R9, AX
+	MOVQ    48(R15), R9
+	MOVLQSX (R9)(DI*1), CX
+	SUBQ    96(R15), CX
+	CMPQ    CX, AX
+	JLT     found19
 
-pair12:
-	VMOVUPS     (CX), Z0
-	VMOVUPS     2048(CX), Z1
-	VMOVUPS     64(CX), Z2
-	VMOVUPS     2112(CX), Z3
+next18:
+	MOVQ   72(R15), AX
+	IMUL3Q $0x00001800, AX, AX
+	ADDQ   AX, 128(R15)
+	MOVQ   80(R15), AX
+	SHLQ   $0x0b, AX
+	ADDQ   AX, 136(R15)
+	ADDQ   $0x00000080, 144(R15)
+	DECQ   88(R15)
+	JMP    find17
+
+found19:
+	ADDQ $0x1f, AX
+	SHRQ $0x05, AX
+	MOVQ AX, 152(R15)
+	CMPQ R12, $0x02
+	JNE  apart4
+	CMPQ 152(R15), $0x02
+	JNE  apart4
+	CMPQ 72(R15), $0x01
+	JLE  together20
+	CMPQ 72(R15), $0x02
+	JLE  together21
+	CMPQ 72(R15), $0x04
+	JLE  together22
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), AX
+	MOVQ AX, 200(R15)
+	MOVQ 152(R15), AX
+	MOVQ AX, 192(R15)
+
+half24:
+	MOVQ   72(R15), CX
+	MOVQ   CX, AX
+	IMUL3Q $0x00000c00, CX, CX
+	MOVQ   R8, SI
+	ADDQ   CX, R8
+	MOVQ   128(R15), DI
+	MOVQ   DI, R9
+	ADDQ   CX, R9
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step25:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x7b
+	BYTE    $0x4b
+	BYTE    $0xa4
+	BYTE    $0x1e
+	BYTE    $0x00
+	BYTE    $0x00
+	BYTE    $0x00
+	BYTE    $0x00
+	VMOVUPS (R10), Z0
+	VMOVUPS 2048(R10), Z1
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xbc
+	BYTE      $0x19
+	BYTE      $0x00
+	BYTE      $0x08
+	BYTE      $0x00
+	BYTE      $0x00
+	VMULPS    Z22, Z2, Z2
+	VMULPS    Z22, Z3, Z3
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+	VMOVAPS   Z16, Z8
+	VMOVAPS   Z16, Z9
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VSCALEFPS Z0, Z8, Z0
+	VSCALEFPS Z1, Z9, Z1
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7b
+	BYTE   $0x4b
+	BYTE   $0xa4
+	BYTE   $0x1e
+	BYTE   $0x00
+	BYTE   $0x04
+	BYTE   $0x00
+	BYTE   $0x00
+	VADDPS Z0, Z1, Z4
+	VADDPS Z4, Z26, Z26
+
+	// TDPBF16PS 6, 5, 2
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x4a
+	BYTE   $0x5c
+	BYTE   $0xd5
+	VADDPS Z2, Z3, Z5
+	VADDPS Z5, Z27, Z27
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, (R11)
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x04
+	BYTE      $0x00
+	BYTE      $0x00
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2048(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6144(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xb4
+	BYTE      $0x1f
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7168(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8192(R11)
+
+	// TDPBF16PS 7, 4, 1
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x42
+	BYTE    $0x5c
+	BYTE    $0xcc
+	VMOVUPS 128(R10), Z0
+	VMOVUPS 2176(R10), Z1
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VMOVUPS     192(R10), Z2
+	VMOVUPS     2240(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VMULPS    Z22, Z2, Z2
+	VMULPS    Z22, Z3, Z3
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+	VMOVAPS   Z16, Z8
+	VMOVAPS   Z16, Z9
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xa4
+	BYTE      $0x1e
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VSCALEFPS Z0, Z8, Z0
+	VSCALEFPS Z1, Z9, Z1
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x4a
+	BYTE   $0x5c
+	BYTE   $0xd5
+	VADDPS Z0, Z1, Z4
+	VADDPS Z4, Z26, Z26
+
+	// TDPBF16PS 7, 5, 3
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x42
+	BYTE   $0x5c
+	BYTE   $0xdd
+	VADDPS Z2, Z3, Z5
+	VADDPS Z5, Z27, Z27
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 64(R11)
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1088(R11)
+
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2112(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6208(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7232(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8256(R11)
+	ADDQ      $0x00000c00, SI
+	ADDQ      $0x00000c00, R8
+	ADDQ      $0x00000c00, DI
+	ADDQ      $0x00000c00, R9
+	ADDQ      $0x00000100, R10
+	ADDQ      $0x00000080, R11
+	SUBQ      $0x02, 184(R15)
+	JNZ       same26
+	ADDQ      $0x00000800, R10
+	ADDQ      $0x00000800, R11
+	ADDQ      $0x10, 184(R15)
+
+same26:
+	DECQ AX
+	JNZ  step25
+	MOVQ 200(R15), CX
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7a
+	BYTE   $0x4b
+	BYTE   $0x9c
+	BYTE   $0x11
+	BYTE   $0x40
+	BYTE   $0x08
+	BYTE   $0x00
+	BYTE   $0x00
+	ADDQ   $0x00001000, 200(R15)
+	DECQ   192(R15)
+	JNZ    half24
+	MOVQ   72(R15), AX
+	IMUL3Q $-4, AX, AX
+	ADDQ   $0x20, AX
+	JZ     sums5
+
+rest27:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
 	VFMSUB213PS Z25, Z28, Z2
@@ -713,8 +1415,8 @@ pair12:
 	VSCALEFPS   Z2, Z10, Z2
 	VSCALEFPS   Z3, Z11, Z3
 	VADDPS      Z0, Z1, Z4
-	VADDPS      Z2, Z3, Z5
 	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
 	VADDPS      Z5, Z27, Z27
 	VPANDD      Z23, Z0, Z8
 	VPANDD      Z23, Z1, Z9
@@ -722,56 +1424,4606 @@ pair12:
 	VSUBPS      Z9, Z1, Z1
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, (DI)
+	VMOVDQU32   Z9, (R11)
 	VPANDD      Z23, Z0, Z8
 	VPANDD      Z23, Z1, Z9
 	VSUBPS      Z8, Z0, Z0
 	VSUBPS      Z9, Z1, Z1
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 1024(DI)
+	VMOVDQU32   Z9, 1024(R11)
 	VPSRLD      $0x10, Z0, Z0
 	VPANDD      Z23, Z1, Z1
 	VPORD       Z0, Z1, Z1
-	VMOVDQU32   Z1, 2048(DI)
+	VMOVDQU32   Z1, 2048(R11)
 	VPANDD      Z23, Z2, Z10
 	VPANDD      Z23, Z3, Z11
 	VSUBPS      Z10, Z2, Z2
 	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
-	VMOVDQU32   Z11, 6144(DI)
+	VMOVDQU32   Z11, 6144(R11)
 	VPANDD      Z23, Z2, Z10
 	VPANDD      Z23, Z3, Z11
 	VSUBPS      Z10, Z2, Z2
 	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
-	VMOVDQU32   Z11, 7168(DI)
+	VMOVDQU32   Z11, 7168(R11)
 	VPSRLD      $0x10, Z2, Z2
 	VPANDD      Z23, Z3, Z3
 	VPORD       Z2, Z3, Z3
-	VMOVDQU32   Z3, 8192(DI)
-	ADDQ        $0x00000080, CX
-	ADDQ        $0x00000040, DI
-	DECQ        R11
-	JNZ         pair12
-	ADDQ        $0x00000800, CX
-	ADDQ        $0x00000800, DI
-	DECQ        R10
-	JNZ         weights11
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same28
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
+
+same28:
+	DECQ AX
+	JNZ  rest27
+	JMP  sums5
+
+together22:
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), AX
+	MOVQ AX, 200(R15)
+	MOVQ 152(R15), AX
+	MOVQ AX, 192(R15)
+
+half29:
+	MOVQ   72(R15), CX
+	MOVQ   CX, AX
+	IMUL3Q $0x00000c00, CX, CX
+	MOVQ   R8, SI
+	ADDQ   CX, R8
+	MOVQ   128(R15), DI
+	MOVQ   DI, R9
+	ADDQ   CX, R9
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step30:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7b
+	BYTE   $0x4b
+	BYTE   $0xb4
+	BYTE   $0x1f
+	BYTE   $0x00
+	BYTE   $0x04
+	BYTE   $0x00
+	BYTE   $0x00
+	VADDPS Z0, Z1, Z4
+	VADDPS Z4, Z26, Z26
+	VADDPS Z2, Z3, Z5
+	VADDPS Z5, Z27, Z27
+
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, (R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2048(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6144(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xbc
+	BYTE      $0x19
+	BYTE      $0x00
+	BYTE      $0x04
+	BYTE      $0x00
+	BYTE      $0x00
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7168(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8192(R11)
+	VMOVUPS   128(R10), Z0
+	VMOVUPS   2176(R10), Z1
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VMOVUPS     192(R10), Z2
+	VMOVUPS     2240(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VMULPS    Z22, Z2, Z2
+	VMULPS    Z22, Z3, Z3
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+	VMOVAPS   Z16, Z8
+	VMOVAPS   Z16, Z9
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x04
+	BYTE      $0x00
+	BYTE      $0x00
+	VSCALEFPS Z0, Z8, Z0
+	VSCALEFPS Z1, Z9, Z1
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+	VADDPS    Z0, Z1, Z4
+	VADDPS    Z4, Z26, Z26
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VADDPS    Z2, Z3, Z5
+	VADDPS    Z5, Z27, Z27
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 64(R11)
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1088(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2112(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xb4
+	BYTE      $0x1f
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6208(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7232(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8256(R11)
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VMOVUPS     256(R10), Z0
+	VMOVUPS     2304(R10), Z1
+	VMOVUPS     320(R10), Z2
+	VMOVUPS     2368(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x4a
+	BYTE   $0x5c
+	BYTE   $0xd5
+	VADDPS Z0, Z1, Z4
+	VADDPS Z4, Z26, Z26
+	VADDPS Z2, Z3, Z5
+	VADDPS Z5, Z27, Z27
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 128(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1152(R11)
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x08
+	BYTE      $0x00
+	BYTE      $0x00
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2176(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6272(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7296(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8320(R11)
+	VMOVUPS   384(R10), Z0
+	VMOVUPS   2432(R10), Z1
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VMOVUPS     448(R10), Z2
+	VMOVUPS     2496(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xa4
+	BYTE      $0x1e
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VMULPS    Z22, Z2, Z2
+	VMULPS    Z22, Z3, Z3
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+	VMOVAPS   Z16, Z8
+	VMOVAPS   Z16, Z9
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VSCALEFPS Z0, Z8, Z0
+	VSCALEFPS Z1, Z9, Z1
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+	VADDPS    Z0, Z1, Z4
+	VADDPS    Z4, Z26, Z26
+
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VADDPS    Z2, Z3, Z5
+	VADDPS    Z5, Z27, Z27
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 192(R11)
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1216(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2240(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6336(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7360(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8384(R11)
+	ADDQ      $0x00000c00, SI
+	ADDQ      $0x00000c00, R8
+	ADDQ      $0x00000c00, DI
+	ADDQ      $0x00000c00, R9
+	ADDQ      $0x00000200, R10
+	ADDQ      $0x00000100, R11
+	SUBQ      $0x04, 184(R15)
+	JNZ       same31
+	ADDQ      $0x00000800, R10
+	ADDQ      $0x00000800, R11
+	ADDQ      $0x10, 184(R15)
+
+same31:
+	DECQ AX
+	JNZ  step30
+	MOVQ 200(R15), CX
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7a
+	BYTE   $0x4b
+	BYTE   $0x9c
+	BYTE   $0x11
+	BYTE   $0x40
+	BYTE   $0x08
+	BYTE   $0x00
+	BYTE   $0x00
+	ADDQ   $0x00001000, 200(R15)
+	DECQ   192(R15)
+	JNZ    half29
+	MOVQ   72(R15), AX
+	IMUL3Q $-8, AX, AX
+	ADDQ   $0x20, AX
+	JZ     sums5
+
+rest32:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same33
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
+
+same33:
+	DECQ AX
+	JNZ  rest32
+	JMP  sums5
+
+together21:
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), AX
+	MOVQ AX, 200(R15)
+	MOVQ 152(R15), AX
+	MOVQ AX, 192(R15)
+
+half34:
+	MOVQ   72(R15), CX
+	MOVQ   CX, AX
+	IMUL3Q $0x00000c00, CX, CX
+	MOVQ   R8, SI
+	ADDQ   CX, R8
+	MOVQ   128(R15), DI
+	MOVQ   DI, R9
+	ADDQ   CX, R9
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step35:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xbc
+	BYTE      $0x19
+	BYTE      $0x00
+	BYTE      $0x08
+	BYTE      $0x00
+	BYTE      $0x00
+	VADDPS    Z0, Z1, Z4
+	VADDPS    Z4, Z26, Z26
+	VADDPS    Z2, Z3, Z5
+	VADDPS    Z5, Z27, Z27
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, (R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2048(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6144(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7168(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8192(R11)
+	VMOVUPS   128(R10), Z0
+	VMOVUPS   2176(R10), Z1
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VMOVUPS     192(R10), Z2
+	VMOVUPS     2240(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VADDPS    Z2, Z3, Z5
+	VADDPS    Z5, Z27, Z27
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 64(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1088(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2112(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6208(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7232(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8256(R11)
+	VMOVUPS     256(R10), Z0
+	VMOVUPS     2304(R10), Z1
+	VMOVUPS     320(R10), Z2
+	VMOVUPS     2368(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 128(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1152(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2176(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6272(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7296(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8320(R11)
+	VMOVUPS     384(R10), Z0
+	VMOVUPS     2432(R10), Z1
+	VMOVUPS     448(R10), Z2
+	VMOVUPS     2496(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VSCALEFPS Z0, Z8, Z0
+	VSCALEFPS Z1, Z9, Z1
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+	VADDPS    Z0, Z1, Z4
+	VADDPS    Z4, Z26, Z26
+	VADDPS    Z2, Z3, Z5
+	VADDPS    Z5, Z27, Z27
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 192(R11)
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xb4
+	BYTE      $0x1f
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1216(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2240(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6336(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7360(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8384(R11)
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VMOVUPS     512(R10), Z0
+	VMOVUPS     2560(R10), Z1
+	VMOVUPS     576(R10), Z2
+	VMOVUPS     2624(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VADDPS    Z0, Z1, Z4
+	VADDPS    Z4, Z26, Z26
+	VADDPS    Z2, Z3, Z5
+	VADDPS    Z5, Z27, Z27
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 256(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1280(R11)
+
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2304(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6400(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7424(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8448(R11)
+	VMOVUPS   640(R10), Z0
+	VMOVUPS   2688(R10), Z1
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     704(R10), Z2
+	VMOVUPS     2752(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x08
+	BYTE      $0x00
+	BYTE      $0x00
+	VADDPS    Z2, Z3, Z5
+	VADDPS    Z5, Z27, Z27
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 320(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1344(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2368(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6464(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7488(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8512(R11)
+	VMOVUPS     768(R10), Z0
+	VMOVUPS     2816(R10), Z1
+	VMOVUPS     832(R10), Z2
+	VMOVUPS     2880(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 384(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1408(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2432(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6528(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7552(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8576(R11)
+	VMOVUPS     896(R10), Z0
+	VMOVUPS     2944(R10), Z1
+	VMOVUPS     960(R10), Z2
+	VMOVUPS     3008(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VSCALEFPS Z0, Z8, Z0
+	VSCALEFPS Z1, Z9, Z1
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+	VADDPS    Z0, Z1, Z4
+	VADDPS    Z4, Z26, Z26
+	VADDPS    Z2, Z3, Z5
+	VADDPS    Z5, Z27, Z27
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 448(R11)
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1472(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2496(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6592(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7616(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8640(R11)
+	ADDQ      $0x00000c00, SI
+	ADDQ      $0x00000c00, R8
+	ADDQ      $0x00000c00, DI
+	ADDQ      $0x00000c00, R9
+	ADDQ      $0x00000400, R10
+	ADDQ      $0x00000200, R11
+	SUBQ      $0x08, 184(R15)
+	JNZ       same36
+	ADDQ      $0x00000800, R10
+	ADDQ      $0x00000800, R11
+	ADDQ      $0x10, 184(R15)
+
+same36:
+	DECQ AX
+	JNZ  step35
+	MOVQ 200(R15), CX
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7a
+	BYTE   $0x4b
+	BYTE   $0x9c
+	BYTE   $0x11
+	BYTE   $0x40
+	BYTE   $0x08
+	BYTE   $0x00
+	BYTE   $0x00
+	ADDQ   $0x00001000, 200(R15)
+	DECQ   192(R15)
+	JNZ    half34
+	MOVQ   72(R15), AX
+	IMUL3Q $-16, AX, AX
+	ADDQ   $0x20, AX
+	JZ     sums5
+
+rest37:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same38
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
+
+same38:
+	DECQ AX
+	JNZ  rest37
+	JMP  sums5
+
+together20:
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), AX
+	MOVQ AX, 200(R15)
+	MOVQ 152(R15), AX
+	MOVQ AX, 192(R15)
+
+half39:
+	MOVQ   72(R15), CX
+	MOVQ   CX, AX
+	IMUL3Q $0x00000c00, CX, CX
+	MOVQ   R8, SI
+	ADDQ   CX, R8
+	MOVQ   128(R15), DI
+	MOVQ   DI, R9
+	ADDQ   CX, R9
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step40:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	VMOVUPS     128(R10), Z0
+	VMOVUPS     2176(R10), Z1
+	VMOVUPS     192(R10), Z2
+	VMOVUPS     2240(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 64(R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1088(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2112(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6208(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7232(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8256(R11)
+	VMOVUPS     256(R10), Z0
+	VMOVUPS     2304(R10), Z1
+	VMOVUPS     320(R10), Z2
+	VMOVUPS     2368(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 128(R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1152(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2176(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6272(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7296(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8320(R11)
+	VMOVUPS     384(R10), Z0
+	VMOVUPS     2432(R10), Z1
+	VMOVUPS     448(R10), Z2
+	VMOVUPS     2496(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 192(R11)
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1216(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2240(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6336(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7360(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8384(R11)
+	VMOVUPS     512(R10), Z0
+	VMOVUPS     2560(R10), Z1
+	VMOVUPS     576(R10), Z2
+	VMOVUPS     2624(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VADDPS    Z0, Z1, Z4
+	VADDPS    Z4, Z26, Z26
+	VADDPS    Z2, Z3, Z5
+	VADDPS    Z5, Z27, Z27
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 256(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1280(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2304(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6400(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7424(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8448(R11)
+	VMOVUPS   640(R10), Z0
+	VMOVUPS   2688(R10), Z1
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     704(R10), Z2
+	VMOVUPS     2752(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 320(R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1344(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2368(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6464(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7488(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8512(R11)
+	VMOVUPS     768(R10), Z0
+	VMOVUPS     2816(R10), Z1
+	VMOVUPS     832(R10), Z2
+	VMOVUPS     2880(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 384(R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1408(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2432(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6528(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7552(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8576(R11)
+	VMOVUPS     896(R10), Z0
+	VMOVUPS     2944(R10), Z1
+	VMOVUPS     960(R10), Z2
+	VMOVUPS     3008(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xb4
+	BYTE      $0x1f
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VSCALEFPS Z0, Z8, Z0
+	VSCALEFPS Z1, Z9, Z1
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+	VADDPS    Z0, Z1, Z4
+	VADDPS    Z4, Z26, Z26
+	VADDPS    Z2, Z3, Z5
+	VADDPS    Z5, Z27, Z27
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 448(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1472(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2496(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6592(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7616(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8640(R11)
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VMOVUPS     1024(R10), Z0
+	VMOVUPS     3072(R10), Z1
+	VMOVUPS     1088(R10), Z2
+	VMOVUPS     3136(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 512(R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1536(R11)
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2560(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6656(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7680(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8704(R11)
+	VMOVUPS     1152(R10), Z0
+	VMOVUPS     3200(R10), Z1
+	VMOVUPS     1216(R10), Z2
+	VMOVUPS     3264(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 576(R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1600(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2624(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6720(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7744(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8768(R11)
+	VMOVUPS     1280(R10), Z0
+	VMOVUPS     3328(R10), Z1
+	VMOVUPS     1344(R10), Z2
+	VMOVUPS     3392(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 640(R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1664(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2688(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6784(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7808(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8832(R11)
+	VMOVUPS     1408(R10), Z0
+	VMOVUPS     3456(R10), Z1
+	VMOVUPS     1472(R10), Z2
+	VMOVUPS     3520(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 704(R11)
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1728(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2752(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6848(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7872(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8896(R11)
+	VMOVUPS     1536(R10), Z0
+	VMOVUPS     3584(R10), Z1
+	VMOVUPS     1600(R10), Z2
+	VMOVUPS     3648(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xa4
+	BYTE      $0x1e
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VADDPS    Z0, Z1, Z4
+	VADDPS    Z4, Z26, Z26
+	VADDPS    Z2, Z3, Z5
+	VADDPS    Z5, Z27, Z27
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 768(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1792(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2816(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6912(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7936(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8960(R11)
+	VMOVUPS   1664(R10), Z0
+	VMOVUPS   3712(R10), Z1
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VMOVUPS     1728(R10), Z2
+	VMOVUPS     3776(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 832(R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1856(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2880(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6976(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 8000(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 9024(R11)
+	VMOVUPS     1792(R10), Z0
+	VMOVUPS     3840(R10), Z1
+	VMOVUPS     1856(R10), Z2
+	VMOVUPS     3904(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 896(R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1920(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2944(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7040(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 8064(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 9088(R11)
+	VMOVUPS     1920(R10), Z0
+	VMOVUPS     3968(R10), Z1
+	VMOVUPS     1984(R10), Z2
+	VMOVUPS     4032(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VSCALEFPS Z0, Z8, Z0
+	VSCALEFPS Z1, Z9, Z1
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+	VADDPS    Z0, Z1, Z4
+	VADDPS    Z4, Z26, Z26
+	VADDPS    Z2, Z3, Z5
+	VADDPS    Z5, Z27, Z27
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 960(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1984(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 3008(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7104(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 8128(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 9152(R11)
+	ADDQ      $0x00000c00, SI
+	ADDQ      $0x00000c00, R8
+	ADDQ      $0x00000c00, DI
+	ADDQ      $0x00000c00, R9
+	ADDQ      $0x00000800, R10
+	ADDQ      $0x00000400, R11
+	SUBQ      $0x10, 184(R15)
+	JNZ       same41
+	ADDQ      $0x00000800, R10
+	ADDQ      $0x00000800, R11
+	ADDQ      $0x10, 184(R15)
+
+same41:
+	DECQ AX
+	JNZ  step40
+	MOVQ 200(R15), CX
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7a
+	BYTE   $0x4b
+	BYTE   $0x9c
+	BYTE   $0x11
+	BYTE   $0x40
+	BYTE   $0x08
+	BYTE   $0x00
+	BYTE   $0x00
+	ADDQ   $0x00001000, 200(R15)
+	DECQ   192(R15)
+	JNZ    half39
+	MOVQ   72(R15), AX
+	IMUL3Q $-32, AX, AX
+	ADDQ   $0x20, AX
+	JZ     sums5
+
+rest42:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same43
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
+
+same43:
+	DECQ AX
+	JNZ  rest42
+	JMP  sums5
+
+apart4:
+	MOVQ R12, AX
+	SHLQ $0x04, AX
+
+weights44:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same45
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
+
+same45:
+	DECQ AX
+	JNZ  weights44
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), AX
+	MOVQ AX, 200(R15)
+	MOVQ 152(R15), AX
+	MOVQ AX, 192(R15)
+
+half46:
+	MOVQ   72(R15), CX
+	MOVQ   CX, AX
+	IMUL3Q $0x00000c00, CX, CX
+	MOVQ   R8, SI
+	ADDQ   CX, R8
+	MOVQ   128(R15), DI
+	MOVQ   DI, R9
+	ADDQ   CX, R9
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step47:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ AX
+	JNZ  step47
+	MOVQ 200(R15), CX
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	ADDQ $0x00001000, 200(R15)
+	DECQ 192(R15)
+	JNZ  half46
+
+sums5:
 	MOVQ        40(R15), R9
 	VFMADD132PS (R9)(R13*1), Z26, Z30
 	VMOVUPS     Z30, (R9)(R13*1)
 	VFMADD132PS 64(R9)(R13*1), Z27, Z31
 	VMOVUPS     Z31, 64(R9)(R13*1)
 	MOVQ        16(R15), AX
-	MOVQ        136(R15), CX
+	MOVQ        160(R15), CX
 	MOVQ        80(R15), R11
 
-columns13:
+columns48:
 	CMPQ R11, $0x02
-	JLT  column14
+	JLT  column49
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -824,11 +6076,11 @@ columns13:
 	ADDQ 120(R15), AX
 	MOVQ AX, R8
 	ADDQ 120(R15), AX
-	LEAQ 8192(R14), DI
-	LEAQ 14336(R14), R9
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half16:
+half51:
 	// TILELOADD 2048(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -891,6 +6143,18 @@ half16:
 	BYTE $0x5c
 	BYTE $0xcc
 
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
@@ -904,18 +6168,6 @@ half16:
 	BYTE $0x42
 	BYTE $0x5c
 	BYTE $0xdd
-
-	// TILELOADD 1024(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
 
 	// TILELOADD 1024(R8)(BX), 5
 	BYTE $0xc4
@@ -936,26 +6188,12 @@ half16:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x4a
 	BYTE $0x5c
 	BYTE $0xd5
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
 
 	// TILELOADD 1024(DI)(BX), 6
 	BYTE $0xc4
@@ -968,6 +6206,20 @@ half16:
 	BYTE $0x04
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
 
 	// TILELOADD 1024(R9)(BX), 7
 	BYTE $0xc4
@@ -995,6 +6247,18 @@ half16:
 	BYTE $0x5c
 	BYTE $0xcc
 
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1008,18 +6272,6 @@ half16:
 	BYTE $0x42
 	BYTE $0x5c
 	BYTE $0xdd
-
-	// TILELOADD 0(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
 
 	// TILELOADD 0(R8)(BX), 5
 	BYTE $0xc4
@@ -1040,26 +6292,12 @@ half16:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x4a
 	BYTE $0x5c
 	BYTE $0xd5
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
 
 	// TILELOADD 2048(DI)(BX), 6
 	BYTE $0xc4
@@ -1072,6 +6310,20 @@ half16:
 	BYTE $0x08
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
 
 	// TILELOADD 2048(R9)(BX), 7
 	BYTE $0xc4
@@ -1092,26 +6344,12 @@ half16:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x4a
 	BYTE $0x5c
 	BYTE $0xd5
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
 
 	// TILELOADD 0(DI)(BX), 6
 	BYTE $0xc4
@@ -1124,6 +6362,20 @@ half16:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
 
 	// TILELOADD 0(R9)(BX), 7
 	BYTE $0xc4
@@ -1169,7 +6421,7 @@ half16:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half16
+	JNZ  half51
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -1220,10 +6472,10 @@ half16:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns13
-	JMP  weighed15
+	JNZ  columns48
+	JMP  weighed50
 
-column14:
+column49:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1249,11 +6501,11 @@ column14:
 	BYTE $0x00
 	MOVQ AX, SI
 	ADDQ 120(R15), AX
-	LEAQ 8192(R14), DI
-	LEAQ 14336(R14), R9
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half17:
+half52:
 	// TILELOADD 2048(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1323,13 +6575,6 @@ half17:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TILELOADD 1024(DI)(BX), 6
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1341,6 +6586,13 @@ half17:
 	BYTE $0x04
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
 
 	// TILELOADD 1024(R9)(BX), 7
 	BYTE $0xc4
@@ -1387,13 +6639,6 @@ half17:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TILELOADD 2048(DI)(BX), 6
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1405,6 +6650,13 @@ half17:
 	BYTE $0x08
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
 
 	// TILELOADD 2048(R9)(BX), 7
 	BYTE $0xc4
@@ -1425,12 +6677,276 @@ half17:
 	BYTE $0x5c
 	BYTE $0xc4
 
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
 	// TDPBF16PS 7, 4, 1
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x42
 	BYTE $0x5c
 	BYTE $0xcc
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ R10
+	JNZ  half52
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+weighed50:
+	JMP group1
+
+last2:
+	MOVQ R12, AX
+	SHLQ $0x04, AX
+
+weights53:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same54
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
+
+same54:
+	DECQ        AX
+	JNZ         weights53
+	MOVQ        40(R15), R9
+	VFMADD132PS (R9)(R13*1), Z26, Z30
+	VMOVUPS     Z30, (R9)(R13*1)
+	VFMADD132PS 64(R9)(R13*1), Z27, Z31
+	VMOVUPS     Z31, 64(R9)(R13*1)
+	MOVQ        16(R15), AX
+	MOVQ        160(R15), CX
+	MOVQ        80(R15), R11
+
+columns55:
+	CMPQ R11, $0x02
+	JLT  column56
+
+	// TILELOADD 0(CX)(DX), 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(CX)(DX), 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(CX)(DX), 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2112(CX)(DX), 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ AX, SI
+	ADDQ 120(R15), AX
+	MOVQ AX, R8
+	ADDQ 120(R15), AX
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
+	MOVQ R12, R10
+
+half58:
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
 
 	// TILELOADD 0(DI)(BX), 6
 	BYTE $0xc4
@@ -1469,12 +6985,286 @@ half17:
 	BYTE $0x42
 	BYTE $0x5c
 	BYTE $0xcc
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
 	ADDQ $0x00000c00, SI
 	ADDQ $0x00000c00, R8
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half17
+	JNZ  half58
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -1500,18 +7290,313 @@ half17:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed15:
-next2:
-	MOVQ   72(R15), AX
-	IMUL3Q $0x00001800, AX, AX
-	ADDQ   AX, 128(R15)
-	MOVQ   80(R15), AX
-	SHLQ   $0x0b, AX
-	ADDQ   AX, 136(R15)
-	ADDQ   $0x00000080, R13
-	DECQ   88(R15)
-	JNZ    group1
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
 
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	ADDQ $0x00001000, CX
+	SUBQ $0x02, R11
+	JNZ  columns55
+	JMP  weighed57
+
+column56:
+	// TILELOADD 0(CX)(DX), 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(CX)(DX), 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ AX, SI
+	ADDQ 120(R15), AX
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
+	MOVQ R12, R10
+
+half59:
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ R10
+	JNZ  half59
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+weighed57:
+end3:
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1607,6 +7692,10 @@ TEXT ·attnTilesCodesAMX(SB), NOSPLIT, $0-8
 	MOVQ         AX, 128(R15)
 	MOVQ         24(R15), AX
 	MOVQ         AX, 136(R15)
+	MOVQ         R13, 144(R15)
+	MOVQ         R14, 176(R15)
+	LEAQ         8192(R14), AX
+	MOVQ         AX, 168(R15)
 	VBROADCASTSS attnConstants<>+0(SB), Z16
 	VBROADCASTSS attnConstants<>+4(SB), Z17
 	VBROADCASTSS attnConstants<>+8(SB), Z18
@@ -1617,28 +7706,45 @@ TEXT ·attnTilesCodesAMX(SB), NOSPLIT, $0-8
 	VPBROADCASTD attnConstants<>+96(SB), Z23
 	VBROADCASTSS 112(R15), Z28
 
-group18:
+find65:
+	CMPQ    88(R15), $0x00
+	JEQ     end62
+	MOVQ    144(R15), DI
 	MOVQ    56(R15), R9
-	MOVLQSX 124(R9)(R13*1), AX
+	MOVLQSX 124(R9)(DI*1), AX
 	SUBQ    96(R15), AX
-	JLE     next19
+	JLE     next66
 	MOVQ    104(R15), R9
 	CMPQ    AX, R9
 	CMOVQGT R9, AX
 	MOVQ    48(R15), R9
-	MOVLQSX (R9)(R13*1), CX
+	MOVLQSX (R9)(DI*1), CX
 	SUBQ    96(R15), CX
 	CMPQ    CX, AX
-	JGE     next19
-	LEAQ    31(AX), R12
-	SHRQ    $0x05, R12
-	MOVQ    72(R15), AX
-	SHLQ    $0x0a, AX
-	MOVQ    8(R15), R8
-	LEAQ    (R14), CX
-	MOVQ    R12, R10
+	JLT     found67
 
-half20:
+next66:
+	MOVQ   72(R15), AX
+	IMUL3Q $0x00000800, AX, AX
+	ADDQ   AX, 128(R15)
+	MOVQ   80(R15), AX
+	SHLQ   $0x0b, AX
+	ADDQ   AX, 136(R15)
+	ADDQ   $0x00000080, 144(R15)
+	DECQ   88(R15)
+	JMP    find65
+
+found67:
+	ADDQ $0x1f, AX
+	SHRQ $0x05, AX
+	MOVQ AX, 152(R15)
+	MOVQ 72(R15), AX
+	SHLQ $0x0a, AX
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), CX
+	MOVQ 152(R15), R10
+
+half68:
 	MOVQ R8, SI
 	ADDQ AX, R8
 	MOVQ 128(R15), DI
@@ -1674,7 +7780,7 @@ half20:
 	BYTE $0x49
 	BYTE $0xd8
 
-step21:
+step69:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1755,7 +7861,7 @@ step21:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R11
-	JNZ  step21
+	JNZ  step69
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -1806,16 +7912,17 @@ step21:
 	BYTE    $0x00
 	ADDQ    $0x00001000, CX
 	DECQ    R10
-	JNZ     half20
-	MOVQ    144(R15), R9
-	VMOVUPS (R9)(R13*1), Z0
-	VMOVUPS 64(R9)(R13*1), Z1
-	MOVQ    152(R15), R10
-	LEAQ    (R14), CX
-	MOVQ    R12, R11
+	JNZ     half68
+	MOVQ    208(R15), R9
+	ADDQ    144(R15), R9
+	VMOVUPS (R9), Z0
+	VMOVUPS 64(R9), Z1
+	MOVQ    216(R15), R10
+	MOVQ    176(R15), CX
+	MOVQ    152(R15), R11
 	SHLQ    $0x03, R11
 
-scaled22:
+scaled70:
 	VBROADCASTSS (R10), Z2
 	VCVTDQ2PS    (CX), Z8
 	VCVTDQ2PS    64(CX), Z9
@@ -1855,20 +7962,38 @@ scaled22:
 	ADDQ         $0x10, R10
 	ADDQ         $0x00000200, CX
 	DECQ         R11
-	JNZ          scaled22
-	MOVQ         48(R15), R9
-	MOVQ         56(R15), R10
-	MOVLQSX      124(R9)(R13*1), AX
-	MOVQ         R12, R11
-	SHLQ         $0x05, R11
-	CMPQ         AX, 96(R15)
-	JGT          some24
-	MOVLQSX      (R10)(R13*1), AX
-	SUBQ         R11, AX
-	CMPQ         AX, 96(R15)
-	JGE          full23
+	JNZ          scaled70
 
-some24:
+group60:
+	MOVQ    144(R15), R13
+	MOVQ    152(R15), R12
+	MOVQ    136(R15), AX
+	MOVQ    AX, 160(R15)
+	MOVQ    168(R15), AX
+	MOVQ    176(R15), CX
+	MOVQ    AX, 176(R15)
+	MOVQ    CX, 168(R15)
+	MOVQ    72(R15), AX
+	IMUL3Q  $0x00000800, AX, AX
+	ADDQ    AX, 128(R15)
+	MOVQ    80(R15), AX
+	SHLQ    $0x0b, AX
+	ADDQ    AX, 136(R15)
+	ADDQ    $0x00000080, 144(R15)
+	DECQ    88(R15)
+	MOVQ    48(R15), R9
+	MOVQ    56(R15), R10
+	MOVLQSX 124(R9)(R13*1), AX
+	MOVQ    R12, R11
+	SHLQ    $0x05, R11
+	CMPQ    AX, 96(R15)
+	JGT     some72
+	MOVLQSX (R10)(R13*1), AX
+	SUBQ    R11, AX
+	CMPQ    AX, 96(R15)
+	JGE     full71
+
+some72:
 	VPBROADCASTD attnConstants<>+104(SB), Z4
 	VBROADCASTSS attnConstants<>+28(SB), Z5
 	MOVQ         96(R15), AX
@@ -1881,9 +8006,9 @@ some24:
 	VMOVDQU32    64(R10)(R13*1), Z8
 	VPSUBD       Z7, Z8, Z3
 	VPSUBD       Z7, Z6, Z1
-	LEAQ         (R14), CX
+	MOVQ         168(R15), CX
 
-row25:
+row73:
 	VPCMPUD $0x05, Z2, Z0, K1
 	VMOVUPS Z5, K1, (CX)
 	VPADDD  Z4, Z0, Z0
@@ -1892,9 +8017,9 @@ row25:
 	VPADDD  Z4, Z1, Z1
 	ADDQ    $0x00000080, CX
 	DECQ    R11
-	JNZ     row25
+	JNZ     row73
 
-full23:
+full71:
 	VBROADCASTSS attnConstants<>+28(SB), Z0
 	VMOVAPS      Z0, Z1
 	VMOVAPS      Z0, Z2
@@ -1903,11 +8028,11 @@ full23:
 	VMOVAPS      Z0, Z5
 	VMOVAPS      Z0, Z6
 	VMOVAPS      Z0, Z7
-	LEAQ         (R14), CX
+	MOVQ         168(R15), CX
 	MOVQ         R12, R9
 	SHLQ         $0x02, R9
 
-top26:
+top74:
 	VMAXPS       (CX), Z0, Z0
 	VMAXPS       64(CX), Z1, Z1
 	VMAXPS       128(CX), Z2, Z2
@@ -1926,7 +8051,7 @@ top26:
 	VMAXPS       960(CX), Z7, Z7
 	ADDQ         $0x00000400, CX
 	DECQ         R9
-	JNZ          top26
+	JNZ          top74
 	VMAXPS       Z2, Z0, Z0
 	VMAXPS       Z6, Z4, Z4
 	VMAXPS       Z4, Z0, Z0
@@ -1973,12 +8098,12 @@ top26:
 	VSCALEFPS    Z30, Z6, Z30
 	VSCALEFPS    Z31, Z7, Z31
 	KORTESTW     K1, K2
-	JZ           same27
-	MOVQ         136(R15), CX
+	JZ           same75
+	MOVQ         160(R15), CX
 	MOVQ         80(R15), R9
 	SHLQ         $0x02, R9
 
-scale28:
+scale76:
 	VMULPS  (CX), Z30, Z0
 	VMOVUPS Z0, (CX)
 	VMULPS  64(CX), Z31, Z1
@@ -1997,23 +8122,56 @@ scale28:
 	VMOVUPS Z7, 448(CX)
 	ADDQ    $0x00000200, CX
 	DECQ    R9
-	JNZ     scale28
+	JNZ     scale76
 
-same27:
+same75:
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
-	LEAQ   (R14), CX
-	LEAQ   8192(R14), DI
-	MOVQ   R12, R10
+	MOVQ   168(R15), R10
+	LEAQ   16384(R14), R11
+	MOVQ   $0x00000010, AX
+	MOVQ   AX, 184(R15)
 
-weights29:
-	MOVQ $0x00000010, R11
+find77:
+	CMPQ    88(R15), $0x00
+	JEQ     last61
+	MOVQ    144(R15), DI
+	MOVQ    56(R15), R9
+	MOVLQSX 124(R9)(DI*1), AX
+	SUBQ    96(R15), AX
+	JLE     next78
+	MOVQ    104(R15), R9
+	CMPQ    AX, R9
+	CMOVQGT R9, AX
+	MOVQ    48(R15), R9
+	MOVLQSX (R9)(DI*1), CX
+	SUBQ    96(R15), CX
+	CMPQ    CX, AX
+	JLT     found79
 
-pair30:
-	VMOVUPS     (CX), Z0
-	VMOVUPS     2048(CX), Z1
-	VMOVUPS     64(CX), Z2
-	VMOVUPS     2112(CX), Z3
+next78:
+	MOVQ   72(R15), AX
+	IMUL3Q $0x00000800, AX, AX
+	ADDQ   AX, 128(R15)
+	MOVQ   80(R15), AX
+	SHLQ   $0x0b, AX
+	ADDQ   AX, 136(R15)
+	ADDQ   $0x00000080, 144(R15)
+	DECQ   88(R15)
+	JMP    find77
+
+found79:
+	ADDQ $0x1f, AX
+	SHRQ $0x05, AX
+	MOVQ AX, 152(R15)
+	MOVQ R12, AX
+	SHLQ $0x04, AX
+
+weights80:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
 	VFMSUB213PS Z25, Z28, Z2
@@ -2055,8 +8213,8 @@ pair30:
 	VSCALEFPS   Z2, Z10, Z2
 	VSCALEFPS   Z3, Z11, Z3
 	VADDPS      Z0, Z1, Z4
-	VADDPS      Z2, Z3, Z5
 	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
 	VADDPS      Z5, Z27, Z27
 	VPANDD      Z23, Z0, Z8
 	VPANDD      Z23, Z1, Z9
@@ -2064,56 +8222,284 @@ pair30:
 	VSUBPS      Z9, Z1, Z1
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, (DI)
+	VMOVDQU32   Z9, (R11)
 	VPANDD      Z23, Z0, Z8
 	VPANDD      Z23, Z1, Z9
 	VSUBPS      Z8, Z0, Z0
 	VSUBPS      Z9, Z1, Z1
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 1024(DI)
+	VMOVDQU32   Z9, 1024(R11)
 	VPSRLD      $0x10, Z0, Z0
 	VPANDD      Z23, Z1, Z1
 	VPORD       Z0, Z1, Z1
-	VMOVDQU32   Z1, 2048(DI)
+	VMOVDQU32   Z1, 2048(R11)
 	VPANDD      Z23, Z2, Z10
 	VPANDD      Z23, Z3, Z11
 	VSUBPS      Z10, Z2, Z2
 	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
-	VMOVDQU32   Z11, 6144(DI)
+	VMOVDQU32   Z11, 6144(R11)
 	VPANDD      Z23, Z2, Z10
 	VPANDD      Z23, Z3, Z11
 	VSUBPS      Z10, Z2, Z2
 	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
-	VMOVDQU32   Z11, 7168(DI)
+	VMOVDQU32   Z11, 7168(R11)
 	VPSRLD      $0x10, Z2, Z2
 	VPANDD      Z23, Z3, Z3
 	VPORD       Z2, Z3, Z3
-	VMOVDQU32   Z3, 8192(DI)
-	ADDQ        $0x00000080, CX
-	ADDQ        $0x00000040, DI
-	DECQ        R11
-	JNZ         pair30
-	ADDQ        $0x00000800, CX
-	ADDQ        $0x00000800, DI
-	DECQ        R10
-	JNZ         weights29
-	MOVQ        40(R15), R9
-	VFMADD132PS (R9)(R13*1), Z26, Z30
-	VMOVUPS     Z30, (R9)(R13*1)
-	VFMADD132PS 64(R9)(R13*1), Z27, Z31
-	VMOVUPS     Z31, 64(R9)(R13*1)
-	MOVQ        16(R15), AX
-	MOVQ        136(R15), CX
-	MOVQ        80(R15), R11
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same81
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
 
-columns31:
+same81:
+	DECQ AX
+	JNZ  weights80
+	MOVQ 72(R15), AX
+	SHLQ $0x0a, AX
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), CX
+	MOVQ 152(R15), R10
+
+half82:
+	MOVQ R8, SI
+	ADDQ AX, R8
+	MOVQ 128(R15), DI
+	MOVQ DI, R9
+	ADDQ AX, R9
+	MOVQ 72(R15), R11
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step83:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBSSD 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xc4
+
+	// TDPBSSD 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xcc
+
+	// TDPBSSD 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xd5
+
+	// TDPBSSD 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xdd
+	ADDQ $0x00000400, SI
+	ADDQ $0x00000400, R8
+	ADDQ $0x00000400, DI
+	ADDQ $0x00000400, R9
+	DECQ R11
+	JNZ  step83
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x7a
+	BYTE    $0x4b
+	BYTE    $0x9c
+	BYTE    $0x11
+	BYTE    $0x40
+	BYTE    $0x08
+	BYTE    $0x00
+	BYTE    $0x00
+	ADDQ    $0x00001000, CX
+	DECQ    R10
+	JNZ     half82
+	MOVQ    208(R15), R9
+	ADDQ    144(R15), R9
+	VMOVUPS (R9), Z0
+	VMOVUPS 64(R9), Z1
+	MOVQ    216(R15), R10
+	MOVQ    176(R15), CX
+	MOVQ    152(R15), R11
+	SHLQ    $0x03, R11
+
+scaled84:
+	VBROADCASTSS (R10), Z2
+	VCVTDQ2PS    (CX), Z8
+	VCVTDQ2PS    64(CX), Z9
+	VMULPS       Z0, Z8, Z8
+	VMULPS       Z1, Z9, Z9
+	VMULPS       Z2, Z8, Z8
+	VMULPS       Z2, Z9, Z9
+	VMOVUPS      Z8, (CX)
+	VMOVUPS      Z9, 64(CX)
+	VBROADCASTSS 4(R10), Z3
+	VCVTDQ2PS    128(CX), Z10
+	VCVTDQ2PS    192(CX), Z11
+	VMULPS       Z0, Z10, Z10
+	VMULPS       Z1, Z11, Z11
+	VMULPS       Z3, Z10, Z10
+	VMULPS       Z3, Z11, Z11
+	VMOVUPS      Z10, 128(CX)
+	VMOVUPS      Z11, 192(CX)
+	VBROADCASTSS 8(R10), Z4
+	VCVTDQ2PS    256(CX), Z12
+	VCVTDQ2PS    320(CX), Z13
+	VMULPS       Z0, Z12, Z12
+	VMULPS       Z1, Z13, Z13
+	VMULPS       Z4, Z12, Z12
+	VMULPS       Z4, Z13, Z13
+	VMOVUPS      Z12, 256(CX)
+	VMOVUPS      Z13, 320(CX)
+	VBROADCASTSS 12(R10), Z5
+	VCVTDQ2PS    384(CX), Z14
+	VCVTDQ2PS    448(CX), Z15
+	VMULPS       Z0, Z14, Z14
+	VMULPS       Z1, Z15, Z15
+	VMULPS       Z5, Z14, Z14
+	VMULPS       Z5, Z15, Z15
+	VMOVUPS      Z14, 384(CX)
+	VMOVUPS      Z15, 448(CX)
+	ADDQ         $0x10, R10
+	ADDQ         $0x00000200, CX
+	DECQ         R11
+	JNZ          scaled84
+	MOVQ         40(R15), R9
+	VFMADD132PS  (R9)(R13*1), Z26, Z30
+	VMOVUPS      Z30, (R9)(R13*1)
+	VFMADD132PS  64(R9)(R13*1), Z27, Z31
+	VMOVUPS      Z31, 64(R9)(R13*1)
+	MOVQ         16(R15), AX
+	MOVQ         160(R15), CX
+	MOVQ         80(R15), R11
+
+columns85:
 	CMPQ R11, $0x02
-	JLT  column32
+	JLT  column86
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -2166,11 +8552,11 @@ columns31:
 	ADDQ 120(R15), AX
 	MOVQ AX, R8
 	ADDQ 120(R15), AX
-	LEAQ 8192(R14), DI
-	LEAQ 14336(R14), R9
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half34:
+half88:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -2226,26 +8612,12 @@ half34:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x4a
 	BYTE $0x5c
 	BYTE $0xd5
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
 
 	// TILELOADD 1024(DI)(BX), 6
 	BYTE $0xc4
@@ -2258,6 +8630,20 @@ half34:
 	BYTE $0x04
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
 
 	// TILELOADD 1024(R9)(BX), 7
 	BYTE $0xc4
@@ -2278,26 +8664,12 @@ half34:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TDPBF16PS 6, 5, 2
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x4a
 	BYTE $0x5c
 	BYTE $0xd5
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
 
 	// TILELOADD 0(DI)(BX), 6
 	BYTE $0xc4
@@ -2310,6 +8682,20 @@ half34:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
 
 	// TILELOADD 0(R9)(BX), 7
 	BYTE $0xc4
@@ -2355,7 +8741,7 @@ half34:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half34
+	JNZ  half88
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -2406,10 +8792,10 @@ half34:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns31
-	JMP  weighed33
+	JNZ  columns85
+	JMP  weighed87
 
-column32:
+column86:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -2435,11 +8821,11 @@ column32:
 	BYTE $0x00
 	MOVQ AX, SI
 	ADDQ 120(R15), AX
-	LEAQ 8192(R14), DI
-	LEAQ 14336(R14), R9
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half35:
+half89:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -2483,13 +8869,6 @@ half35:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TILELOADD 1024(DI)(BX), 6
 	BYTE $0xc4
 	BYTE $0xe2
@@ -2501,6 +8880,13 @@ half35:
 	BYTE $0x04
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
 
 	// TILELOADD 1024(R9)(BX), 7
 	BYTE $0xc4
@@ -2521,13 +8907,6 @@ half35:
 	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
 	// TILELOADD 0(DI)(BX), 6
 	BYTE $0xc4
 	BYTE $0xe2
@@ -2539,6 +8918,13 @@ half35:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
 
 	// TILELOADD 0(R9)(BX), 7
 	BYTE $0xc4
@@ -2570,7 +8956,7 @@ half35:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half35
+	JNZ  half89
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -2596,18 +8982,605 @@ half35:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed33:
-next19:
-	MOVQ   72(R15), AX
-	IMUL3Q $0x00000800, AX, AX
-	ADDQ   AX, 128(R15)
-	MOVQ   80(R15), AX
-	SHLQ   $0x0b, AX
-	ADDQ   AX, 136(R15)
-	ADDQ   $0x00000080, R13
-	DECQ   88(R15)
-	JNZ    group18
+weighed87:
+	JMP group60
 
+last61:
+	MOVQ R12, AX
+	SHLQ $0x04, AX
+
+weights90:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same91
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
+
+same91:
+	DECQ        AX
+	JNZ         weights90
+	MOVQ        40(R15), R9
+	VFMADD132PS (R9)(R13*1), Z26, Z30
+	VMOVUPS     Z30, (R9)(R13*1)
+	VFMADD132PS 64(R9)(R13*1), Z27, Z31
+	VMOVUPS     Z31, 64(R9)(R13*1)
+	MOVQ        16(R15), AX
+	MOVQ        160(R15), CX
+	MOVQ        80(R15), R11
+
+columns92:
+	CMPQ R11, $0x02
+	JLT  column93
+
+	// TILELOADD 0(CX)(DX), 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(CX)(DX), 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(CX)(DX), 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2112(CX)(DX), 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ AX, SI
+	ADDQ 120(R15), AX
+	MOVQ AX, R8
+	ADDQ 120(R15), AX
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
+	MOVQ R12, R10
+
+half95:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ R10
+	JNZ  half95
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	ADDQ $0x00001000, CX
+	SUBQ $0x02, R11
+	JNZ  columns92
+	JMP  weighed94
+
+column93:
+	// TILELOADD 0(CX)(DX), 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(CX)(DX), 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ AX, SI
+	ADDQ 120(R15), AX
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
+	MOVQ R12, R10
+
+half96:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ R10
+	JNZ  half96
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+weighed94:
+end62:
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2

@@ -20,11 +20,12 @@ const (
 
 // Registers of functions in tiles.
 var (
-	tArgs, tWork, tOff, tHalves = reg.R15, reg.R14, reg.R13, reg.R12
+	tArgs, tWork, tOff, tHalves = reg.R15, reg.R14, reg.R13, reg.R12                 // of the group whose weights are made
 	tLine, tRow                 = reg.RBX.(reg.GPPhysical), reg.RDX.(reg.GPPhysical) // the strides: 64, scoreRow
 	tA, tA2                     = reg.RSI.(reg.GPPhysical), reg.R8.(reg.GPPhysical)
 	tB, tB2                     = reg.RDI.(reg.GPPhysical), reg.R9.(reg.GPPhysical)
 	tTo                         = reg.RCX.(reg.GPPhysical)
+	tFrom, tWeights             = reg.R10, reg.R11 // where weights are made of and written to
 )
 
 // tiles writes functions on pieces of BF16.
@@ -52,16 +53,25 @@ const (
 	tKeys
 	tScale
 	tPanel // bytes of 16 columns of values
-	tQAt   // of the group
+	tQAt   // of the group after those that are under way
 	tOAt
+	tOffAt
+	tHalvesAt
+	tOHeld // of the group whose weights are made
+	tS     // its scores
+	tSAt   // those of the group after it
+	tLeft  // pairs of keys of a half whose weights are to be made
+	tHalf
+	tSTo
 	tRowScale // with codes: of queries and of keys
 	tKeyScale
 )
 
 // Places in the work memory.
 const (
-	tileS = 0
-	tileP = 2 * blockKeys * scoreRow
+	tileS  = 0
+	tileS2 = 2 * blockKeys * scoreRow
+	tileP  = 2 * tileS2
 )
 
 // More constants, behind those of newEmitter.
@@ -108,35 +118,64 @@ func (t *tiles) next() {
 }
 
 // product emits the products of one step: sums 0 to 3 += A·B, of one or two tiles of A, at tA and tA2, and two of B, at tB and tB2.
-// The pairs of pieces follow each other such that most are one piece away from the one before, from small to large; turned changes the
-// parts of A and B.
-func (t *tiles) product(rows int, turned bool) {
+func (t *tiles) product(rows int, turned bool) { mix(t.products(rows, turned), nil) }
+
+// products are the instructions of product, one by one. The pairs of pieces follow each other such that each is one piece away from
+// the one before, from small to large; turned exchanges the parts of A and B. A tile is loaded anew as soon as it has been read for
+// the last time.
+func (t *tiles) products(rows int, turned bool) (all []func()) {
 	pairs := [][2]int{{0, 0}}
 	if t.pieces == 3 && t.codes { // values are whole in their first piece
 		pairs = [][2]int{{0, 2}, {0, 1}, {0, 0}}
 	} else if t.pieces == 3 {
 		pairs = [][2]int{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}
 	}
-	last := [2]int{-1, -1}
-	for _, p := range pairs {
-		if turned {
-			p[0], p[1] = p[1], p[0]
+	if turned {
+		for n, p := range pairs {
+			pairs[n] = [2]int{p[1], p[0]}
 		}
-		if p[0] != last[0] {
-			for i, a := range []reg.GPPhysical{tA, tA2}[:rows] {
-				amx.Load(t.Context, a, tLine, tileBytes*p[0], uint8(4+i))
+	}
+	load := func(b, which, piece int) {
+		from := [2][2]reg.GPPhysical{{tA, tA2}, {tB, tB2}}[b][which]
+		all = append(all, func() { amx.Load(t.Context, from, tLine, tileBytes*piece, uint8(4+2*b+which)) })
+	}
+	counts := [2]int{rows, 2}
+	for b := range 2 {
+		for which := range counts[b] {
+			load(b, which, pairs[0][b])
+		}
+	}
+	for n, p := range pairs {
+		changed := -1 // the factor of which the next pair has another piece
+		if n+1 < len(pairs) {
+			changed = 0
+			if pairs[n+1][1] != p[1] {
+				changed = 1
 			}
 		}
-		if p[1] != last[1] {
-			for i, b := range []reg.GPPhysical{tB, tB2} {
-				amx.Load(t.Context, b, tLine, tileBytes*p[1], uint8(6+i))
+		outer := max(changed, 0)
+		for x := range counts[outer] {
+			for y := range counts[1-outer] {
+				i, j := x, y
+				if outer == 1 {
+					i, j = y, x
+				}
+				all = append(all, func() { amx.BFloat16(t.Context, uint8(4+i), uint8(6+j), uint8(2*i+j)) })
+			}
+			if changed >= 0 {
+				load(changed, x, pairs[n+1][changed])
 			}
 		}
-		last = p
-		for i := range rows {
-			for j := range 2 {
-				amx.BFloat16(t.Context, uint8(4+i), uint8(6+j), uint8(2*i+j))
-			}
+	}
+	return all
+}
+
+// mix emits both, with others spread evenly over all.
+func mix(all, others []func()) {
+	for n, f := range all {
+		f()
+		for _, g := range others[n*len(others)/len(all) : (n+1)*len(others)/len(all)] {
+			g()
 		}
 	}
 }
@@ -174,33 +213,45 @@ func (t *tiles) forward(suffix string, pieces int, codes bool) {
 		t.move(t.arg(f[0]), reg.RAX)
 		t.move(reg.RAX, t.arg(f[1]))
 	}
+	t.move(tOff, t.arg(tOffAt))
+	t.move(tWork, t.arg(tSAt))
+	t.LEAQ(at(tWork, tileS2), reg.RAX)
+	t.move(reg.RAX, t.arg(tS))
 	t.constants0()
 
-	group, next := t.label("group"), t.label("next")
-	t.Label(group)
-	t.visible(next)
-	step := 2 * t.stepBytes()
-	if t.codes {
-		t.scoresOfCodes()
-		step = 2 * tileBytes
-	} else {
-		t.scores()
+	scores := t.scores
+	if codes {
+		scores = t.scoresOfCodes
 	}
+	group, last, end, apart, sums := t.label("group"), t.label("last"), t.label("end"), t.label("apart"), t.label("sums")
+	t.find(end)
+	scores()
+	t.Label(group)
+	t.take()
 	t.mask()
 	t.top()
 	t.head()
-	t.exps()
+	t.weightsBegin()
+	t.find(last)
+	if !codes {
+		t.CMPQ(tHalves, operand.Imm(2))
+		t.JNE(operand.LabelRef(apart))
+		t.CMPQ(t.arg(tHalvesAt), operand.Imm(2))
+		t.JNE(operand.LabelRef(apart))
+		t.together(sums)
+	}
+	t.Label(apart)
+	t.weights()
+	scores()
+	t.Label(sums)
+	t.sums()
 	t.weigh()
-	t.Label(next)
-	t.move(t.arg(tSteps), reg.RAX)
-	t.IMUL3Q(operand.U32(uint32(step)), reg.RAX, reg.RAX)
-	t.ADDQ(reg.RAX, t.arg(tQAt))
-	t.move(t.arg(tCols), reg.RAX)
-	t.SHLQ(operand.Imm(11), reg.RAX) // 16·scoreRow
-	t.ADDQ(reg.RAX, t.arg(tOAt))
-	t.ADDQ(operand.U32(4*tileQueries), tOff)
-	t.DECQ(t.arg(tGroups))
-	t.JNZ(operand.LabelRef(group))
+	t.JMP(operand.LabelRef(group))
+	t.Label(last)
+	t.weights()
+	t.sums()
+	t.weigh()
+	t.Label(end)
 	amx.Release(t.Context)
 	t.VZEROUPPER()
 	t.RET()
@@ -221,53 +272,154 @@ func (t *tiles) constants0() {
 	t.VBROADCASTSS(t.arg(tScale), tScaled)
 }
 
-// visible sets tHalves, the number of blocks of 32 keys up to the last that a row of the group sees; it goes to next if there are none.
-func (t *tiles) visible(next string) {
-	cols, first := reg.RAX, reg.RCX
+// find moves on to the next group that sees a key, and sets tHalvesAt, the number of blocks of 32 keys up to the last that one of its
+// rows sees; it goes to none if there is none.
+func (t *tiles) find(none string) {
+	group, next, found := t.label("find"), t.label("next"), t.label("found")
+	off, cols, first := reg.RDI, reg.RAX, reg.RCX
+	t.Label(group)
+	t.CMPQ(t.arg(tGroups), operand.Imm(0))
+	t.JEQ(operand.LabelRef(none))
+	t.move(t.arg(tOffAt), off)
 	t.move(t.arg(tHi), reg.R9)
-	t.MOVLQSX(operand.Mem{Base: reg.R9, Index: tOff, Scale: 1, Disp: 4 * (tileQueries - 1)}, cols)
+	t.MOVLQSX(operand.Mem{Base: reg.R9, Index: off, Scale: 1, Disp: 4 * (tileQueries - 1)}, cols)
 	t.SUBQ(t.arg(tJ), cols)
 	t.JLE(operand.LabelRef(next))
 	t.move(t.arg(tKeys), reg.R9)
 	t.CMPQ(cols, reg.R9)
 	t.CMOVQGT(reg.R9, cols)
 	t.move(t.arg(tLo), reg.R9)
-	t.MOVLQSX(operand.Mem{Base: reg.R9, Index: tOff, Scale: 1}, first)
+	t.MOVLQSX(operand.Mem{Base: reg.R9, Index: off, Scale: 1}, first)
 	t.SUBQ(t.arg(tJ), first)
 	t.CMPQ(first, cols)
-	t.JGE(operand.LabelRef(next))
-	t.LEAQ(at(cols, blockKeys-1), tHalves)
-	t.SHRQ(operand.Imm(5), tHalves)
+	t.JLT(operand.LabelRef(found))
+	t.Label(next)
+	t.advance()
+	t.JMP(operand.LabelRef(group))
+	t.Label(found)
+	t.ADDQ(operand.Imm(blockKeys-1), cols)
+	t.SHRQ(operand.Imm(5), cols)
+	t.move(cols, t.arg(tHalvesAt))
 }
 
-// scores leaves the group's scores in the work memory.
-func (t *tiles) scores() {
-	half, step := t.label("half"), t.label("step")
-	panel, halves, steps := reg.RAX, reg.R10, reg.R11
-	t.move(t.arg(tSteps), panel)
-	t.IMUL3Q(operand.U32(uint32(t.stepBytes())), panel, panel)
+// advance passes over a group.
+func (t *tiles) advance() {
+	step := 2 * t.stepBytes()
+	if t.codes {
+		step = 2 * tileBytes
+	}
+	t.move(t.arg(tSteps), reg.RAX)
+	t.IMUL3Q(operand.U32(uint32(step)), reg.RAX, reg.RAX)
+	t.ADDQ(reg.RAX, t.arg(tQAt))
+	t.move(t.arg(tCols), reg.RAX)
+	t.SHLQ(operand.Imm(11), reg.RAX) // 16·scoreRow
+	t.ADDQ(reg.RAX, t.arg(tOAt))
+	t.ADDQ(operand.U32(4*tileQueries), t.arg(tOffAt))
+	t.DECQ(t.arg(tGroups))
+}
+
+// take makes the group that was found, whose scores are there, the one whose weights are made.
+func (t *tiles) take() {
+	t.move(t.arg(tOffAt), tOff)
+	t.move(t.arg(tHalvesAt), tHalves)
+	t.move(t.arg(tOAt), reg.RAX)
+	t.move(reg.RAX, t.arg(tOHeld))
+	t.move(t.arg(tS), reg.RAX)
+	t.move(t.arg(tSAt), reg.RCX)
+	t.move(reg.RAX, t.arg(tSAt))
+	t.move(reg.RCX, t.arg(tS))
+	t.advance()
+}
+
+// scoresBegin readies the scores of the group that was found.
+func (t *tiles) scoresBegin() {
 	t.move(t.arg(tK), tA2)
-	t.LEAQ(at(tWork, tileS), tTo)
-	t.move(tHalves, halves)
-	t.Label(half)
+	t.move(t.arg(tSAt), reg.RAX)
+	t.move(reg.RAX, t.arg(tSTo))
+	t.move(t.arg(tHalvesAt), reg.RAX)
+	t.move(reg.RAX, t.arg(tHalf))
+}
+
+// scoresHalf begins a half of the keys: rax counts its steps.
+func (t *tiles) scoresHalf() {
+	panel := tTo
+	t.move(t.arg(tSteps), panel)
+	t.move(panel, reg.RAX)
+	t.IMUL3Q(operand.U32(uint32(t.stepBytes())), panel, panel)
 	t.move(tA2, tA) // where the last half's second tiles ended
 	t.ADDQ(panel, tA2)
 	t.move(t.arg(tQAt), tB)
 	t.move(tB, tB2)
 	t.ADDQ(panel, tB2)
-	t.move(t.arg(tSteps), steps)
 	for i := range 4 {
 		amx.Zero(t.Context, uint8(i))
 	}
+}
+
+// scoresEnd writes a half of the scores, and goes to half if there is another.
+func (t *tiles) scoresEnd(half string) {
+	t.move(t.arg(tSTo), tTo)
+	t.each(2, t.store)
+	t.ADDQ(operand.U32(blockKeys*scoreRow), t.arg(tSTo))
+	t.DECQ(t.arg(tHalf))
+	t.JNZ(operand.LabelRef(half))
+}
+
+// scores leaves the scores of the group that was found in the work memory.
+func (t *tiles) scores() {
+	half, step := t.label("half"), t.label("step")
+	t.scoresBegin()
+	t.Label(half)
+	t.scoresHalf()
 	t.Label(step)
 	t.product(2, true)
 	t.next()
-	t.DECQ(steps)
+	t.DECQ(reg.RAX)
 	t.JNZ(operand.LabelRef(step))
-	t.each(2, t.store)
-	t.ADDQ(operand.U32(blockKeys*scoreRow), tTo)
-	t.DECQ(halves)
-	t.JNZ(operand.LabelRef(half))
+	t.scoresEnd(half)
+}
+
+// together emits scores and weights of whole panels, the products of the one between the exponentials of the other, and goes to done.
+func (t *tiles) together(done string) {
+	pairs := []int{16, 8, 4, 2} // of keys in one step of products
+	var to [4]string
+	for n := range pairs {
+		to[n] = t.label("together")
+	}
+	for n, most := range []uint64{1, 2, 4} { // steps
+		t.CMPQ(t.arg(tSteps), operand.Imm(most))
+		t.JLE(operand.LabelRef(to[n]))
+	}
+	for n := len(pairs) - 1; n >= 0; n-- {
+		half, step, same, rest := t.label("half"), t.label("step"), t.label("same"), t.label("rest")
+		t.Label(to[n])
+		t.scoresBegin()
+		t.Label(half)
+		t.scoresHalf()
+		t.Label(step)
+		var parts []func()
+		for i := range pairs[n] {
+			parts = append(parts, t.pair(i)...)
+		}
+		mix(t.products(2, true), parts)
+		t.next()
+		t.ADDQ(operand.U32(uint32(scoreRow*pairs[n])), tFrom)
+		t.ADDQ(operand.U32(uint32(64*pairs[n])), tWeights)
+		t.SUBQ(operand.Imm(uint64(pairs[n])), t.arg(tLeft))
+		t.JNZ(operand.LabelRef(same))
+		t.weightsHalf()
+		t.Label(same)
+		t.DECQ(reg.RAX)
+		t.JNZ(operand.LabelRef(step))
+		t.scoresEnd(half)
+		t.move(t.arg(tSteps), reg.RAX)
+		t.IMUL3Q(operand.I32(int32(-2*pairs[n])), reg.RAX, reg.RAX)
+		t.ADDQ(operand.Imm(blockKeys), reg.RAX)
+		t.JZ(operand.LabelRef(done))
+		t.Label(rest)
+		t.onePair(rest)
+		t.JMP(operand.LabelRef(done))
+	}
 }
 
 // mask puts −∞ where a row does not see a key, unless all rows see all of the blocks.
@@ -297,7 +449,7 @@ func (t *tiles) mask() {
 		t.VPSUBD(z[7], z[8], range_[i])
 		t.VPSUBD(z[7], z[6], place[i])
 	}
-	t.LEAQ(at(tWork, tileS), tTo)
+	t.move(t.arg(tS), tTo)
 	t.Label(row)
 	for i := range 2 {
 		t.VPCMPUD(operand.Imm(5), range_[i], place[i], reg.K1) // not place − lo < hi − lo, unsigned
@@ -318,7 +470,7 @@ func (t *tiles) top() {
 	for i := 1; i < 8; i++ {
 		t.VMOVAPS(z[0], z[i])
 	}
-	t.LEAQ(at(tWork, tileS), tTo)
+	t.move(t.arg(tS), tTo)
 	t.move(tHalves, reg.R9)
 	t.SHLQ(operand.Imm(2), reg.R9)
 	t.Label(loop)
@@ -363,7 +515,7 @@ func (t *tiles) head() {
 	same, row := t.label("same"), t.label("scale")
 	t.KORTESTW(reg.K1, reg.K2)
 	t.JZ(operand.LabelRef(same))
-	t.move(t.arg(tOAt), tTo)
+	t.move(t.arg(tOHeld), tTo)
 	t.move(t.arg(tCols), reg.R9)
 	t.SHLQ(operand.Imm(2), reg.R9)
 	t.Label(row)
@@ -380,28 +532,49 @@ func (t *tiles) head() {
 	t.Label(same)
 }
 
-// exps turns the scores into weights, leaves these in pieces, pairs of keys 16 apart, and updates rowSum.
-func (t *tiles) exps() {
-	half, loop := t.label("weights"), t.label("pair")
-	from, to, left, n := tTo, tB, reg.R10, reg.R11
+// weightsBegin readies the weights of a group.
+func (t *tiles) weightsBegin() {
 	for i := range 2 {
 		t.VPXORD(tSum[i], tSum[i], tSum[i])
 	}
-	t.LEAQ(at(tWork, tileS), from)
-	t.LEAQ(at(tWork, tileP), to)
-	t.move(tHalves, left)
-	t.Label(half)
-	t.move(operand.U32(16), n)
+	t.move(t.arg(tS), tFrom)
+	t.LEAQ(at(tWork, tileP), tWeights)
+	t.move(operand.U32(16), reg.RAX)
+	t.move(reg.RAX, t.arg(tLeft))
+}
+
+// weightsHalf goes on to the second half of the keys.
+func (t *tiles) weightsHalf() {
+	t.ADDQ(operand.U32(16*scoreRow), tFrom)
+	t.ADDQ(operand.U32(uint32(t.stepBytes()-tileBytes)), tWeights)
+	t.ADDQ(operand.Imm(16), t.arg(tLeft))
+}
+
+// weights turns the scores into weights, and leaves these in pieces, pairs of keys 16 apart.
+func (t *tiles) weights() {
+	loop := t.label("weights")
+	t.move(tHalves, reg.RAX)
+	t.SHLQ(operand.Imm(4), reg.RAX)
 	t.Label(loop)
-	t.pair(from, to)
-	t.ADDQ(operand.U32(scoreRow), from)
-	t.ADDQ(operand.U32(64), to)
-	t.DECQ(n)
-	t.JNZ(operand.LabelRef(loop))
-	t.ADDQ(operand.U32(16*scoreRow), from)
-	t.ADDQ(operand.U32(uint32(t.stepBytes()-tileBytes)), to)
-	t.DECQ(left)
-	t.JNZ(operand.LabelRef(half))
+	t.onePair(loop)
+}
+
+// onePair makes one pair's weights, counts down rax and goes to again while some are left.
+func (t *tiles) onePair(again string) {
+	same := t.label("same")
+	mix(t.pair(0), nil)
+	t.ADDQ(operand.U32(scoreRow), tFrom)
+	t.ADDQ(operand.U32(64), tWeights)
+	t.DECQ(t.arg(tLeft))
+	t.JNZ(operand.LabelRef(same))
+	t.weightsHalf()
+	t.Label(same)
+	t.DECQ(reg.RAX)
+	t.JNZ(operand.LabelRef(again))
+}
+
+// sums updates rowSum.
+func (t *tiles) sums() {
 	t.move(t.arg(tRowSum), reg.R9)
 	for i := range 2 {
 		m := operand.Mem{Base: reg.R9, Index: tOff, Scale: 1, Disp: 64 * i}
@@ -410,45 +583,56 @@ func (t *tiles) exps() {
 	}
 }
 
-// pair emits the weights of two keys, 16 apart.
-func (t *tiles) pair(from, to reg.Register) {
-	x := z[0:4] // key p and p+16 of the first queries, then of the others
+// pair are the instructions, in small parts, that make the weights of keys 16 apart, n keys further.
+func (t *tiles) pair(n int) (parts []func()) {
+	x, r, p := z[0:4], z[4:8], z[8:12] // key p and p+16 of the first queries, then of the others
+	each := func(f func(i int)) {
+		parts = append(parts, func() { f(0); f(1) }, func() { f(2); f(3) })
+	}
+	each(func(i int) { t.VMOVUPS(at(tFrom, scoreRow*n+64*(i/2)+16*scoreRow*(i%2)), x[i]) })
+	each(func(i int) { t.VFMSUB213PS(tShift[i/2], tScaled, x[i]) })
+	each(func(i int) { t.VMULPS(tExp[6], x[i], x[i]) })
+	each(func(i int) { t.VREDUCEPS(operand.Imm(1), x[i], r[i]) })
+	each(func(i int) { t.VMOVAPS(tExp[0], p[i]) })
+	for c := 1; c < 6; c++ {
+		each(func(i int) { t.VFMADD213PS(tExp[c], r[i], p[i]) })
+	}
+	each(func(i int) { t.VSCALEFPS(x[i], p[i], x[i]) })
 	for i := range 2 {
-		t.VMOVUPS(at(from, 64*i), x[2*i])
-		t.VMOVUPS(at(from, 16*scoreRow+64*i), x[2*i+1])
-	}
-	for i := range x {
-		t.VFMSUB213PS(tShift[i/2], tScaled, x[i])
-	}
-	t.exp(x, z[4:8], z[8:12], tExp)
-	for i := range 2 {
-		t.VADDPS(x[2*i], x[2*i+1], z[4+i])
+		parts = append(parts, func() { t.VADDPS(x[2*i], x[2*i+1], r[i]) }, func() { t.VADDPS(r[i], tSum[i], tSum[i]) })
 	}
 	for i := range 2 {
-		t.VADDPS(z[4+i], tSum[i], tSum[i])
+		parts = append(parts, t.cut(x[2*i:2*i+2], p[2*i:2*i+2], tUpper, func(piece int) operand.Mem {
+			return at(tWeights, 64*n+tileBytes*piece+2*t.stepBytes()*i)
+		})...)
 	}
-	for i := range 2 {
-		t.cut(x[2*i:2*i+2], z[8+2*i:10+2*i], tUpper, func(piece int) operand.Mem { return at(to, tileBytes*piece+2*t.stepBytes()*i) })
-	}
+	return parts
 }
 
-// cut emits the cutting of two vectors of numbers into pieces of BF16 in pairs: the low half of a word is the first one's.
-func (t *tiles) cut(x, upper []reg.VecPhysical, mask reg.Register, to func(piece int) operand.Mem) {
-	for piece := range t.pieces - 1 {
-		for i := range x {
-			t.VPANDD(mask, x[i], upper[i])
+// cut are the instructions, in small parts, that cut two vectors of numbers into pieces of BF16 in pairs: the low half of a word is the
+// first one's.
+func (t *tiles) cut(x, upper []reg.VecPhysical, mask reg.Register, to func(piece int) operand.Mem) (parts []func()) {
+	pack := func(v []reg.VecPhysical, piece int) func() {
+		return func() {
+			t.VPSRLD(operand.Imm(16), v[0], v[0])
+			if piece == t.pieces-1 { // a BF16, but for weights of 2⁻¹¹⁰ and less
+				t.VPANDD(mask, v[1], v[1])
+			}
+			t.VPORD(v[0], v[1], v[1])
+			t.VMOVDQU32(v[1], to(piece))
 		}
-		for i := range x {
-			t.VSUBPS(upper[i], x[i], x[i])
-		}
-		t.VPSRLD(operand.Imm(16), upper[0], upper[0])
-		t.VPORD(upper[0], upper[1], upper[1])
-		t.VMOVDQU32(upper[1], to(piece))
 	}
-	t.VPSRLD(operand.Imm(16), x[0], x[0]) // what is left is a BF16, but for weights of 2⁻¹¹⁰ and less
-	t.VPANDD(mask, x[1], x[1])
-	t.VPORD(x[0], x[1], x[1])
-	t.VMOVDQU32(x[1], to(t.pieces-1))
+	for piece := range t.pieces - 1 {
+		parts = append(parts, func() {
+			for i := range x {
+				t.VPANDD(mask, x[i], upper[i])
+			}
+			for i := range x {
+				t.VSUBPS(upper[i], x[i], x[i])
+			}
+		}, pack(upper, piece))
+	}
+	return append(parts, pack(x, t.pieces-1))
 }
 
 // weigh adds the weighted values, transposed, to the output.
@@ -456,7 +640,7 @@ func (t *tiles) weigh() {
 	cols, one, done := t.label("columns"), t.label("column"), t.label("weighed")
 	left, halves, v := reg.R11, reg.R10, reg.RAX
 	t.move(t.arg(tV), v)
-	t.move(t.arg(tOAt), tTo)
+	t.move(t.arg(tOHeld), tTo)
 	t.move(t.arg(tCols), left)
 	block := func(rows int) {
 		half := t.label("half")

@@ -7,7 +7,7 @@ import (
 	"stheno/internal/kernel/gen/amx"
 )
 
-// scoresOfCodes leaves the group's scores in the work memory: sums of products of codes, 64 in a step, times the scale of the row,
+// scoresOfCodes leaves the scores of the group that was found in the work memory: sums of products of codes, 64 in a step, times the scale of the row,
 // times that of the key.
 func (t *tiles) scoresOfCodes() {
 	half, step, row := t.label("half"), t.label("step"), t.label("scaled")
@@ -15,8 +15,8 @@ func (t *tiles) scoresOfCodes() {
 	t.move(t.arg(tSteps), panel)
 	t.SHLQ(operand.Imm(10), panel) // tileBytes
 	t.move(t.arg(tK), tA2)
-	t.LEAQ(at(tWork, tileS), tTo)
-	t.move(tHalves, halves)
+	t.move(t.arg(tSAt), tTo)
+	t.move(t.arg(tHalvesAt), halves)
 	t.Label(half)
 	t.move(tA2, tA) // where the last half's second tiles ended
 	t.ADDQ(panel, tA2)
@@ -49,12 +49,13 @@ func (t *tiles) scoresOfCodes() {
 	const unroll = 4
 	scales, keys, rows := reg.R9, reg.R10, reg.R11
 	t.move(t.arg(tRowScale), scales)
+	t.ADDQ(t.arg(tOffAt), scales)
 	for i := range 2 {
-		t.VMOVUPS(operand.Mem{Base: scales, Index: tOff, Scale: 1, Disp: 64 * i}, z[i])
+		t.VMOVUPS(at(scales, 64*i), z[i])
 	}
 	t.move(t.arg(tKeyScale), keys)
-	t.LEAQ(at(tWork, tileS), tTo)
-	t.move(tHalves, rows)
+	t.move(t.arg(tSAt), tTo)
+	t.move(t.arg(tHalvesAt), rows)
 	t.SHLQ(operand.Imm(3), rows) // blockKeys / unroll
 	t.Label(row)
 	for u := range unroll {
