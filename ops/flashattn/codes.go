@@ -11,14 +11,16 @@ import (
 // codes are the queries and keys of a problem as integers of 8 bits (Int8). Rows are filled up with zeros to whole words of four
 // codes, the unit that processors multiply.
 type codes[T kernel.Float] struct {
-	steps int // words of a row
-	// Of queries, by rowAt: 4·steps codes, their scale, −128 times their sum, and q·μ.
+	words int // of a row
+	// tiled is for kernel.OnlineCodeTiles, whose rows are filled up to 64 codes; kernel.OnlineCodes takes others.
+	tiled bool
+	// Of queries, by rowAt: 4·words codes, their scale, −128 times their sum, and q·μ.
 	q      []int8
 	qScale []T
 	qSum   []int32
 	qMean  []T
-	// Of keys, in panels of codePanel keys counted from the first of a segment: word w of key n of a panel is at
-	// (w·codePanel + n)·4, codes 128 higher than they are. A head has panels of them; those of a segment begin at segment.panel.
+	// Of keys, in panels of codePanel keys counted from the first of a segment, as wordAt says. If not tiled, codes are 128 higher than
+	// they are. A head has panels of them; those of a segment begin at segment.panel.
 	k      []uint8
 	kScale []T
 	panels int
@@ -31,15 +33,31 @@ const codePanel = kernel.OnlineKeys
 const leastScale = 0x1p-100
 
 // codeSizes are the numbers of codes, of elements and of sums that encode keeps, for rows of queries and panels of keys of all heads.
-func codeSizes(d, qRows, kPanels, kvHeads, segs int) (bytes, elements, sums int) {
-	steps := (d + 3) / 4
-	return 4 * steps * (qRows + kPanels*codePanel), 2*qRows + kPanels*codePanel + d*segs*kvHeads, qRows
+func codeSizes(d int, tiled bool, qRows, kPanels, kvHeads, segs int) (bytes, elements, sums int) {
+	return 4 * codeWords(d, tiled) * (qRows + kPanels*codePanel), 2*qRows + kPanels*codePanel + d*segs*kvHeads, qRows
+}
+
+// codeWords is the number of words of a row.
+func codeWords(d int, tiled bool) int {
+	if tiled {
+		return ceilTo(d, 64) / 4
+	}
+	return (d + 3) / 4
+}
+
+// wordAt is the place of word w of key n in a panel, in words.
+func (c *codes[T]) wordAt(n, w int) int {
+	if c.tiled { // tiles of 16 keys by 16 words
+		return (n/16*c.words+w/16*16)*16 + n%16*16 + w%16
+	}
+	return w*codePanel + n
 }
 
 // encode rounds queries and keys, and notes in segments where their keys begin.
 func (p *problem[T]) encode(w *parallel.Worker) *codes[T] {
 	d := p.q.Dim
-	c := &codes[T]{steps: (d + 3) / 4}
+	c := &codes[T]{tiled: p.codeTiles()}
+	c.words = codeWords(d, c.tiled)
 	for n := range p.segs {
 		s := &p.segs[n]
 		s.panel = c.panels
@@ -47,11 +65,11 @@ func (p *problem[T]) encode(w *parallel.Worker) *codes[T] {
 	}
 	rows, heads := p.q.Batch*p.q.Heads*p.q.Seq, p.k.Heads
 	kPanels := c.panels * heads
-	bytes, elements, sums := codeSizes(d, rows, kPanels, heads, len(p.segs))
+	bytes, elements, sums := codeSizes(d, c.tiled, rows, kPanels, heads, len(p.segs))
 	all := parallel.Scratch[uint8](w, slotCodes, bytes+4*sums)
-	c.k, all = all[:4*c.steps*kPanels*codePanel], all[4*c.steps*kPanels*codePanel:]
+	c.k, all = all[:4*c.words*kPanels*codePanel], all[4*c.words*kPanels*codePanel:]
 	c.qSum = unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(all))), rows) // whole words lie before it
-	c.q = unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(all[4*rows:]))), 4*c.steps*rows)
+	c.q = unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(all[4*rows:]))), 4*c.words*rows)
 	var means []T
 	carve(parallel.Scratch[T](w, slotCodeRows, elements), part[T]{&c.qScale, rows}, part[T]{&c.qMean, rows},
 		part[T]{&c.kScale, kPanels * codePanel}, part[T]{&means, d * len(p.segs) * heads})
@@ -98,12 +116,12 @@ func (p *problem[T]) encodeKeys(c *codes[T], seg segment, h int, mean []T) {
 	at := (h*c.panels + seg.panel) * codePanel
 	for j := seg.k0; j < seg.k1; j++ {
 		kernel.Add(centred[:d], narrowRow(row[:d], p.k.row(seg.batch, j, h)), sum[:d])
-		scale, _ := encodeRow(code[:4*c.steps], centred[:d])
+		scale, _ := encodeRow(code[:4*c.words], centred[:d])
 		c.kScale[at+j-seg.k0] = T(scale)
 		n := j - seg.k0
-		panel := words(c.panel(seg, h, j-n%codePanel))[n%codePanel:]
-		for w, x := range words(code[:4*c.steps]) {
-			panel[w*codePanel] = x ^ 0x80808080
+		panel := words(c.panel(seg, h, j-n%codePanel))
+		for w, x := range words(code[:4*c.words]) {
+			panel[c.wordAt(n%codePanel, w)] = x ^ c.signs()
 		}
 	}
 }
@@ -111,6 +129,11 @@ func (p *problem[T]) encodeKeys(c *codes[T], seg segment, h int, mean []T) {
 // words are the words of four codes in x, which lies at a multiple of 4 bytes.
 func words[T int8 | uint8](x []T) []uint32 {
 	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(x))), len(x)/4)
+}
+
+// signed views codes as they are.
+func signed(x []uint8) []int8 {
+	return unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(x))), len(x))
 }
 
 // encodeQueries rounds queries i0 ≤ i < i1 of a head.
@@ -121,7 +144,7 @@ func (p *problem[T]) encodeQueries(c *codes[T], b, h, i0, i1 int, mean []T) {
 	for i := i0; i < i1; i++ {
 		at := p.rowAt(b, h, i)
 		x := narrowRow(row[:d], p.q.row(b, i, h))
-		scale, sum := encodeRow(c.q[at*4*c.steps:][:4*c.steps], x)
+		scale, sum := encodeRow(c.q[at*4*c.words:][:4*c.words], x)
 		for n, v := range x {
 			wide[n] = T(v)
 		}
@@ -156,27 +179,34 @@ func encodeRow(dst []int8, x []float32) (scale float32, sum int32) {
 
 // query widens the codes of a query.
 func (c *codes[T]) query(dst []T, at int) {
-	for n, v := range c.q[at*4*c.steps:][:len(dst)] {
+	for n, v := range c.q[at*4*c.words:][:len(dst)] {
 		dst[n] = T(v)
 	}
 }
 
 // keys widens the codes of keys j0 ≤ j < j1 of a head, transposed, in panels as packKeys does.
 func (c *codes[T]) keys(dst []T, d int, seg segment, h, j0, j1, panel int) {
-	first := (h*c.panels + seg.panel) * codePanel
 	for j := j0; j < j1; j++ {
 		n := j - seg.k0
-		from := c.k[(first+n/codePanel*codePanel)*4*c.steps+n%codePanel*4:]
+		from := words(c.panel(seg, h, j-n%codePanel))
 		to := dst[(j-j0)/panel*panel*d+(j-j0)%panel:]
 		for e := range d {
-			to[e*panel] = T(int8(from[e/4*codePanel*4+e%4] ^ 0x80))
+			to[e*panel] = T(int8((from[c.wordAt(n%codePanel, e/4)] ^ c.signs()) >> (e % 4 * 8)))
 		}
 	}
 }
 
+// signs is what keys' words are xored with.
+func (c *codes[T]) signs() uint32 {
+	if c.tiled {
+		return 0
+	}
+	return 0x80808080
+}
+
 // panel is the panel of codes that begins with key j.
 func (c *codes[T]) panel(seg segment, h, j int) []uint8 {
-	return c.k[((h*c.panels+seg.panel)*codePanel+j-seg.k0)*4*c.steps:][:codePanel*4*c.steps]
+	return c.k[((h*c.panels+seg.panel)*codePanel+j-seg.k0)*4*c.words:][:codePanel*4*c.words]
 }
 
 // keyScales are the scales of n keys from key j.

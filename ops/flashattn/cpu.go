@@ -48,7 +48,7 @@ func (f *forwardRun[T]) plan() {
 		n += (seg.q1 - seg.q0 + step - 1) / step * f.k.Heads
 	}
 	f.fused, f.fusedCodes = f.online()
-	f.inTiles = inTiles[T](f.attrs, f.blocks, f.bias.data != nil)
+	f.inTiles = f.codes != nil && f.codes.tiled || inTiles[T](f.attrs, f.blocks, f.bias.data != nil)
 	f.scratch = f.forwardScratch(min(step, longest)*f.group, f.q.Dim, f.v.Dim, f.Dropout > 0, f.inTiles)
 	f.units = make([]stacked, 0, n)
 	for _, seg := range f.segs {
@@ -135,7 +135,7 @@ func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 	u.fillUp(rows)
 	u.direct = rows <= directRows && f.rowMax == nil && f.codes == nil
 	if u.inTiles = f.inTiles && !u.direct; u.inTiles {
-		u.beginTiles(w)
+		u.beginInTiles(w)
 	} else {
 		u.begin(w)
 	}
@@ -143,7 +143,7 @@ func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 		u.gatherCodes(w)
 	}
 	for ; u.inTiles && first < last; first += kernel.TileKeys {
-		if !u.tilePass(first, min(first+kernel.TileKeys, last)) {
+		if !u.passInTiles(first, min(first+kernel.TileKeys, last)) {
 			u.endTiles()
 			u.inTiles = false
 			u.begin(w)
@@ -157,6 +157,21 @@ func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 		u.endTiles()
 	}
 	u.finish()
+}
+
+func (u *forwardUnit[T]) beginInTiles(w *parallel.Worker) {
+	if u.codes != nil {
+		u.beginCodeTiles(w)
+		return
+	}
+	u.beginTiles(w)
+}
+
+func (u *forwardUnit[T]) passInTiles(j0, j1 int) bool {
+	if u.codes != nil {
+		return u.codeTilePass(j0, j1)
+	}
+	return u.tilePass(j0, j1)
 }
 
 // begin readies the unit for keys and values that are packed as they are, in whole sixes of rows.

@@ -95,6 +95,13 @@ func (u *forwardUnit[T]) tilePass(j0, j1 int) bool {
 	if !u.packTiles(j0, n) {
 		return false
 	}
+	u.stepTiles(j0, j1, func(g0, g1 int) { t.Step(g0, g1, t.k, t.v, j0, n) })
+	return true
+}
+
+// stepTiles calls step for groups of rows that may see keys j0 ≤ j < j1, a few at a time.
+func (u *forwardUnit[T]) stepTiles(j0, j1 int, step func(g0, g1 int)) {
+	t := &u.tiles
 	r0 := sort.Search(len(t.Hi), func(r int) bool { return int(t.Hi[r]) > j0 }) / kernel.TileQueries
 	r1 := sort.Search(len(t.Lo), func(r int) bool { return int(t.Lo[r]) >= j1 })
 	r1 = (r1 + kernel.TileQueries - 1) / kernel.TileQueries
@@ -105,15 +112,14 @@ func (u *forwardUnit[T]) tilePass(j0, j1 int) bool {
 		to := min(next+(end-next)*few/max(few, r1-r)+1, end)
 		u.fetch(next, to)
 		next = to
-		t.Step(r, min(r+few, r1), t.k, t.v, j0, n)
+		step(r, min(r+few, r1))
 	}
-	return true
 }
 
-// fetch asks for keys and values j0 ≤ j < j1.
+// fetch asks for keys, unless their codes are there already, and values j0 ≤ j < j1.
 func (u *forwardUnit[T]) fetch(j0, j1 int) {
 	for _, x := range [...]*Heads[T]{&u.k, &u.problem.v} {
-		if j1 > j0 {
+		if j1 > j0 && (x != &u.k || u.codes == nil) {
 			kernel.Prefetch(x.Data[x.at(u.st.seg.batch, j0, u.st.kvHead):], x.SeqStride, j1-j0, x.Dim)
 		}
 	}

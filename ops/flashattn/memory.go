@@ -55,8 +55,9 @@ func memory[T kernel.Float](s Shape, a attrs) (standard, tiled int64) {
 	f := a.forwardBlocks(s.HeadDim, s.ValueDim)
 	queries := min(f.unitQueries(group), s.SeqQ)
 	units := s.Batch * s.KVHeads * ((s.SeqQ + queries - 1) / queries)
-	n := f.forwardScratch(queries*group, s.HeadDim, s.ValueDim, a.Dropout > 0, inTiles[T](a, f, a.HasBias))
-	tiled = 2*size*int64(rows) + scratchBytes(n[:], slotEdges, size)*int64(min(s.Threads, units)) + roundedBytes(s, a, size)
+	coded := inCodeTiles[T](a, f, a.HasBias, s.SeqQ*group)
+	n := f.forwardScratch(queries*group, s.HeadDim, s.ValueDim, a.Dropout > 0, coded || inTiles[T](a, f, a.HasBias))
+	tiled = 2*size*int64(rows) + scratchBytes(n[:], slotEdges, size)*int64(min(s.Threads, units)) + roundedBytes(s, a, size, coded)
 	if !s.Backward {
 		return standard, tiled
 	}
@@ -79,15 +80,15 @@ func memory[T kernel.Float](s Shape, a attrs) (standard, tiled int64) {
 }
 
 // roundedBytes is what a run holds of rounded inputs.
-func roundedBytes(s Shape, a attrs, size int64) int64 {
+func roundedBytes(s Shape, a attrs, size int64, tiled bool) int64 {
 	q, k := s.Batch*s.SeqQ*s.Heads, s.Batch*s.SeqKV*s.KVHeads
 	switch a.Precision {
 	case BFloat16:
 		return size * int64(q*s.HeadDim+k*(s.HeadDim+s.ValueDim))
 	case Int8:
 		panels := s.Batch * s.KVHeads * ((s.SeqKV + codePanel - 1) / codePanel)
-		bytes, elements, sums := codeSizes(s.HeadDim, q, panels, s.KVHeads, s.Batch)
-		return int64(bytes) + size*int64(elements) + 4*int64(sums)
+		bytes, elements, sums := codeSizes(s.HeadDim, tiled, q, panels, s.KVHeads, s.Batch)
+		return int64(bytes) + size*int64(elements+k*s.ValueDim) + 4*int64(sums)
 	}
 	return 0
 }

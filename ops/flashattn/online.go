@@ -14,7 +14,7 @@ func (f *forwardRun[T]) online() (floats, codes bool) {
 	if !f.maskOnly(f.blocks, f.bias.data != nil) {
 		return false, false
 	}
-	return kernel.OnlineFused[T]() && f.codes == nil, kernel.OnlineCodesFused[T]() && f.codes != nil
+	return kernel.OnlineFused[T]() && f.codes == nil, kernel.OnlineCodesFused[T]() && f.codes != nil && !f.codes.tiled
 }
 
 // maskOnly reports whether only a mask and the softmax lie between the two products, and panels are as wide as fused kernels take them.
@@ -57,15 +57,15 @@ type unitCodes struct {
 // gatherCodes copies the codes of the unit's rows; those that fill it up are 0.
 func (u *forwardUnit[T]) gatherCodes(w *parallel.Worker) {
 	c, all := u.codes, len(u.lo)
-	words := parallel.Scratch[int32](w, slotUnitCodes, u.scratch[slotUnitCodes])[:all*(c.steps+2)]
+	words := parallel.Scratch[int32](w, slotUnitCodes, u.scratch[slotUnitCodes])[:all*(c.words+2)]
 	clear(words)
 	u.coded.sum, words = words[:all], words[all:]
 	u.coded.scale = unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(words))), all)
-	u.coded.q = unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(words[all:]))), 4*all*c.steps)
+	u.coded.q = unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(words[all:]))), 4*all*c.words)
 	for r := range u.st.rows() {
 		i, h := u.st.place(r)
 		at := u.rowAt(u.st.seg.batch, h, i)
-		copy(u.coded.q[r*4*c.steps:], c.q[at*4*c.steps:][:4*c.steps])
+		copy(u.coded.q[r*4*c.words:], c.q[at*4*c.words:][:4*c.words])
 		u.coded.scale[r], u.coded.sum[r] = float32(c.qScale[at]*u.keyScale()), c.qSum[at]
 	}
 }
@@ -74,17 +74,12 @@ func (u *forwardUnit[T]) gatherCodes(w *parallel.Worker) {
 func (u *forwardUnit[T]) onlineCodes(j0, j1 int) {
 	c, h, seg := u.codes, u.st.kvHead, u.st.seg
 	s := kernel.OnlineCodes{Codes: u.coded.q, Scale: u.coded.scale, Sum: u.coded.sum, Online: kernel.Online[float32]{
-		O: as32(u.o), D: c.steps, Ld: u.ld, RowMax: as32(u.rowMax), RowSum: as32(u.rowSum), Lo: u.lo, Hi: u.hi, Work: as32(u.s)}}
+		O: float32s(u.o), D: c.words, Ld: u.ld, RowMax: float32s(u.rowMax), RowSum: float32s(u.rowSum), Lo: u.lo, Hi: u.hi, Work: float32s(u.s)}}
 	for j := j0; j < j1; j += codePanel {
 		n := min(codePanel, j1-j)
 		r0, r1 := u.seeing(j, n)
-		s.Step(r0, r1, c.panel(seg, h, j), as32(c.keyScales(seg, h, j, codePanel)), as32(u.v[(j-j0)*u.ld:]), j, n)
+		s.Step(r0, r1, c.panel(seg, h, j), float32s(c.keyScales(seg, h, j, codePanel)), float32s(u.v[(j-j0)*u.ld:]), j, n)
 	}
-}
-
-// as32 is x, whose T is float32.
-func as32[T kernel.Float](x []T) []float32 {
-	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(x))), len(x))
 }
 
 // widen fills q with the codes of the unit's rows, for blocks that are not fused.

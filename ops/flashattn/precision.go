@@ -17,8 +17,8 @@ const (
 	// attention of the rounded q, k and v, passed straight through the rounding.
 	BFloat16
 
-	// Int8 multiplies q and k as integers of 8 bits, after SageAttention (Zhang et al. 2024, arXiv 2410.02367). Values, weights and all
-	// sums stay as they are. The keys of a head are centred on the mean of those of its sequence, which moves all logits of a row by the
+	// Int8 multiplies q and k as integers of 8 bits, after SageAttention (Zhang et al. 2024, arXiv 2410.02367), and values rounded to
+	// BF16. Weights and all sums stay as they are. The keys of a head are centred on the mean of those of its sequence, which moves all logits of a row by the
 	// same, q_i·μ, and a block of rows that have a scale in common is one row:
 	//
 	//	μ = mean_j k_j
@@ -34,7 +34,7 @@ const (
 	// does not see change the rounding of its logits, and nothing else.
 	//
 	// Gradients are those of exact products: weights and dS come from the rounded logits of the forward pass, dQ = scale·dS·k and
-	// dK = scale·dSᵀ·q from q and k as they are (straight through; Bengio et al. 2013, arXiv 1308.3432).
+	// dK = scale·dSᵀ·q from q and k as they are, dP from the rounded values (straight through; Bengio et al. 2013, arXiv 1308.3432).
 	//
 	// A row of q or k that holds a NaN or an infinity has the logits NaN, and is left out of the mean.
 	Int8

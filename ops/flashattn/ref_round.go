@@ -30,15 +30,19 @@ func (p *problem[T]) plainOperands() operands {
 		return to
 	}
 	r := operands{q: float64s(p.q), k: float64s(p.k), v: float64s(p.v)}
+	bfloat16 := func(x []float64) {
+		for i, v := range x {
+			x[i] = float64(kernel.BFloat16Value(kernel.BFloat16Bits(float32(v))))
+		}
+	}
 	switch p.Precision {
 	case BFloat16:
-		for _, x := range [][]float64{r.q.Data, r.k.Data, r.v.Data} {
-			for i, v := range x {
-				x[i] = float64(kernel.BFloat16Value(kernel.BFloat16Bits(float32(v))))
-			}
-		}
+		bfloat16(r.q.Data)
+		bfloat16(r.k.Data)
+		bfloat16(r.v.Data)
 		r.gq, r.gk = r.q, r.k
 	case Int8:
+		bfloat16(r.v.Data)
 		r.gq, r.gk = float64s(p.q), float64s(p.k)
 		r.mean = make([]float64, len(p.segs)*p.k.Heads*p.k.Dim)
 		for s, seg := range p.segs {

@@ -16,16 +16,21 @@ const (
 func (p *problem[T]) round(w *parallel.Worker) {
 	switch p.Precision {
 	case BFloat16:
-		p.roundBFloat16(w)
+		p.roundBFloat16(w, &p.q, &p.k, &p.v)
 	case Int8:
+		p.roundBFloat16(w, &p.v)
 		p.codes = p.encode(w)
 	}
 }
 
-// roundBFloat16 replaces q, k and v by copies that are rounded to BF16, as far as segments have their rows.
-func (p *problem[T]) roundBFloat16(w *parallel.Worker) {
-	all := parallel.Scratch[T](w, slotRounded, p.q.size()+p.k.size()+p.v.size())
-	for _, x := range []*Heads[T]{&p.q, &p.k, &p.v} {
+// roundBFloat16 replaces some of q, k and v by copies that are rounded to BF16, as far as segments have their rows.
+func (p *problem[T]) roundBFloat16(w *parallel.Worker, which ...*Heads[T]) {
+	n := 0
+	for _, x := range which {
+		n += x.size()
+	}
+	all := parallel.Scratch[T](w, slotRounded, n)
+	for _, x := range which {
 		from, to := *x, Contiguous(all[:x.size()], x.Batch, x.Seq, x.Heads, x.Dim)
 		all = all[x.size():]
 		parallel.Run(len(p.segs)*x.Heads, func(_ *parallel.Worker, n int) {
