@@ -77,15 +77,12 @@ func (p *problem[T]) encode(w *parallel.Worker) *codes[T] {
 	parallel.Run(len(p.segs)*heads, func(_ *parallel.Worker, n int) {
 		p.encodeKeys(c, p.segs[n/heads], n%heads, means[n*d:][:d])
 	})
-	// Queries of a key head in pieces, for there may be one segment.
-	const piece = 128
-	pieces := (p.q.Seq + piece - 1) / piece
-	parallel.Run(len(p.segs)*p.q.Heads*pieces, func(_ *parallel.Worker, n int) {
-		s, h := n/pieces/p.q.Heads, n/pieces%p.q.Heads
-		seg := p.segs[s]
-		q0 := seg.q0 + n%pieces*piece
-		if q0 < seg.q1 {
-			p.encodeQueries(c, seg.batch, h, q0, min(q0+piece, seg.q1), means[(s*heads+h/p.group)*d:][:d])
+	pieces := (p.q.Seq + roundPiece - 1) / roundPiece
+	parallel.Run(len(p.segs)*pieces, func(_ *parallel.Worker, n int) {
+		seg := p.segs[n/pieces]
+		i0 := seg.q0 + n%pieces*roundPiece
+		for i := i0; i < min(i0+roundPiece, seg.q1); i++ {
+			p.encodeQueries(c, seg.batch, i, means[n/pieces*heads*d:][:heads*d])
 		}
 	})
 	return c
@@ -136,19 +133,19 @@ func signed(x []uint8) []int8 {
 	return unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(x))), len(x))
 }
 
-// encodeQueries rounds queries i0 ≤ i < i1 of a head.
-func (p *problem[T]) encodeQueries(c *codes[T], b, h, i0, i1 int, mean []T) {
+// encodeQueries rounds the queries of all heads at a place; means are those of the key heads.
+func (p *problem[T]) encodeQueries(c *codes[T], b, i int, means []T) {
 	var row [maxDim]float32
 	var wide [maxDim]T
-	d := len(mean)
-	for i := i0; i < i1; i++ {
+	d := p.q.Dim
+	for h := range p.q.Heads {
 		at := p.rowAt(b, h, i)
 		x := narrowRow(row[:d], p.q.row(b, i, h))
 		scale, sum := encodeRow(c.q[at*4*c.words:][:4*c.words], x)
 		for n, v := range x {
 			wide[n] = T(v)
 		}
-		c.qScale[at], c.qSum[at], c.qMean[at] = T(scale), -128*sum, kernel.Dot(wide[:d], mean)
+		c.qScale[at], c.qSum[at], c.qMean[at] = T(scale), -128*sum, kernel.Dot(wide[:d], means[h/p.group*d:][:d])
 	}
 }
 

@@ -104,8 +104,14 @@ func TestAllocationsDoNotGrow(t *testing.T) {
 	old, err := parallel.SetThreads(1)
 	require.NoError(t, err)
 	defer parallel.SetThreads(old)
+	for precision := range precisions {
+		allocationsDoNotGrow(t, Config{Causal: true, Precision: precision})
+	}
+}
+
+func allocationsDoNotGrow(t *testing.T, cfg Config) {
 	allocs := func(seq int) float64 {
-		o, in := opOf(t, Config{Causal: true}, 1, seq, 2, 16)
+		o, in := opOf(t, cfg, 1, seq, 2, 16)
 		return testing.AllocsPerRun(3, func() {
 			_, err := o.run(in)
 			require.NoError(t, err)
@@ -113,5 +119,9 @@ func TestAllocationsDoNotGrow(t *testing.T) {
 	}
 	small, large := allocs(8), allocs(900)
 	require.LessOrEqual(t, large, small+4)
-	require.LessOrEqual(t, small, 100.0)
+	most := 100.0
+	if cfg.Precision != Float32 { // rounding is tasks of its own
+		most = 150
+	}
+	require.LessOrEqual(t, small, most)
 }

@@ -12,6 +12,9 @@ const (
 	slotCodeRows
 )
 
+// roundPiece is how many rows of all heads a task rounds.
+const roundPiece = 64
+
 // round makes p the problem of the numbers that its Precision multiplies. p holds memory of w afterwards.
 func (p *problem[T]) round(w *parallel.Worker) {
 	switch p.Precision {
@@ -33,14 +36,18 @@ func (p *problem[T]) roundBFloat16(w *parallel.Worker, which ...*Heads[T]) {
 	for _, x := range which {
 		from, to := *x, Contiguous(all[:x.size()], x.Batch, x.Seq, x.Heads, x.Dim)
 		all = all[x.size():]
-		parallel.Run(len(p.segs)*x.Heads, func(_ *parallel.Worker, n int) {
-			seg, h := p.segs[n/x.Heads], n%x.Heads
+		pieces := (x.Seq + roundPiece - 1) / roundPiece
+		parallel.Run(len(p.segs)*pieces, func(_ *parallel.Worker, n int) {
+			seg := p.segs[n/pieces]
 			i0, i1 := seg.k0, seg.k1
 			if x == &p.q {
 				i0, i1 = seg.q0, seg.q1
 			}
-			for i := i0; i < i1; i++ {
-				roundRow(to.row(seg.batch, i, h), from.row(seg.batch, i, h))
+			i0 += n % pieces * roundPiece
+			for i := i0; i < min(i0+roundPiece, i1); i++ {
+				for h := range x.Heads { // which lie side by side
+					roundRow(to.row(seg.batch, i, h), from.row(seg.batch, i, h))
+				}
 			}
 		})
 		*x = to
