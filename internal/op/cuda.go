@@ -102,12 +102,40 @@ func (c *Card) Elementwise(kernel string, n int, params ...any) error {
 func (c *Card) Copy(dst, src G.Value, n int) error { return c.CopyBytes(At(dst, 0), At(src, 0), n) }
 
 // CopyIn copies numbers to the card.
-func CopyIn[T float32 | float64](c *Card, dst DevicePtr, numbers []T) error {
+func CopyIn[T float32 | float64 | int64](c *Card, dst DevicePtr, numbers []T) error {
 	e := &c.machine.Engines()[int(c.dev)]
 	e.Context().MemcpyHtoD(dst, unsafe.Pointer(&numbers[0]), int64(len(numbers))*int64(unsafe.Sizeof(numbers[0])))
 	err := c.settle()
 	runtime.KeepAlive(numbers)
 	return err
+}
+
+// Ints are the integers of a value on the card.
+func (c *Card) Ints(v G.Value) ([]int, error) {
+	n := 1
+	if s := v.Shape(); !s.IsScalar() {
+		n = s.TotalSize()
+	}
+	out := make([]int, n)
+	switch e := c.machine.Engines()[int(c.dev)].Context(); v.Dtype() {
+	case tensor.Int32:
+		narrow := make([]int32, n)
+		e.MemcpyDtoH(unsafe.Pointer(&narrow[0]), DevicePtr(v.Uintptr()), int64(4*n))
+		if err := c.settle(); err != nil {
+			return nil, err
+		}
+		for i, x := range narrow {
+			out[i] = int(x)
+		}
+	case tensor.Int, tensor.Int64:
+		e.MemcpyDtoH(unsafe.Pointer(&out[0]), DevicePtr(v.Uintptr()), int64(8*n))
+		if err := c.settle(); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("%s: got a value of %v, want int, int32 or int64", c.name, v.Dtype())
+	}
+	return out, nil
 }
 
 // At is the address n bytes into a value on the card.

@@ -120,7 +120,7 @@ func newAttend(fn string, q, k, v, pos, counts *G.Node, cache Cache, cfg flashat
 		cache: cache, cfg: cfg, seq: seq, heads: heads, counted: counts != nil,
 	}
 	o.cfg.Sinks, o.cfg.Causal = nil, true
-	return G.ApplyOp(o, in...)
+	return op.Apply(attendOpFor(o), in...)
 }
 
 // checkConfig reports what attention over a cache does not do, and numbers that are none.
@@ -162,7 +162,11 @@ func (o *attend) Do(in ...G.Value) (_ G.Value, err error) {
 	if err := o.CheckShapes(in); err != nil {
 		return nil, err
 	}
-	before, err := o.checkPositions(in[3])
+	pos, err := op.Ints(in[3])
+	if err != nil {
+		return nil, fmt.Errorf("%s: pos: %w", o.Name(), err)
+	}
+	before, err := o.checkPositions(pos)
 	if err != nil {
 		return nil, err
 	}
@@ -219,11 +223,7 @@ func (o *attend) Do(in ...G.Value) (_ G.Value, err error) {
 
 // checkPositions returns the lengths of all sequences, one for all if the cache has no others, and reports positions that are
 // not those.
-func (o *attend) checkPositions(v G.Value) ([]int, error) {
-	got, err := op.Ints(v)
-	if err != nil {
-		return nil, fmt.Errorf("%s: pos: %w", o.Name(), err)
-	}
+func (o *attend) checkPositions(got []int) ([]int, error) {
 	lens := []int{o.cache.Len()}
 	if c, ok := o.cache.(Ragged); ok {
 		lens = make([]int, o.cache.Shape().Batch)

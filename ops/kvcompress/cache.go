@@ -92,6 +92,20 @@ func (s Shape) checkAppend(lenOf func(b int) int, k, v []float32, seq int, count
 	if err := s.checkCounts("Append", seq, counts); err != nil {
 		return err
 	}
+	if err := s.checkRoom(lenOf, seq, counts); err != nil {
+		return err
+	}
+	if want := s.Batch * seq * s.KVHeads * s.HeadDim; len(k) != want {
+		return fmt.Errorf("kvcompress: Append: k: got %d elements, want %d", len(k), want)
+	}
+	if want := s.Batch * seq * s.KVHeads * s.ValueDim; len(v) != want {
+		return fmt.Errorf("kvcompress: Append: v: got %d elements, want %d", len(v), want)
+	}
+	return nil
+}
+
+// checkRoom reports more tokens than there is room for.
+func (s Shape) checkRoom(lenOf func(b int) int, seq int, counts []int) error {
 	for b := range s.Batch {
 		n := seq
 		if counts != nil {
@@ -100,12 +114,6 @@ func (s Shape) checkAppend(lenOf func(b int) int, k, v []float32, seq int, count
 		if used := lenOf(b); n > s.Capacity-used {
 			return fmt.Errorf("kvcompress: Append: got %d tokens on top of %d, want at most %d in all", n, used, s.Capacity)
 		}
-	}
-	if want := s.Batch * seq * s.KVHeads * s.HeadDim; len(k) != want {
-		return fmt.Errorf("kvcompress: Append: k: got %d elements, want %d", len(k), want)
-	}
-	if want := s.Batch * seq * s.KVHeads * s.ValueDim; len(v) != want {
-		return fmt.Errorf("kvcompress: Append: v: got %d elements, want %d", len(v), want)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ type stream struct {
 	owner *owner  // of the slabs of this sequence
 	spare []*page // of its slabs, in no use
 	room  int     // pages of all its slabs, but for those that were left to Forks
+	fixed []*page // of a cache on a card: the memory of every page, by its number; nil otherwise
 
 	sinkK, sinkV []float32 // (heads, sinks, dim)
 	ring
@@ -64,7 +65,7 @@ func (s *stream) drop(i int) {
 // free forgets page i, and keeps its memory for another unless a Fork may read it: then the memory is the Fork's alone.
 func (s *stream) free(i int) {
 	switch p := s.pages[i]; {
-	case p == nil:
+	case p == nil || s.fixed != nil:
 	case !p.shared.Load():
 		s.spare = append(s.spare, p)
 	case p.owner == s.owner:
@@ -73,8 +74,11 @@ func (s *stream) free(i int) {
 	s.pages[i] = nil
 }
 
-// newPage returns a page of memory in no use.
+// newPage returns a page of memory in no use, for the page after those that there are.
 func (s *stream) newPage(l *layout) *page {
+	if s.fixed != nil {
+		return s.fixed[len(s.pages)]
+	}
 	if len(s.spare) == 0 {
 		n := max(1, l.slabPages(s.room, l.most))
 		slab := newSlab(l, s.owner, n)

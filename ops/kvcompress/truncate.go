@@ -76,11 +76,15 @@ func (c *Compressed) takeBack(s *stream, i, start, end int) {
 }
 
 // Fork returns a cache of the same tokens that goes its own way from here on. Coded groups are shared until one of the two writes
-// to them; recent tokens are copied.
+// to them; recent tokens are copied. The fork of a cache on a card is one in memory of the host, and shares nothing.
 func (c *Compressed) Fork() *Compressed {
 	f := *c
 	f.seqs, f.counts, f.parts = make([]stream, len(c.seqs)), make([]int, len(c.seqs)), nil
 	for b := range c.seqs {
+		if c.seqs[b].fixed != nil {
+			f.seqs[b] = c.onHost(&c.seqs[b])
+			continue
+		}
 		s := c.seqs[b]
 		s.pages, s.owner, s.spare, s.room = append([]*page(nil), s.pages...), new(owner), nil, 0
 		for _, p := range s.pages {
