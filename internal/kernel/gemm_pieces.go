@@ -10,9 +10,9 @@ const (
 	pieceHeld     = 64         // rows of A that stay there too while strips of B pass
 	pieceColsMost = 512        // columns of a task
 	pieceMinRows  = 48         // with fewer rows, B is cut for too little use
-	pieceMinCols  = 32         // likewise A
-	pieceMinSteps = 32         // a tile
-	pieceMinWork  = 1 << 18    // multiply-adds
+	pieceMinCols  = 48         // likewise A
+	pieceMinSteps = 64         // two tiles
+	pieceMinWork  = 3 << 19    // multiply-adds
 	pieceCutTask  = 1 << 15    // elements of A that a task cuts
 	slotBounds    = slotScales // of parallel.Worker
 	slotPanel     = slotWide   // for columns that pieces do not do
