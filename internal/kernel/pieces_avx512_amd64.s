@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func splitLinesAVX512(dst *uint16, x *float32, ldx int, lines int, tiles int, bounds *uint32)
-// Requires: AVX, AVX512DQ, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·splitLinesAVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -30,45 +30,47 @@ row1:
 	JLE   rows4
 
 row3:
-	VMOVUPS   (R8), Z5
-	VMOVUPS   64(R8), Z6
-	VANDPS    Z1, Z5, Z7
-	VPMAXUD   Z7, Z4, Z4
-	VPSUBD    Z2, Z7, Z7
-	VPMINUD   Z7, Z3, Z3
-	VANDPS    Z1, Z6, Z7
-	VPMAXUD   Z7, Z4, Z4
-	VPSUBD    Z2, Z7, Z7
-	VPMINUD   Z7, Z3, Z3
-	VMULPS    Z0, Z5, Z7
-	VSUBPS    Z5, Z7, Z8
-	VSUBPS    Z8, Z7, Z7
-	VSUBPS    Z7, Z5, Z5
-	VMULPS    Z0, Z5, Z8
-	VSUBPS    Z5, Z8, Z9
-	VSUBPS    Z9, Z8, Z8
-	VSUBPS    Z8, Z5, Z5
-	VMULPS    Z0, Z6, Z9
-	VSUBPS    Z6, Z9, Z10
-	VSUBPS    Z10, Z9, Z9
-	VSUBPS    Z9, Z6, Z6
-	VMULPS    Z0, Z6, Z10
-	VSUBPS    Z6, Z10, Z11
-	VSUBPS    Z11, Z10, Z10
-	VSUBPS    Z10, Z6, Z6
-	VPSRLD    $0x10, Z7, Z7
-	VPORD     Z7, Z9, Z9
-	VMOVDQU32 Z9, (BX)
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z10, Z10
-	VMOVDQU32 Z10, 1024(BX)
-	VPSRLD    $0x10, Z5, Z5
-	VPORD     Z5, Z6, Z6
-	VMOVDQU32 Z6, 2048(BX)
-	ADDQ      $+128, R8
-	ADDQ      $+3072, BX
-	DECQ      R10
-	JNZ       row3
+	PREFETCHT0 (R8)(DX*4)
+	PREFETCHT0 64(R8)(DX*4)
+	VMOVUPS    (R8), Z5
+	VMOVUPS    64(R8), Z6
+	VANDPS     Z1, Z5, Z7
+	VPMAXUD    Z7, Z4, Z4
+	VPSUBD     Z2, Z7, Z7
+	VPMINUD    Z7, Z3, Z3
+	VANDPS     Z1, Z6, Z7
+	VPMAXUD    Z7, Z4, Z4
+	VPSUBD     Z2, Z7, Z7
+	VPMINUD    Z7, Z3, Z3
+	VMULPS     Z0, Z5, Z7
+	VSUBPS     Z5, Z7, Z8
+	VSUBPS     Z8, Z7, Z7
+	VSUBPS     Z7, Z5, Z5
+	VMULPS     Z0, Z5, Z8
+	VSUBPS     Z5, Z8, Z9
+	VSUBPS     Z9, Z8, Z8
+	VSUBPS     Z8, Z5, Z5
+	VMULPS     Z0, Z6, Z9
+	VSUBPS     Z6, Z9, Z10
+	VSUBPS     Z10, Z9, Z9
+	VSUBPS     Z9, Z6, Z6
+	VMULPS     Z0, Z6, Z10
+	VSUBPS     Z6, Z10, Z11
+	VSUBPS     Z11, Z10, Z10
+	VSUBPS     Z10, Z6, Z6
+	VPSRLD     $0x10, Z7, Z7
+	VPORD      Z7, Z9, Z9
+	VMOVDQU32  Z9, (BX)
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z10, Z10
+	VMOVDQU32  Z10, 1024(BX)
+	VPSRLD     $0x10, Z5, Z5
+	VPORD      Z5, Z6, Z6
+	VMOVDQU32  Z6, 2048(BX)
+	ADDQ       $+128, R8
+	ADDQ       $+3072, BX
+	DECQ       R10
+	JNZ        row3
 
 rows4:
 	ADDQ $+64, AX
@@ -92,7 +94,7 @@ DATA cAVX51200000001<>+0(SB)/4, $0x00000001
 GLOBL cAVX51200000001<>(SB), RODATA|NOPTR, $4
 
 // func splitPairsAVX512(dst *uint16, panel int, x *float32, ldx int, panels int, tiles int, bounds *uint32)
-// Requires: AVX, AVX512DQ, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·splitPairsAVX512(SB), NOSPLIT, $0-56
 	MOVQ         dst+0(FP), AX
 	MOVQ         panel+8(FP), CX
@@ -127,51 +129,53 @@ row3:
 	JLE   rows6
 
 row5:
-	VMOVUPS   (R12), Z3
-	VMOVUPS   64(R12), Z4
-	VMOVUPS   (DI), Z5
-	VMOVUPS   (R10), Z6
-	VANDPS    Z1, Z5, Z7
-	VPMAXUD   Z7, Z4, Z4
-	VPSUBD    Z2, Z7, Z7
-	VPMINUD   Z7, Z3, Z3
-	VANDPS    Z1, Z6, Z7
-	VPMAXUD   Z7, Z4, Z4
-	VPSUBD    Z2, Z7, Z7
-	VPMINUD   Z7, Z3, Z3
-	VMULPS    Z0, Z5, Z7
-	VSUBPS    Z5, Z7, Z8
-	VSUBPS    Z8, Z7, Z7
-	VSUBPS    Z7, Z5, Z5
-	VMULPS    Z0, Z5, Z8
-	VSUBPS    Z5, Z8, Z9
-	VSUBPS    Z9, Z8, Z8
-	VSUBPS    Z8, Z5, Z5
-	VMULPS    Z0, Z6, Z9
-	VSUBPS    Z6, Z9, Z10
-	VSUBPS    Z10, Z9, Z9
-	VSUBPS    Z9, Z6, Z6
-	VMULPS    Z0, Z6, Z10
-	VSUBPS    Z6, Z10, Z11
-	VSUBPS    Z11, Z10, Z10
-	VSUBPS    Z10, Z6, Z6
-	VPSRLD    $0x10, Z7, Z7
-	VPORD     Z7, Z9, Z9
-	VMOVDQU32 Z9, (R11)
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z10, Z10
-	VMOVDQU32 Z10, 1024(R11)
-	VPSRLD    $0x10, Z5, Z5
-	VPORD     Z5, Z6, Z6
-	VMOVDQU32 Z6, 2048(R11)
-	VMOVUPS   Z3, (R12)
-	VMOVUPS   Z4, 64(R12)
-	ADDQ      $+64, DI
-	ADDQ      $+64, R10
-	ADDQ      CX, R11
-	ADDQ      $+128, R12
-	DECQ      R15
-	JNZ       row5
+	VMOVUPS    (R12), Z3
+	VMOVUPS    64(R12), Z4
+	PREFETCHT0 (DI)(BX*4)
+	PREFETCHT0 (R10)(BX*4)
+	VMOVUPS    (DI), Z5
+	VMOVUPS    (R10), Z6
+	VANDPS     Z1, Z5, Z7
+	VPMAXUD    Z7, Z4, Z4
+	VPSUBD     Z2, Z7, Z7
+	VPMINUD    Z7, Z3, Z3
+	VANDPS     Z1, Z6, Z7
+	VPMAXUD    Z7, Z4, Z4
+	VPSUBD     Z2, Z7, Z7
+	VPMINUD    Z7, Z3, Z3
+	VMULPS     Z0, Z5, Z7
+	VSUBPS     Z5, Z7, Z8
+	VSUBPS     Z8, Z7, Z7
+	VSUBPS     Z7, Z5, Z5
+	VMULPS     Z0, Z5, Z8
+	VSUBPS     Z5, Z8, Z9
+	VSUBPS     Z9, Z8, Z8
+	VSUBPS     Z8, Z5, Z5
+	VMULPS     Z0, Z6, Z9
+	VSUBPS     Z6, Z9, Z10
+	VSUBPS     Z10, Z9, Z9
+	VSUBPS     Z9, Z6, Z6
+	VMULPS     Z0, Z6, Z10
+	VSUBPS     Z6, Z10, Z11
+	VSUBPS     Z11, Z10, Z10
+	VSUBPS     Z10, Z6, Z6
+	VPSRLD     $0x10, Z7, Z7
+	VPORD      Z7, Z9, Z9
+	VMOVDQU32  Z9, (R11)
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z10, Z10
+	VMOVDQU32  Z10, 1024(R11)
+	VPSRLD     $0x10, Z5, Z5
+	VPORD      Z5, Z6, Z6
+	VMOVDQU32  Z6, 2048(R11)
+	VMOVUPS    Z3, (R12)
+	VMOVUPS    Z4, 64(R12)
+	ADDQ       $+64, DI
+	ADDQ       $+64, R10
+	ADDQ       CX, R11
+	ADDQ       $+128, R12
+	DECQ       R15
+	JNZ        row5
 
 rows6:
 	ADDQ BX, DX

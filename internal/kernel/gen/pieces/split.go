@@ -61,6 +61,14 @@ func pairs(k *isa.K, b bounds, low, high isa.V, dst operand.Mem) {
 	}
 }
 
+// ahead fetches what is four lines further, too far for the hardware to foresee, and what is disp behind.
+func ahead(k *isa.K, x, ldx reg.Register, disp int) {
+	k.PREFETCHT0(operand.Mem{Base: x, Index: ldx, Scale: 4})
+	if disp > 0 {
+		k.PREFETCHT0(operand.Mem{Base: x, Index: ldx, Scale: 4, Disp: disp})
+	}
+}
+
 func pin(k *isa.K) {
 	k.Pin(isa.C(veltkamp), isa.Bits(0x7fffffff), isa.Bits(1))
 }
@@ -79,6 +87,7 @@ q < 16, pair q of line i of the tiles 3t, 3t+1, 3t+2 of dst. bounds holds 16 min
 			k.MOVQ(dst, to)
 			k.MOVQ(x, from)
 			k.Rows(tiles, func() {
+				ahead(k, from, ldx, 64)
 				pairs(k, b, k.Get(operand.Mem{Base: from}), k.Get(operand.Mem{Base: from, Disp: 64}), operand.Mem{Base: to})
 				k.ADDQ(operand.I32(128), from)
 				k.ADDQ(operand.I32(pieces*tileBytes), to)
@@ -112,6 +121,8 @@ minima of |x|'s bits less 1, then 16 maxima of |x|'s bits, and is updated. ldx a
 				k.MOVQ(bounds, at)
 				k.Rows(panels, func() {
 					b := loadBounds(k, at)
+					ahead(k, low, ldx, 0)
+					ahead(k, high, ldx, 0)
 					pairs(k, b, k.Get(operand.Mem{Base: low}), k.Get(operand.Mem{Base: high}), operand.Mem{Base: to})
 					b.store(k, at)
 					k.ADDQ(operand.I32(64), low)
