@@ -21,11 +21,12 @@ func benchThreads(b *testing.B, threads int) {
 	b.Cleanup(func() { _, _ = parallel.SetThreads(old) })
 }
 
-// filled returns memory that has been written: what was not is one page of zeros in many places, and times as such.
+// filled returns random numbers. Memory that was not written is one page of zeros in many places, and times as such; and matrix
+// tiles slow down by a quarter, for want of power, when the bits of their operands change as those of real data do.
 func filled(n int) []float32 {
-	s := make([]float32, n)
+	s, x := make([]float32, n), normal[float32](uint64(n))
 	for i := range s {
-		s[i] = float32(i%17)*0.125 - 1
+		s[i] = x()
 	}
 	return s
 }

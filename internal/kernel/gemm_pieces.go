@@ -22,10 +22,11 @@ const (
 // them. Where bounds are not Safe for 32 rows and 32 columns, these are multiplied by multiply-adds.
 type pieceGemm struct {
 	*gemm[float32]
-	steps      int // of k between two visits to C
-	chunk      int // rows of A that are cut together
-	lines      int // of them that one task cuts
-	cols, rows int // of C that one task computes
+	bias       []float32 // with which sums begin, unless C is added to
+	steps      int       // of k between two visits to C
+	chunk      int       // rows of A that are cut together
+	lines      int       // of them that one task cuts
+	cols, rows int       // of C that one task computes
 
 	stage          pieceStage
 	body           func(w *parallel.Worker, t int)
@@ -50,6 +51,9 @@ func (g *gemm[T]) pieces() bool {
 		return false
 	}
 	x := &pieceGemm{gemm: any(g).(*gemm[float32])}
+	if !g.accumulate {
+		x.bias, x.ep.Bias = x.ep.Bias, nil
+	}
 	x.steps = even(k, pieceSteps, PieceSteps)
 	x.chunk = even(m, pieceRows, matrixUnit)
 	x.split(x.chunk, n)
@@ -125,14 +129,20 @@ func (g *pieceGemm) block(w *parallel.Worker, i0, i1, j0, j1 int) {
 	cut := parallel.Scratch[uint16](w, slotB, PiecesLen(j1-j0, k))
 	var bounds [pieceColsMost / PieceLines]PieceBounds
 	PackPiecesB(cut, g.b.part(g.p0, g.p1, j0, j1), bounds[:])
-	mode := TileSet
-	if g.accumulate || g.p0 > 0 {
-		mode = TileAdd
+	all := g.bounds[(i0-g.i0)/PieceLines]
+	for _, x := range g.bounds[(i0-g.i0)/PieceLines : tasks(i1-g.i0, PieceLines)] {
+		all = all.with(x)
 	}
 	for i := i0; i < i1; i += pieceHeld {
 		end := min(i+pieceHeld, i1)
 		for j := j0; j < j1; j += matrixStrip {
-			g.strip(w, i, end, j, min(j+matrixStrip, j1), cut[(j-j0)/PieceLines*panel:], bounds[(j-j0)/PieceLines:], mode)
+			at := (j - j0) / PieceLines
+			columns := bounds[at]
+			if j+PieceLines < j1 {
+				columns = columns.with(bounds[at+1])
+			}
+			s := pieceStrip{i0: i, i1: end, j0: j, j1: min(j+matrixStrip, j1), b: cut[at*panel:], bounds: columns, safe: all.Safe(columns, k)}
+			g.strip(w, &s)
 		}
 		if g.p1 == g.a.Cols {
 			g.finish(i, end, j0, j1)
@@ -140,39 +150,74 @@ func (g *pieceGemm) block(w *parallel.Worker, i0, i1, j0, j1 int) {
 	}
 }
 
-// strip computes rows i0 to i1 of up to 32 columns: runs of units of 32 rows in pieces as far as they are safe.
-func (g *pieceGemm) strip(w *parallel.Worker, i0, i1, j0, j1 int, b []uint16, bounds []PieceBounds, mode TileMode) {
-	panel := PiecePanel(g.p1 - g.p0)
-	bounds = bounds[:tasks(j1-j0, PieceLines)]
-	var packed []float32
-	for i := i0; i < i1; {
+// pieceStrip is rows i0 to i1 of up to 32 columns j0 to j1, which are cut.
+type pieceStrip struct {
+	i0, i1, j0, j1 int
+	b              []uint16
+	bounds         PieceBounds
+	safe           bool // for all rows
+}
+
+// strip computes a strip: runs of units of 32 rows in pieces as far as they are safe.
+func (g *pieceGemm) strip(w *parallel.Worker, s *pieceStrip) {
+	k := g.p1 - g.p0
+	packed := false
+	for i := s.i0; i < s.i1; {
 		end := i
-		for end < i1 && g.safe(end, min(end+matrixUnit, i1), bounds) {
-			end = min(end+matrixUnit, i1)
+		for end < s.i1 && g.safe(s, end) {
+			end = min(end+matrixUnit, s.i1)
 		}
+		c := g.c.Data[g.c.at(i, s.j0):]
 		if end > i {
-			TilePieces(end-i, j1-j0, g.p1-g.p0, g.cut[(i-g.i0)/PieceLines*panel:], b, g.c.Data[g.c.at(i, j0):], g.c.RowStride, mode)
+			init, ldi := g.init(c, s.j0)
+			tilePieces(end-i, s.j1-s.j0, k, g.cut[(i-g.i0)/PieceLines*PiecePanel(k):], s.b, c, g.c.RowStride, init, ldi)
 			i = end
 			continue
 		}
-		end = min(i+matrixUnit, i1)
-		if packed == nil {
-			packed = parallel.Scratch[float32](w, slotPanel, PackedLen[float32](g.p1-g.p0, j1-j0))
-			Pack(packed, g.b.part(g.p0, g.p1, j0, j1))
-		}
-		TilePacked(end-i, j1-j0, g.p1-g.p0, g.a.Data[g.a.at(i, g.p0):], g.a.RowStride, g.a.ColStride, packed, g.c.Data[g.c.at(i, j0):], g.c.RowStride, mode, nil)
-		i = end
+		end = min(i+matrixUnit, s.i1)
+		g.multiply(w, s, i, end, packed)
+		packed, i = true, end
 	}
 }
 
-// safe reports whether pieces do for rows i0 to i1 and columns with the given bounds.
-func (g *pieceGemm) safe(i0, i1 int, columns []PieceBounds) bool {
-	for _, x := range g.bounds[(i0-g.i0)/PieceLines : tasks(i1-g.i0, PieceLines)] {
-		for _, y := range columns {
-			if !x.Safe(y, g.p1-g.p0) {
-				return false
-			}
+// safe reports whether pieces do for the unit of rows that begins at i.
+func (g *pieceGemm) safe(s *pieceStrip, i int) bool {
+	if s.safe {
+		return true
+	}
+	at := (i - g.i0) / PieceLines
+	rows := g.bounds[at]
+	if i+PieceLines < s.i1 {
+		rows = rows.with(g.bounds[at+1])
+	}
+	return rows.Safe(s.bounds, g.p1-g.p0)
+}
+
+// init is what sums of columns from j begin with: C where it is added to, the bias, or nothing.
+func (g *pieceGemm) init(c []float32, j int) (x []float32, ldx int) {
+	switch {
+	case g.accumulate || g.p0 > 0:
+		return c, g.c.RowStride
+	case g.bias != nil:
+		return g.bias[j:], 0
+	}
+	return nil, 0
+}
+
+// multiply computes rows i0 to i1 of a strip by multiply-adds, for which its columns may be packed.
+func (g *pieceGemm) multiply(w *parallel.Worker, s *pieceStrip, i0, i1 int, packed bool) {
+	k, n := g.p1-g.p0, s.j1-s.j0
+	b := parallel.Scratch[float32](w, slotPanel, PackedLen[float32](k, n))
+	if !packed {
+		Pack(b, g.b.part(g.p0, g.p1, s.j0, s.j1))
+	}
+	c := g.c.Data[g.c.at(i0, s.j0):]
+	mode := TileSet
+	if x, ldx := g.init(c, s.j0); x != nil {
+		mode = TileAdd
+		for i := 0; ldx == 0 && i < i1-i0; i++ {
+			copy(c[i*g.c.RowStride:][:n], x)
 		}
 	}
-	return true
+	TilePacked(i1-i0, n, k, g.a.Data[g.a.at(i0, g.p0):], g.a.RowStride, g.a.ColStride, b, c, g.c.RowStride, mode, nil)
 }

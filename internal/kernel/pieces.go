@@ -15,7 +15,7 @@ import "math/bits"
 // products are added to the result, six for every 32 steps of k.
 //
 // That holds for products that Safe vouches for. In tiles, numbers, products and sums below 2⁻¹²⁶ count as 0, so that small numbers
-// would lose pieces; numbers beyond 2¹¹⁰ cannot be cut in this way, and of infinities the pieces would be NaN.
+// would lose pieces; the largest numbers are rounded to infinity, and of infinities the other pieces would be NaN.
 //
 // Lines, the rows of A or the columns of B, lie in panels of PieceLines, a panel as tiles of PieceSteps numbers of k, each three times:
 // the pieces. In a tile, steps p and p+16 for p < 16 are a pair, 32 bits. Panels of A have their pairs line by line, those of B step by
@@ -48,7 +48,7 @@ type PieceBounds struct{ least, most uint32 }
 // is worth a rounding.
 const (
 	pieceLeast   = -102
-	pieceMost    = 110
+	pieceMost    = 127
 	pieceProduct = -102
 )
 
@@ -62,6 +62,11 @@ func (x PieceBounds) exponents() (e, f int, any bool) {
 func (x PieceBounds) Exact() bool {
 	e, f, any := x.exponents()
 	return !any || e >= pieceLeast && f <= pieceMost
+}
+
+// with are bounds of all numbers in x and in y.
+func (x PieceBounds) with(y PieceBounds) PieceBounds {
+	return PieceBounds{least: min(x.least, y.least), most: max(x.most, y.most)}
 }
 
 // Safe reports whether the product of numbers in such bounds over k steps is that of their pieces.
@@ -204,14 +209,15 @@ func TilePieces(m, n, k int, a, b []uint16, c []float32, ldc int, mode TileMode)
 	checkLen("pieces of A", len(a), PiecesLen(m, k))
 	checkLen("pieces of B", len(b), PiecesLen(n, k))
 	checkLen("C", len(c), (m-1)*ldc+n)
-	if k == 0 {
-		if mode == TileSet {
-			for i := range m {
-				clear(c[i*ldc:][:n])
-			}
-		}
+	if mode == TileAdd {
+		tilePieces(m, n, k, a, b, c, ldc, c, ldc)
 		return
 	}
+	tilePieces(m, n, k, a, b, c, ldc, nil, 0)
+}
+
+// tilePieces computes C = init + A·B, or A·B if init is nil. Rows of init are ldi apart: 0 repeats one.
+func tilePieces(m, n, k int, a, b []uint16, c []float32, ldc int, init []float32, ldi int) {
 	panel := PiecePanel(k)
 	whole := m / PieceLines
 	for j := 0; j < n; j += matrixStrip {
@@ -220,29 +226,40 @@ func TilePieces(m, n, k int, a, b []uint16, c []float32, ldc int, mode TileMode)
 			second = 0
 		}
 		full := whole
-		if n-j < matrixStrip {
+		if n-j < matrixStrip || k == 0 {
 			full = 0
 		}
 		// A call stays far below a millisecond.
-		most := max(2, matrixWork/(k*PieceLines)&^1)
+		most := max(2, matrixWork/(max(1, k)*PieceLines)&^1)
 		for i := 0; i < full; i += most {
-			pieceTileSIMD(min(most, full-i), tasks(k, PieceSteps), a[i*panel:], panel, strip, second, c[i*PieceLines*ldc+j:], ldc, mode == TileAdd)
+			at := i * PieceLines
+			pieceTileSIMD(min(most, full-i), tasks(k, PieceSteps), a[i*panel:], panel, strip, second, c[at*ldc+j:], ldc, from(init, at*ldi+j), ldi)
 		}
 		for i := full * PieceLines; i < m; i += matrixUnit {
-			pieceEdge(min(matrixUnit, m-i), min(matrixStrip, n-j), k, a[i/PieceLines*panel:], strip, second, c[i*ldc+j:], ldc, mode == TileAdd)
+			pieceEdge(min(matrixUnit, m-i), min(matrixStrip, n-j), k, a[i/PieceLines*panel:], strip, second, c[i*ldc+j:], ldc, from(init, i*ldi+j), ldi)
 		}
 	}
 }
 
-// pieceEdge is up to 32 rows and columns of TilePieces, not all of them.
-func pieceEdge(m, n, k int, a, b []uint16, second int, c []float32, ldc int, add bool) {
+// from is x[i:], nil if x is.
+func from(x []float32, i int) []float32 {
+	if x == nil {
+		return nil
+	}
+	return x[i:]
+}
+
+// pieceEdge is up to 32 rows and columns of tilePieces, not all of them, or of no steps.
+func pieceEdge(m, n, k int, a, b []uint16, second int, c []float32, ldc int, init []float32, ldi int) {
 	var sum [matrixUnit * matrixStrip]float32
-	if add {
-		for i := range m {
-			copy(sum[i*matrixStrip:], c[i*ldc:][:n])
+	for i := range m {
+		if init != nil {
+			copy(sum[i*matrixStrip:], init[i*ldi:][:n])
 		}
 	}
-	pieceTileSIMD(tasks(m, PieceLines), tasks(k, PieceSteps), a, PiecePanel(k), b, second, sum[:], matrixStrip, add)
+	if k > 0 {
+		pieceTileSIMD(tasks(m, PieceLines), tasks(k, PieceSteps), a, PiecePanel(k), b, second, sum[:], matrixStrip, sum[:], matrixStrip)
+	}
 	for i := range m {
 		copy(c[i*ldc:][:n], sum[i*matrixStrip:])
 	}

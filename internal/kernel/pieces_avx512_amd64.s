@@ -13,11 +13,12 @@ TEXT ·splitLinesAVX512(SB), NOSPLIT, $0-48
 	MOVQ         lines+24(FP), BX
 	MOVQ         tiles+32(FP), SI
 	MOVQ         bounds+40(FP), DI
-	VBROADCASTSS cAVX51247800080<>+0(SB), Z0
-	VBROADCASTSS cAVX5127fffffff<>+0(SB), Z1
-	VBROADCASTSS cAVX51200000001<>+0(SB), Z2
-	VMOVUPS      (DI), Z3
-	VMOVUPS      64(DI), Z4
+	VBROADCASTSS cAVX51200008000<>+0(SB), Z0
+	VBROADCASTSS cAVX512ffff0000<>+0(SB), Z1
+	VBROADCASTSS cAVX5127fffffff<>+0(SB), Z2
+	VBROADCASTSS cAVX51200000001<>+0(SB), Z3
+	VMOVUPS      (DI), Z4
+	VMOVUPS      64(DI), Z5
 	MOVQ         BX, R9
 	TESTQ        R9, R9
 	JLE          rows2
@@ -32,41 +33,37 @@ row1:
 row3:
 	PREFETCHT0 (R8)(DX*4)
 	PREFETCHT0 64(R8)(DX*4)
-	VMOVUPS    (R8), Z5
-	VMOVUPS    64(R8), Z6
-	VANDPS     Z1, Z5, Z7
-	VPMAXUD    Z7, Z4, Z4
-	VPSUBD     Z2, Z7, Z7
-	VPMINUD    Z7, Z3, Z3
-	VANDPS     Z1, Z6, Z7
-	VPMAXUD    Z7, Z4, Z4
-	VPSUBD     Z2, Z7, Z7
-	VPMINUD    Z7, Z3, Z3
-	VMULPS     Z0, Z5, Z7
-	VSUBPS     Z5, Z7, Z8
-	VSUBPS     Z8, Z7, Z7
-	VSUBPS     Z7, Z5, Z5
-	VMULPS     Z0, Z5, Z8
-	VSUBPS     Z5, Z8, Z9
-	VSUBPS     Z9, Z8, Z8
-	VSUBPS     Z8, Z5, Z5
-	VMULPS     Z0, Z6, Z9
-	VSUBPS     Z6, Z9, Z10
-	VSUBPS     Z10, Z9, Z9
+	VMOVUPS    (R8), Z6
+	VMOVUPS    64(R8), Z7
+	VANDPS     Z2, Z6, Z8
+	VPMAXUD    Z8, Z5, Z5
+	VPSUBD     Z3, Z8, Z8
+	VPMINUD    Z8, Z4, Z4
+	VANDPS     Z2, Z7, Z8
+	VPMAXUD    Z8, Z5, Z5
+	VPSUBD     Z3, Z8, Z8
+	VPMINUD    Z8, Z4, Z4
+	VPADDD     Z0, Z6, Z8
+	VANDPS     Z1, Z8, Z8
+	VSUBPS     Z8, Z6, Z6
+	VPADDD     Z0, Z6, Z9
+	VANDPS     Z1, Z9, Z9
 	VSUBPS     Z9, Z6, Z6
-	VMULPS     Z0, Z6, Z10
-	VSUBPS     Z6, Z10, Z11
-	VSUBPS     Z11, Z10, Z10
-	VSUBPS     Z10, Z6, Z6
-	VPSRLD     $0x10, Z7, Z7
-	VPORD      Z7, Z9, Z9
-	VMOVDQU32  Z9, (BX)
+	VPADDD     Z0, Z7, Z10
+	VANDPS     Z1, Z10, Z10
+	VSUBPS     Z10, Z7, Z7
+	VPADDD     Z0, Z7, Z11
+	VANDPS     Z1, Z11, Z11
+	VSUBPS     Z11, Z7, Z7
 	VPSRLD     $0x10, Z8, Z8
 	VPORD      Z8, Z10, Z10
-	VMOVDQU32  Z10, 1024(BX)
-	VPSRLD     $0x10, Z5, Z5
-	VPORD      Z5, Z6, Z6
-	VMOVDQU32  Z6, 2048(BX)
+	VMOVDQU32  Z10, (BX)
+	VPSRLD     $0x10, Z9, Z9
+	VPORD      Z9, Z11, Z11
+	VMOVDQU32  Z11, 1024(BX)
+	VPSRLD     $0x10, Z6, Z6
+	VPORD      Z6, Z7, Z7
+	VMOVDQU32  Z7, 2048(BX)
 	ADDQ       $+128, R8
 	ADDQ       $+3072, BX
 	DECQ       R10
@@ -79,13 +76,16 @@ rows4:
 	JNZ  row1
 
 rows2:
-	VMOVUPS Z3, (DI)
-	VMOVUPS Z4, 64(DI)
+	VMOVUPS Z4, (DI)
+	VMOVUPS Z5, 64(DI)
 	VZEROUPPER
 	RET
 
-DATA cAVX51247800080<>+0(SB)/4, $0x47800080
-GLOBL cAVX51247800080<>(SB), RODATA|NOPTR, $4
+DATA cAVX51200008000<>+0(SB)/4, $0x00008000
+GLOBL cAVX51200008000<>(SB), RODATA|NOPTR, $4
+
+DATA cAVX512ffff0000<>+0(SB)/4, $0xffff0000
+GLOBL cAVX512ffff0000<>(SB), RODATA|NOPTR, $4
 
 DATA cAVX5127fffffff<>+0(SB)/4, $0x7fffffff
 GLOBL cAVX5127fffffff<>(SB), RODATA|NOPTR, $4
@@ -103,9 +103,10 @@ TEXT ·splitPairsAVX512(SB), NOSPLIT, $0-56
 	MOVQ         panels+32(FP), SI
 	MOVQ         tiles+40(FP), DI
 	MOVQ         bounds+48(FP), R8
-	VBROADCASTSS cAVX51247800080<>+0(SB), Z0
-	VBROADCASTSS cAVX5127fffffff<>+0(SB), Z1
-	VBROADCASTSS cAVX51200000001<>+0(SB), Z2
+	VBROADCASTSS cAVX51200008000<>+0(SB), Z0
+	VBROADCASTSS cAVX512ffff0000<>+0(SB), Z1
+	VBROADCASTSS cAVX5127fffffff<>+0(SB), Z2
+	VBROADCASTSS cAVX51200000001<>+0(SB), Z3
 	MOVQ         BX, R9
 	SHLQ         $0x04, R9
 	MOVQ         DI, R13
@@ -129,47 +130,43 @@ row3:
 	JLE   rows6
 
 row5:
-	VMOVUPS    (R12), Z3
-	VMOVUPS    64(R12), Z4
+	VMOVUPS    (R12), Z4
+	VMOVUPS    64(R12), Z5
 	PREFETCHT0 (DI)(BX*4)
 	PREFETCHT0 (R10)(BX*4)
-	VMOVUPS    (DI), Z5
-	VMOVUPS    (R10), Z6
-	VANDPS     Z1, Z5, Z7
-	VPMAXUD    Z7, Z4, Z4
-	VPSUBD     Z2, Z7, Z7
-	VPMINUD    Z7, Z3, Z3
-	VANDPS     Z1, Z6, Z7
-	VPMAXUD    Z7, Z4, Z4
-	VPSUBD     Z2, Z7, Z7
-	VPMINUD    Z7, Z3, Z3
-	VMULPS     Z0, Z5, Z7
-	VSUBPS     Z5, Z7, Z8
-	VSUBPS     Z8, Z7, Z7
-	VSUBPS     Z7, Z5, Z5
-	VMULPS     Z0, Z5, Z8
-	VSUBPS     Z5, Z8, Z9
-	VSUBPS     Z9, Z8, Z8
-	VSUBPS     Z8, Z5, Z5
-	VMULPS     Z0, Z6, Z9
-	VSUBPS     Z6, Z9, Z10
-	VSUBPS     Z10, Z9, Z9
+	VMOVUPS    (DI), Z6
+	VMOVUPS    (R10), Z7
+	VANDPS     Z2, Z6, Z8
+	VPMAXUD    Z8, Z5, Z5
+	VPSUBD     Z3, Z8, Z8
+	VPMINUD    Z8, Z4, Z4
+	VANDPS     Z2, Z7, Z8
+	VPMAXUD    Z8, Z5, Z5
+	VPSUBD     Z3, Z8, Z8
+	VPMINUD    Z8, Z4, Z4
+	VPADDD     Z0, Z6, Z8
+	VANDPS     Z1, Z8, Z8
+	VSUBPS     Z8, Z6, Z6
+	VPADDD     Z0, Z6, Z9
+	VANDPS     Z1, Z9, Z9
 	VSUBPS     Z9, Z6, Z6
-	VMULPS     Z0, Z6, Z10
-	VSUBPS     Z6, Z10, Z11
-	VSUBPS     Z11, Z10, Z10
-	VSUBPS     Z10, Z6, Z6
-	VPSRLD     $0x10, Z7, Z7
-	VPORD      Z7, Z9, Z9
-	VMOVDQU32  Z9, (R11)
+	VPADDD     Z0, Z7, Z10
+	VANDPS     Z1, Z10, Z10
+	VSUBPS     Z10, Z7, Z7
+	VPADDD     Z0, Z7, Z11
+	VANDPS     Z1, Z11, Z11
+	VSUBPS     Z11, Z7, Z7
 	VPSRLD     $0x10, Z8, Z8
 	VPORD      Z8, Z10, Z10
-	VMOVDQU32  Z10, 1024(R11)
-	VPSRLD     $0x10, Z5, Z5
-	VPORD      Z5, Z6, Z6
-	VMOVDQU32  Z6, 2048(R11)
-	VMOVUPS    Z3, (R12)
-	VMOVUPS    Z4, 64(R12)
+	VMOVDQU32  Z10, (R11)
+	VPSRLD     $0x10, Z9, Z9
+	VPORD      Z9, Z11, Z11
+	VMOVDQU32  Z11, 1024(R11)
+	VPSRLD     $0x10, Z6, Z6
+	VPORD      Z6, Z7, Z7
+	VMOVDQU32  Z7, 2048(R11)
+	VMOVUPS    Z4, (R12)
+	VMOVUPS    Z5, 64(R12)
 	ADDQ       $+64, DI
 	ADDQ       $+64, R10
 	ADDQ       CX, R11
@@ -306,9 +303,9 @@ rows2:
 	VZEROUPPER
 	RET
 
-// func pieceTileAVX512(rows int, tiles int, a *uint16, lda int, b *uint16, panel int, c *float32, ldc int, add int)
+// func pieceTileAVX512(rows int, tiles int, a *uint16, lda int, b *uint16, panel int, c *float32, ldc int, init *float32, ldi int)
 // Requires: AVX
-TEXT ·pieceTileAVX512(SB), NOSPLIT, $0-72
+TEXT ·pieceTileAVX512(SB), NOSPLIT, $0-80
 	LEAQ pieceShape<>+0(SB), AX
 
 	// LDTILECFG (AX)
@@ -320,6 +317,7 @@ TEXT ·pieceTileAVX512(SB), NOSPLIT, $0-72
 	MOVQ rows+0(FP), R9
 	MOVQ a+16(FP), AX
 	MOVQ c+48(FP), DI
+	MOVQ init+64(FP), R10
 
 loop1:
 	CMPQ  R9, $0x02
@@ -330,9 +328,8 @@ loop1:
 	MOVQ  panel+40(FP), DX
 	ADDQ  CX, DX
 	MOVQ  tiles+8(FP), R8
-	MOVQ  add+64(FP), BX
-	TESTQ BX, BX
-	JNZ   add4
+	TESTQ R10, R10
+	JNZ   begin4
 
 	// TILEZERO 0
 	BYTE $0xc4
@@ -363,9 +360,9 @@ loop1:
 	BYTE $0xd8
 	JMP  start5
 
-add4:
-	MOVQ DI, R10
-	MOVQ ldc+56(FP), BX
+begin4:
+	XCHGQ R10, DI
+	MOVQ  ldi+72(FP), BX
 
 	// TILELOADD 0(DI)(BX), 0
 	BYTE $0xc4
@@ -390,10 +387,10 @@ add4:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
-	MOVQ ldc+56(FP), BX
+	MOVQ ldi+72(FP), BX
 	SHLQ $0x04, BX
 	ADDQ BX, DI
-	MOVQ ldc+56(FP), BX
+	MOVQ ldi+72(FP), BX
 
 	// TILELOADD 0(DI)(BX), 2
 	BYTE $0xc4
@@ -408,17 +405,20 @@ add4:
 	BYTE $0x00
 
 	// TILELOADD 64(DI)(BX), 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x9c
-	BYTE $0x1f
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	MOVQ R10, DI
+	BYTE  $0xc4
+	BYTE  $0xe2
+	BYTE  $0x7b
+	BYTE  $0x4b
+	BYTE  $0x9c
+	BYTE  $0x1f
+	BYTE  $0x40
+	BYTE  $0x00
+	BYTE  $0x00
+	BYTE  $0x00
+	MOVQ  ldi+72(FP), BX
+	SHLQ  $0x04, BX
+	ADDQ  BX, DI
+	XCHGQ R10, DI
 
 start5:
 	MOVQ $0x00000040, BX
@@ -839,9 +839,8 @@ few2:
 	MOVQ  panel+40(FP), DX
 	ADDQ  CX, DX
 	MOVQ  tiles+8(FP), R8
-	MOVQ  add+64(FP), BX
-	TESTQ BX, BX
-	JNZ   add7
+	TESTQ R10, R10
+	JNZ   begin7
 
 	// TILEZERO 0
 	BYTE $0xc4
@@ -858,9 +857,9 @@ few2:
 	BYTE $0xc8
 	JMP  start8
 
-add7:
-	MOVQ DI, R10
-	MOVQ ldc+56(FP), BX
+begin7:
+	XCHGQ R10, DI
+	MOVQ  ldi+72(FP), BX
 
 	// TILELOADD 0(DI)(BX), 0
 	BYTE $0xc4
@@ -875,17 +874,20 @@ add7:
 	BYTE $0x00
 
 	// TILELOADD 64(DI)(BX), 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x1f
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	MOVQ R10, DI
+	BYTE  $0xc4
+	BYTE  $0xe2
+	BYTE  $0x7b
+	BYTE  $0x4b
+	BYTE  $0x8c
+	BYTE  $0x1f
+	BYTE  $0x40
+	BYTE  $0x00
+	BYTE  $0x00
+	BYTE  $0x00
+	MOVQ  ldi+72(FP), BX
+	SHLQ  $0x04, BX
+	ADDQ  BX, DI
+	XCHGQ R10, DI
 
 start8:
 	MOVQ $0x00000040, BX

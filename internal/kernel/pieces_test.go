@@ -119,18 +119,21 @@ func TestPieceBounds(t *testing.T) {
 		}
 		return b
 	}
-	one := of(1)
 	for _, c := range []struct {
 		x    []float64
 		want bool
 	}{
 		{nil, true}, {[]float64{0}, true}, {[]float64{0, 1, -3}, true}, {[]float64{0x1p-102}, true}, {[]float64{0x1.fffffep-103, 1}, false},
-		{[]float64{0x1p-149}, false}, {[]float64{0x1.fffffep109}, true}, {[]float64{0x1p110}, false}, {[]float64{math.MaxFloat32}, false},
+		{[]float64{0x1p-149}, false}, {[]float64{0x1.fffffep126}, true}, {[]float64{0x1p127}, false}, {[]float64{math.MaxFloat32}, false},
 		{[]float64{math.Inf(-1), 0}, false}, {[]float64{1, math.NaN()}, false},
 	} {
 		require.Equal(t, c.want, of(c.x...).Exact(), "%v", c.x)
-		require.Equal(t, c.want, of(c.x...).Safe(one, 1), "%v", c.x)
-		require.Equal(t, c.want, one.Safe(of(c.x...), 1), "%v", c.x)
+		other := of(1) // such that no product is beyond the range
+		if of(c.x...).most > of(1).most {
+			other = of(0x1p-20)
+		}
+		require.Equal(t, c.want, of(c.x...).Safe(other, 1), "%v", c.x)
+		require.Equal(t, c.want, other.Safe(of(c.x...), 1), "%v", c.x)
 	}
 	require.False(t, of(0x1p-60).Safe(of(0x1p-50), 1), "a product of pieces below 2^-126")
 	require.True(t, of(0x1p-60).Safe(of(0x1p-42), 1))

@@ -13,10 +13,10 @@ import (
 var terms = [][2]int{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}
 
 var pieceTile = isa.Fn{
-	Name: "pieceTile", Params: "rows, tiles int, a *uint16, lda int, b *uint16, panel int, c *float32, ldc, add int",
-	Doc: `computes C = A·B, or C += A·B where add is not 0, in float32 for C of 16·rows×32, A and B in pieces: A by
-tiles of 16 rows lda bytes apart, B in two panels of 16 columns panel bytes apart, each with tiles tiles of 32 steps. ldc is in
-bytes. rows ≥ 1, tiles ≥ 1.`,
+	Name: "pieceTile", Params: "rows, tiles int, a *uint16, lda int, b *uint16, panel int, c *float32, ldc int, init *float32, ldi int",
+	Doc: `computes C = A·B, or C = init + A·B where init is not nil, in float32 for C of 16·rows×32, A and B in pieces: A by
+tiles of 16 rows lda bytes apart, B in two panels of 16 columns panel bytes apart, each with tiles tiles of 32 steps. ldc and ldi
+are in bytes; init may be C, or one row with ldi = 0. rows ≥ 1, tiles ≥ 1.`,
 	Body: func(k *isa.K) {
 		var bytes, rows [8]uint8
 		for i := range bytes {
@@ -29,6 +29,7 @@ bytes. rows ≥ 1, tiles ≥ 1.`,
 		k.Load(k.Param("rows"), left)
 		k.Load(k.Param("a"), a)
 		k.Load(k.Param("c"), c)
+		k.Load(k.Param("init"), from)
 		loop, few, done := k.NewLabel("loop"), k.NewLabel("few"), k.NewLabel("done")
 		k.Label(loop)
 		k.CMPQ(left, operand.Imm(2))
@@ -51,9 +52,11 @@ var (
 	b, b2 = reg.RCX, reg.RDX
 	line  = reg.RBX
 	c     = reg.RDI
+	from  = reg.R10
 )
 
-// unit emits the product of high tiles of rows: tiles 0 to 3 are sums, 4 and 5 rows of A, 6 and 7 panels of B. It moves a and c on.
+// unit emits the product of high tiles of rows: tiles 0 to 3 are sums, 4 and 5 rows of A, 6 and 7 panels of B. It moves a, c and
+// from, what the sums begin with, on.
 func unit(k *isa.K, high int) {
 	n := reg.R8
 	k.Load(k.Param("lda"), a2)
@@ -62,31 +65,28 @@ func unit(k *isa.K, high int) {
 	k.Load(k.Param("panel"), b2)
 	k.ADDQ(b, b2)
 	k.Load(k.Param("tiles"), n)
-	second := func() { // c becomes the second tile of rows of C
-		k.Load(k.Param("ldc"), line)
+	second := func(stride string) { // c becomes the second tile of rows
+		k.Load(k.Param(stride), line)
 		k.SHLQ(operand.Imm(4), line)
 		k.ADDQ(line, c)
 	}
-	add, start := k.NewLabel("add"), k.NewLabel("start")
-	k.Load(k.Param("add"), line)
-	k.TESTQ(line, line)
-	k.JNZ(operand.LabelRef(add))
+	begin, start := k.NewLabel("begin"), k.NewLabel("start")
+	k.TESTQ(from, from)
+	k.JNZ(operand.LabelRef(begin))
 	for i := range uint8(2 * high) {
 		amx.Zero(k.Context, i)
 	}
 	k.JMP(operand.LabelRef(start))
-	k.Label(add)
-	k.MOVQ(c, reg.R10)
+	k.Label(begin)
+	k.XCHGQ(from, c)
 	for h := range high {
-		if h > 0 {
-			second()
-		}
-		k.Load(k.Param("ldc"), line)
+		k.Load(k.Param("ldi"), line)
 		for j := range 2 {
 			amx.Load(k.Context, c, line, 64*j, uint8(2*h+j))
 		}
+		second("ldi")
 	}
-	k.MOVQ(reg.R10, c)
+	k.XCHGQ(from, c)
 	k.Label(start)
 	k.MOVQ(operand.U32(64), line)
 	step := k.NewLabel("step")
@@ -94,13 +94,13 @@ func unit(k *isa.K, high int) {
 	held := [2]int{-1, -1}
 	for _, t := range terms {
 		if t[0] != held[0] {
-			for h, from := range []reg.GPPhysical{a, a2}[:high] {
-				amx.Load(k.Context, from, line, tileBytes*t[0], uint8(4+h))
+			for h, p := range []reg.GPPhysical{a, a2}[:high] {
+				amx.Load(k.Context, p, line, tileBytes*t[0], uint8(4+h))
 			}
 		}
 		if t[1] != held[1] {
-			for j, from := range []reg.GPPhysical{b, b2} {
-				amx.Load(k.Context, from, line, tileBytes*t[1], uint8(6+j))
+			for j, p := range []reg.GPPhysical{b, b2} {
+				amx.Load(k.Context, p, line, tileBytes*t[1], uint8(6+j))
 			}
 		}
 		held = t
@@ -108,22 +108,19 @@ func unit(k *isa.K, high int) {
 			amx.BFloat16(k.Context, 4+i/2, 6+i%2, i)
 		}
 	}
-	for _, p := range []reg.GPPhysical{a, a2, b, b2}[:] {
+	for _, p := range []reg.GPPhysical{a, a2, b, b2} {
 		k.ADDQ(operand.I32(pieces*tileBytes), p)
 	}
 	k.DECQ(n)
 	k.JNZ(operand.LabelRef(step))
 	for h := range high {
-		if h > 0 {
-			second()
-		}
 		k.Load(k.Param("ldc"), line)
 		for j := range 2 {
 			amx.Store(k.Context, uint8(2*h+j), c, line, 64*j)
 		}
+		second("ldc")
 	}
 	// a has come to the end of its first tile of rows.
-	second()
 	k.Load(k.Param("tiles"), n)
 	k.IMUL3Q(operand.I32(pieces*tileBytes), n, n)
 	k.SUBQ(n, a)
