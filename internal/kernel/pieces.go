@@ -126,7 +126,7 @@ func PackPiecesB(dst []uint16, b Matrix[float32], bounds []PieceBounds) {
 
 // What is cut together, so that the pieces stay in the first-level cache until their lines are whole.
 const (
-	piecePanels = 8 // panels, where numbers of different lines lie side by side
+	piecePanels = 4 // panels, where numbers of different lines lie side by side
 	pieceTiles  = 8 // steps in tiles, where those of one line do
 )
 
