@@ -129,19 +129,14 @@ func (g *pieceGemm) block(w *parallel.Worker, i0, i1, j0, j1 int) {
 	cut := parallel.Scratch[uint16](w, slotB, PiecesLen(j1-j0, k))
 	var bounds [pieceColsMost / PieceLines]PieceBounds
 	PackPiecesB(cut, g.b.part(g.p0, g.p1, j0, j1), bounds[:])
-	all := g.bounds[(i0-g.i0)/PieceLines]
-	for _, x := range g.bounds[(i0-g.i0)/PieceLines : tasks(i1-g.i0, PieceLines)] {
-		all = all.with(x)
-	}
+	all := g.rowBounds(i0, i1)
 	for i := i0; i < i1; i += pieceHeld {
 		end := min(i+pieceHeld, i1)
 		for j := j0; j < j1; j += matrixStrip {
 			at := (j - j0) / PieceLines
-			columns := bounds[at]
-			if j+PieceLines < j1 {
-				columns = columns.with(bounds[at+1])
-			}
-			s := pieceStrip{i0: i, i1: end, j0: j, j1: min(j+matrixStrip, j1), b: cut[at*panel:], bounds: columns, safe: all.Safe(columns, k)}
+			right := min(j+matrixStrip, j1)
+			columns := JoinPieceBounds(bounds[at:tasks(right-j0, PieceLines)]...)
+			s := pieceStrip{i0: i, i1: end, j0: j, j1: right, b: cut[at*panel:], bounds: columns, safe: all.Safe(columns, k)}
 			g.strip(w, &s)
 		}
 		if g.p1 == g.a.Cols {
@@ -182,15 +177,12 @@ func (g *pieceGemm) strip(w *parallel.Worker, s *pieceStrip) {
 
 // safe reports whether pieces do for the unit of rows that begins at i.
 func (g *pieceGemm) safe(s *pieceStrip, i int) bool {
-	if s.safe {
-		return true
-	}
-	at := (i - g.i0) / PieceLines
-	rows := g.bounds[at]
-	if i+PieceLines < s.i1 {
-		rows = rows.with(g.bounds[at+1])
-	}
-	return rows.Safe(s.bounds, g.p1-g.p0)
+	return s.safe || g.rowBounds(i, min(i+matrixUnit, s.i1)).Safe(s.bounds, g.p1-g.p0)
+}
+
+// rowBounds are the bounds of rows i0 to i1 of A, in the steps that are cut.
+func (g *pieceGemm) rowBounds(i0, i1 int) PieceBounds {
+	return JoinPieceBounds(g.bounds[(i0-g.i0)/PieceLines : tasks(i1-g.i0, PieceLines)]...)
 }
 
 // init is what sums of columns from j begin with: C where it is added to, the bias, or nothing.

@@ -15,7 +15,7 @@ import "math/bits"
 // products are added to the result, six for every 32 steps of k.
 //
 // That holds for products that Safe vouches for. In tiles, numbers, products and sums below 2⁻¹²⁶ count as 0, so that small numbers
-// would lose pieces; the largest numbers are rounded to infinity, and of infinities the other pieces would be NaN.
+// would lose pieces; numbers beyond 2¹¹⁰ cannot be cut in this way, and of infinities the pieces would be NaN.
 //
 // Lines, the rows of A or the columns of B, lie in panels of PieceLines, a panel as tiles of PieceSteps numbers of k, each three times:
 // the pieces. In a tile, steps p and p+16 for p < 16 are a pair, 32 bits. Panels of A have their pairs line by line, those of B step by
@@ -48,7 +48,7 @@ type PieceBounds struct{ least, most uint32 }
 // is worth a rounding.
 const (
 	pieceLeast   = -102
-	pieceMost    = 127
+	pieceMost    = 110
 	pieceProduct = -102
 )
 
@@ -62,11 +62,6 @@ func (x PieceBounds) exponents() (e, f int, any bool) {
 func (x PieceBounds) Exact() bool {
 	e, f, any := x.exponents()
 	return !any || e >= pieceLeast && f <= pieceMost
-}
-
-// with are bounds of all numbers in x and in y.
-func (x PieceBounds) with(y PieceBounds) PieceBounds {
-	return PieceBounds{least: min(x.least, y.least), most: max(x.most, y.most)}
 }
 
 // Safe reports whether the product of numbers in such bounds over k steps is that of their pieces.

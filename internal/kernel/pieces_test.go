@@ -124,7 +124,7 @@ func TestPieceBounds(t *testing.T) {
 		want bool
 	}{
 		{nil, true}, {[]float64{0}, true}, {[]float64{0, 1, -3}, true}, {[]float64{0x1p-102}, true}, {[]float64{0x1.fffffep-103, 1}, false},
-		{[]float64{0x1p-149}, false}, {[]float64{0x1.fffffep126}, true}, {[]float64{0x1p127}, false}, {[]float64{math.MaxFloat32}, false},
+		{[]float64{0x1p-149}, false}, {[]float64{0x1.fffffep109}, true}, {[]float64{0x1p110}, false}, {[]float64{math.MaxFloat32}, false},
 		{[]float64{math.Inf(-1), 0}, false}, {[]float64{1, math.NaN()}, false},
 	} {
 		require.Equal(t, c.want, of(c.x...).Exact(), "%v", c.x)

@@ -13,8 +13,15 @@ const (
 	pieces    = 3
 )
 
-// upper returns v rounded to the 8 bits of a BF16, ties away from zero.
-func upper(k *isa.K, v isa.V) isa.V { return k.And(k.IntAdd(v, isa.Bits(1<<15)), isa.Bits(0xffff0000)) }
+// veltkamp is the factor that splits 24 bits into 8 and 16 (Dekker, A floating-point technique for extending the available
+// precision, 1971).
+const veltkamp = 1<<16 + 1
+
+// upper returns v rounded to the 8 bits of a BF16, exact for |v| < 2¹¹⁰.
+func upper(k *isa.K, v isa.V) isa.V {
+	t := k.Mul(v, isa.C(veltkamp))
+	return k.Sub(t, k.Sub(t, v))
+}
 
 // cut returns the three numbers of BF16 whose sum v is.
 func cut(k *isa.K, v isa.V) [pieces]isa.V {
@@ -63,7 +70,7 @@ func ahead(k *isa.K, x, ldx reg.Register, disp int) {
 }
 
 func pin(k *isa.K) {
-	k.Pin(isa.Bits(1<<15), isa.Bits(0xffff0000), isa.Bits(0x7fffffff), isa.Bits(1))
+	k.Pin(isa.C(veltkamp), isa.Bits(0x7fffffff), isa.Bits(1))
 }
 
 var splitLines = isa.Fn{
