@@ -74,8 +74,17 @@ func (p *problem[T]) encode(w *parallel.Worker) *codes[T] {
 	carve(parallel.Scratch[T](w, slotCodeRows, elements), part[T]{&c.qScale, rows}, part[T]{&c.qMean, rows},
 		part[T]{&c.kScale, kPanels * codePanel}, part[T]{&means, d * len(p.segs) * heads})
 
-	parallel.Run(len(p.segs)*heads, func(_ *parallel.Worker, n int) {
-		p.encodeKeys(c, p.segs[n/heads], n%heads, means[n*d:][:d])
+	sides := (heads + meanHeads - 1) / meanHeads
+	parallel.Run(len(p.segs)*sides, func(_ *parallel.Worker, n int) {
+		h := n % sides * meanHeads
+		p.keyMeans(p.segs[n/sides], h, min(h+meanHeads, heads), means[n/sides*heads*d:][:heads*d])
+	})
+	keyPieces := (p.k.Seq + codePanel - 1) / codePanel
+	parallel.Run(len(p.segs)*keyPieces, func(_ *parallel.Worker, n int) {
+		seg := p.segs[n/keyPieces]
+		if j0 := seg.k0 + n%keyPieces*codePanel; j0 < seg.k1 {
+			p.encodeKeys(c, seg, j0, min(j0+codePanel, seg.k1), means[n/keyPieces*heads*d:][:heads*d])
+		}
 	})
 	pieces := (p.q.Seq + roundPiece - 1) / roundPiece
 	parallel.Run(len(p.segs)*pieces, func(_ *parallel.Worker, n int) {
@@ -88,38 +97,76 @@ func (p *problem[T]) encode(w *parallel.Worker) *codes[T] {
 	return c
 }
 
-// encodeKeys centres and rounds the keys of one head of a segment, and leaves their mean.
-func (p *problem[T]) encodeKeys(c *codes[T], seg segment, h int, mean []T) {
-	var sum, row, centred [maxDim]float32
+// meanHeads is how many key heads a task takes the mean of: those that lie side by side are on one page.
+const meanHeads = 4
+
+// keyMeans fills in the means of key heads h0 ≤ h < h1 of a segment.
+func (p *problem[T]) keyMeans(seg segment, h0, h1 int, means []T) {
+	var sums [meanHeads][maxDim]float32
+	var row [maxDim]float32
+	d := p.k.Dim
+	for j := seg.k0; j < seg.k1; j++ {
+		for h := h0; h < h1; h++ {
+			sum := sums[h-h0][:d]
+			kernel.Add(sum, sum, narrowRow(row[:d], p.k.row(seg.batch, j, h)))
+		}
+	}
+	for h := h0; h < h1; h++ {
+		sum, n := sums[h-h0][:d], seg.k1-seg.k0
+		if !finite(sum) {
+			clear(sum)
+			for j := seg.k0; j < seg.k1; j++ {
+				if x := narrowRow(row[:d], p.k.row(seg.batch, j, h)); finite(x) {
+					kernel.Add(sum, sum, x)
+				} else {
+					n--
+				}
+			}
+		}
+		kernel.Scale(sum, sum, 1/float32(max(n, 1)))
+		if !finite(sum) {
+			clear(sum)
+		}
+		for i, x := range sum {
+			means[h*d+i] = T(x)
+		}
+	}
+}
+
+// encodeKeys centres and rounds keys j0 ≤ j < j1 of a segment, all of one panel.
+func (p *problem[T]) encodeKeys(c *codes[T], seg segment, j0, j1 int, means []T) {
+	var row, centred [maxDim]float32
 	var aligned [maxDim / 4]uint32
-	code := unsafe.Slice((*int8)(unsafe.Pointer(&aligned)), len(aligned)*4)
-	d, n := len(mean), 0
-	for j := seg.k0; j < seg.k1; j++ {
-		x := narrowRow(row[:d], p.k.row(seg.batch, j, h))
-		if finite(x) {
-			kernel.Add(sum[:d], sum[:d], x)
-			n++
+	code := unsafe.Slice((*int8)(unsafe.Pointer(&aligned)), len(aligned)*4)[:4*c.words]
+	d := p.k.Dim
+	for j := j0; j < j1; j++ {
+		for h := range p.k.Heads {
+			mean := means[h*d:][:d]
+			if x, ok := any(mean).([]float32); ok {
+				kernel.Scale(centred[:d], x, -1)
+			} else {
+				for i, x := range mean {
+					centred[i] = -float32(x)
+				}
+			}
+			kernel.Add(centred[:d], centred[:d], narrowRow(row[:d], p.k.row(seg.batch, j, h)))
+			scale, _ := encodeRow(code, centred[:d])
+			c.keyScales(seg, h, j, 1)[0] = T(scale)
+			c.putKey(words(c.panel(seg, h, j0)), j-j0, words(code))
 		}
 	}
-	if n > 0 {
-		kernel.Scale(sum[:d], sum[:d], -1/float32(n))
-	}
-	if !finite(sum[:d]) {
-		clear(sum[:d])
-	}
-	for i, x := range sum[:d] {
-		mean[i] = -T(x)
-	}
-	at := (h*c.panels + seg.panel) * codePanel
-	for j := seg.k0; j < seg.k1; j++ {
-		kernel.Add(centred[:d], narrowRow(row[:d], p.k.row(seg.batch, j, h)), sum[:d])
-		scale, _ := encodeRow(code[:4*c.words], centred[:d])
-		c.kScale[at+j-seg.k0] = T(scale)
-		n := j - seg.k0
-		panel := words(c.panel(seg, h, j-n%codePanel))
-		for w, x := range words(code[:4*c.words]) {
-			panel[c.wordAt(n%codePanel, w)] = x ^ c.signs()
+}
+
+// putKey stores the codes of key n of a panel.
+func (c *codes[T]) putKey(panel []uint32, n int, code []uint32) {
+	if c.tiled {
+		for w := 0; w < c.words; w += 16 {
+			copy(panel[c.wordAt(n, w):][:16], code[w:])
 		}
+		return
+	}
+	for w, x := range code {
+		panel[c.wordAt(n, w)] = x ^ c.signs()
 	}
 }
 
@@ -142,10 +189,7 @@ func (p *problem[T]) encodeQueries(c *codes[T], b, i int, means []T) {
 		at := p.rowAt(b, h, i)
 		x := narrowRow(row[:d], p.q.row(b, i, h))
 		scale, sum := encodeRow(c.q[at*4*c.words:][:4*c.words], x)
-		for n, v := range x {
-			wide[n] = T(v)
-		}
-		c.qScale[at], c.qSum[at], c.qMean[at] = T(scale), -128*sum, kernel.Dot(wide[:d], means[h/p.group*d:][:d])
+		c.qScale[at], c.qSum[at], c.qMean[at] = T(scale), -128*sum, kernel.Dot(wideRow(wide[:d], x), means[h/p.group*d:][:d])
 	}
 }
 
@@ -156,6 +200,17 @@ func narrowRow[T kernel.Float](dst []float32, x []T) []float32 {
 	}
 	for c, v := range x {
 		dst[c] = float32(v)
+	}
+	return dst
+}
+
+// wideRow is x in T, in dst if T is not float32.
+func wideRow[T kernel.Float](dst []T, x []float32) []T {
+	if x, ok := any(x).([]T); ok {
+		return x
+	}
+	for c, v := range x {
+		dst[c] = T(v)
 	}
 	return dst
 }
