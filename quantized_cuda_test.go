@@ -4,11 +4,13 @@ package stheno
 
 import (
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"stheno/internal/optest"
+	"stheno/ops/kvcompress"
 )
 
 // A quantized decoder reads its tokens on the card, packed weights and all, to the logits that the CPU has.
@@ -72,4 +74,48 @@ func magnitude(x []float64) (m float64) {
 		m = math.Max(m, math.Abs(v))
 	}
 	return m
+}
+
+// A quantized decoder over compressed caches that lie on the card: the graph of the next token runs there whole, and gives what the same
+// decoder gives over the same caches in memory of the host.
+func TestDecodingOverACacheOnTheCard(t *testing.T) {
+	optest.Card(t)
+	cfg := GPT2(19, 2, 16, 2, 60)
+	m, err := NewModel(cfg, 3)
+	require.NoError(t, err)
+	q, err := m.Quantize(QuantizeConfig{Weights: INT8})
+	require.NoError(t, err)
+	kv := kvcompress.Config{Ratio: 4, Recent: 16, GroupSize: 16}
+	there, err := q.NewCaches(1, 60, kv)
+	require.NoError(t, err)
+	here, err := q.NewCaches(1, 60, kv)
+	require.NoError(t, err)
+	for _, c := range there {
+		require.NoError(t, c.(*kvcompress.Compressed).ToCard())
+	}
+	for at, seq := range []int{40, 1, 1} {
+		g, err := q.DecodeGraph(seq, there)
+		require.NoError(t, err)
+		p := PlacementOf(g.Graph)
+		for _, n := range p.Fallbacks() { // Gorgonia's slice, which takes the last of several tokens
+			require.True(t, seq > 1 && strings.HasPrefix(n.Name, "T["), "%v", p)
+		}
+		ids := cardIDs(cfg, seq, at)
+		got, err := g.Run(ids, there[0].Len())
+		require.NoError(t, err)
+		first := optest.Values(t, got)
+		require.NoError(t, g.Close())
+
+		g, err = q.DecodeGraph(seq, here)
+		require.NoError(t, err)
+		require.NoError(t, g.t.let(feed{tokens: ids, pos: here[0].Len()}))
+		want := optest.Values(t, onCPU(t, g.Graph)[g.Logits])
+		require.NoError(t, g.Close())
+		require.Equal(t, here[0].Len(), there[0].Len())
+		// A key that rounds to another code moves a score by a step of its scale.
+		optest.Close(t, "logits", first, want, 1e-3*magnitude(want))
+	}
+	for _, c := range there {
+		require.NoError(t, c.(*kvcompress.Compressed).FromCard())
+	}
 }
