@@ -1,6 +1,9 @@
 package kernel
 
-import "math/bits"
+import (
+	"math"
+	"math/bits"
+)
 
 // A float32 has 24 bits and is the sum of three numbers of BF16, of 8 bits and a sign each:
 //
@@ -57,6 +60,9 @@ const (
 func (x PieceBounds) exponents() (e, f int, any bool) {
 	return int((x.least+1)>>23) - 127, int(x.most>>23) - 126, x.most > 0
 }
+
+// Most is the largest magnitude, NaN if there is one.
+func (x PieceBounds) Most() float32 { return math.Float32frombits(x.most) }
 
 // Exact reports whether the numbers are the sums of their pieces.
 func (x PieceBounds) Exact() bool {

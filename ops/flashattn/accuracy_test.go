@@ -19,7 +19,12 @@ import (
 // weight takes over its logit's error.
 func (c instance) check(t *testing.T) {
 	t.Helper()
-	v := generate(c)
+	c.checkOn(t, generate(c))
+}
+
+// checkOn is check on other numbers.
+func (c instance) checkOn(t *testing.T, v values[float64]) {
+	t.Helper()
 	p, g := build(c, v)
 	want := solve(p, g)
 	c.checkAlone(t, v, want)

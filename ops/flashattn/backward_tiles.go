@@ -20,11 +20,6 @@ const (
 	tilesMost      = 0x1p56
 )
 
-// backwardInTiles reports whether the backward pass runs in tiles. Scores of codes do not.
-func backwardInTiles[T kernel.Float](a attrs) bool {
-	return kernel.PiecesFused[T]() && a.Precision != Int8
-}
-
 // backwardTiles is what a backwardUnit holds besides.
 type backwardTiles[T kernel.Float] struct {
 	d16, d32, dv16, dv32 int // dimensions of heads, filled up

@@ -15,6 +15,7 @@ type forwardRun[T kernel.Float] struct {
 	scratch [forwardSlots]int // elements in each slot for the largest unit, so that no slot grows on the way
 	// fused is for plain attention, see online.go; of codes, if coded; inTiles in tiles, see forward_tiles.go.
 	fused, fusedCodes, inTiles bool
+	scored                     bool // see forward_scores.go
 }
 
 // forward fills p.out and, unless nil, p.lse, p.rowMax and p.rowSum. Rows that belong to no segment get what a row without keys gets.
@@ -49,7 +50,12 @@ func (f *forwardRun[T]) plan() {
 	}
 	f.fused, f.fusedCodes = f.online()
 	f.inTiles = f.codes != nil && f.codes.tiled || inTiles[T](f.attrs, f.blocks, f.bias.data != nil)
-	f.scratch = f.forwardScratch(min(step, longest)*f.group, f.q.Dim, f.v.Dim, f.Dropout > 0, f.inTiles)
+	f.scored = !f.fused && !f.inTiles && scoresInTiles[T](f.attrs)
+	rows := min(step, longest) * f.group
+	f.scratch = f.forwardScratch(rows, f.q.Dim, f.v.Dim, f.Dropout > 0, f.inTiles)
+	if f.scored {
+		f.scoreScratch(&f.scratch, rows, f.q.Dim)
+	}
 	f.units = make([]stacked, 0, n)
 	for _, seg := range f.segs {
 		for q1 := seg.q1; q1 > seg.q0; {
@@ -73,6 +79,8 @@ const (
 	slotS
 	slotDropped
 	slotUnitCodes
+	slotScoreQ
+	slotScoreK
 	forwardSlots
 )
 
@@ -112,6 +120,7 @@ type forwardUnit[T kernel.Float] struct {
 	direct                bool // see direct.go
 	inTiles               bool // see forward_tiles.go
 	tiles                 tileUnit
+	scored                scoreUnit
 }
 
 func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
@@ -196,6 +205,9 @@ func (u *forwardUnit[T]) begin(w *parallel.Worker) {
 		}
 	}
 	clear(u.q[rows*d:])
+	if u.forwardRun.scored && !u.direct {
+		u.cutQueries(w)
+	}
 }
 
 // pass takes all rows over keys j0 ≤ j < j1.
@@ -232,6 +244,9 @@ func (u *forwardUnit[T]) pack(j0, j1 int) {
 	if !u.fusedCodes || !u.vFinite {
 		u.packScores(u.kt, u.st.seg, h, j0, j1, u.panel)
 	}
+	if u.forwardRun.scored {
+		u.cutKeys(j0, j1)
+	}
 }
 
 // packScores packs the keys that scores are made of: scaled, or their codes.
@@ -258,8 +273,18 @@ func (u *forwardUnit[T]) tile(t tile, j0, j int) {
 	if u.direct {
 		v, ldv = u.products(t)
 	} else {
-		kt := u.kt[(j-j0)*d+t.ja-j:]
-		kernel.Tile(rows, n, d, u.q[t.ra*d:], d, 1, kt, u.panel, u.s, u.panel, kernel.TileSet, nil)
+		tiled := false
+		if u.forwardRun.scored {
+			var from []T
+			if from, tiled = u.tileScores(t, j0, j, u.s); tiled {
+				defer func(s []T) { u.s = s }(u.s)
+				u.s = from
+			}
+		}
+		if !tiled {
+			kt := u.kt[(j-j0)*d+t.ja-j:]
+			kernel.Tile(rows, n, d, u.q[t.ra*d:], d, 1, kt, u.panel, u.s, u.panel, kernel.TileSet, nil)
+		}
 		v = u.v[(t.ja-j0)*u.ld:]
 	}
 	u.scores(&u.st, t, u.s, u.panel, u.lo, u.hi, nil)

@@ -45,7 +45,7 @@ func (p *problem[T]) backward(g *gradients[T]) {
 		x := *p
 		x.round(w)
 		p := &x
-		r := &backwardRun[T]{problem: p, gradients: g, tiles: backwardInTiles[T](p.attrs)}
+		r := &backwardRun[T]{problem: p, gradients: g, tiles: scoresInTiles[T](p.attrs)}
 		r.blocks = p.backwardBlocks(p.q.Dim, p.v.Dim, r.tiles)
 		n := p.q.Batch * p.q.Heads * p.q.Seq
 		r.plan()

@@ -56,13 +56,17 @@ func memory[T kernel.Float](s Shape, a attrs) (standard, tiled int64) {
 	queries := min(f.unitQueries(group), s.SeqQ)
 	units := s.Batch * s.KVHeads * ((s.SeqQ + queries - 1) / queries)
 	coded := inCodeTiles[T](a, f, a.HasBias, s.SeqQ*group)
-	n := f.forwardScratch(queries*group, s.HeadDim, s.ValueDim, a.Dropout > 0, coded || inTiles[T](a, f, a.HasBias))
+	fused := inTiles[T](a, f, a.HasBias)
+	n := f.forwardScratch(queries*group, s.HeadDim, s.ValueDim, a.Dropout > 0, coded || fused)
+	if !fused && scoresInTiles[T](a) {
+		f.scoreScratch(&n, queries*group, s.HeadDim)
+	}
 	tiled = 2*size*int64(rows) + scratchBytes(n[:], slotEdges, size)*int64(min(s.Threads, units)) + roundedBytes(s, a, size, coded)
 	if !s.Backward {
 		return standard, tiled
 	}
 
-	tiles := backwardInTiles[T](a)
+	tiles := scoresInTiles[T](a)
 	b := a.backwardBlocks(s.HeadDim, s.ValueDim, tiles)
 	m := b.backwardScratch(s.SeqQ*group, s.HeadDim, s.ValueDim)
 	pass := scratchBytes(m[:], slotBackEdges, size)
