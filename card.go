@@ -11,10 +11,10 @@ import (
 )
 
 // ToCard moves the weights in full precision to memory that the card and the host share, where they stay: graphs made after it read
-// them there, and ops.AdamW updates them there, while without it every run copies them. Parameters keep their tensors, but slices that
-// were taken of their memory before are no longer the model's.
+// them there, and ops.AdamW updates them there, while without it every run copies them. Parameters keep their tensors; the memory that
+// they had is kept for FromCard, and what it holds is old until then.
 //
-// It wants the build tag cuda and a card, and no open graph or session of the model.
+// It wants the build tag cuda and a card, and no open graph or session of the model. Train does this by itself, for as long as it lasts.
 func (m *Model) ToCard() error {
 	const fn = "stheno: Model.ToCard"
 	if !G.CUDA {
@@ -36,13 +36,15 @@ func (m *Model) ToCard() error {
 			return fmt.Errorf("%s: %s: %w", fn, p.Name, err)
 		}
 	}
+	m.host = make([]*tensor.Dense, len(m.params))
 	for i, p := range m.params {
-		*p.Value = *moved[i]
+		host := *p.Value
+		m.host[i], *p.Value = &host, *moved[i]
 	}
 	return nil
 }
 
-// FromCard moves the weights back to memory of the host alone. Slices that were taken of their memory meanwhile must not be used any
+// FromCard moves the weights back to the memory that they had. Slices that were taken of their memory meanwhile must not be used any
 // more. It wants no open graph or session of the model.
 func (m *Model) FromCard() error {
 	const fn = "stheno: Model.FromCard"
@@ -53,11 +55,13 @@ func (m *Model) FromCard() error {
 		return nil
 	}
 	var errs []error
-	for _, p := range m.params {
+	for i, p := range m.params {
 		old := *p.Value
-		*p.Value = *dense(copied(old.Data()), old.Shape())
+		errs = append(errs, tensor.Copy(m.host[i], &old))
+		*p.Value = *m.host[i]
 		errs = append(errs, freeCardTensor(&old))
 	}
+	m.host = nil
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%s: %w", fn, err)
 	}
@@ -67,6 +71,18 @@ func (m *Model) FromCard() error {
 // OnCard reports whether the weights in full precision lie in memory of the card.
 func (m *Model) OnCard() bool {
 	return len(m.params) > 0 && card.Holds(m.params[0].Value.Uintptr())
+}
+
+// lendToCard moves the weights to the card for as long as something lasts, if that can be, and nothing keeps them where they are.
+func (m *Model) lendToCard() (back func(), err error) {
+	if !G.CUDA || m.OnCard() || m.open.Load() > 0 {
+		return func() {}, nil
+	}
+	if err := m.ToCard(); err != nil {
+		return nil, err
+	}
+	// Where graphs were opened meanwhile and are still open, the weights stay: that is no failure of what lasted.
+	return func() { m.FromCard() }, nil
 }
 
 // cardTensor is a copy of d on the card.

@@ -213,20 +213,27 @@ func TestTrainAndResumeOnTheCard(t *testing.T) {
 	cfg := Llama(17, 1, 16, 2, 1, 12)
 	data := cardIDs(cfg, 200, 1)
 	file := filepath.Join(t.TempDir(), "c.safetensors")
-	train := func(steps int, checkpoint string) *Model {
+	train := func(steps int, checkpoint string, moved bool) *Model {
 		m, err := NewModel(cfg, 3)
 		require.NoError(t, err)
-		require.NoError(t, m.ToCard())
+		memory := m.params[0].Value.Data().([]float32)
+		if moved {
+			require.NoError(t, m.ToCard())
+		}
 		_, err = Train(context.Background(), m, data, TrainConfig{Steps: steps, Batch: 2, Seq: 8, Checkpoint: checkpoint, Resume: checkpoint != "",
-			Optimizer: ops.AdamWConfig{LR: 0.01, Clip: 1}})
+			Optimizer: ops.AdamWConfig{LR: 0.01, Clip: 1}, OnStep: func(Step) error {
+				require.True(t, m.OnCard())
+				return nil
+			}})
 		require.NoError(t, err)
-		require.True(t, m.OnCard())
+		require.Equal(t, moved, m.OnCard())
 		require.NoError(t, m.FromCard())
+		require.Same(t, &memory[0], &m.params[0].Value.Data().([]float32)[0], "the weights are back where they were")
 		return m
 	}
-	want := train(4, "")
-	train(2, file)
-	got := train(4, file)
+	want := train(4, "", true)
+	train(2, file, false)
+	got := train(4, file, false)
 	for i, p := range want.params {
 		require.Equal(t, p.Value.Data(), got.params[i].Value.Data(), p.Name)
 	}

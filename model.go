@@ -21,6 +21,7 @@ type Model struct {
 	index  map[string]int          // places in params
 	packed map[string]*packedLayer // quantized weights by the parameter's name; empty unless Quantize made the model
 	open   atomic.Int32            // graphs that are not closed
+	host   []*tensor.Dense         // of weights on the card, the memory that they had
 }
 
 // NewModel returns a model with GPT-2's initial weights: N(0, 0.02²), projections into the residual stream divided by

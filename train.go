@@ -66,7 +66,7 @@ type TrainResult struct {
 }
 
 // Train fits m to predict the next token of data, a stream of tokens, from sequences at random places of it. m's weights
-// change in place. When the context ends it stops between two runs of the graph, and returns what there is with the
+// change in place; under the build tag cuda they lie on the card meanwhile (Model.ToCard), unless a graph of m is open. When the context ends it stops between two runs of the graph, and returns what there is with the
 // context's error; steps that are done stay done.
 func Train(ctx context.Context, m *Model, data []int, cfg TrainConfig) (TrainResult, error) {
 	var result TrainResult
@@ -75,6 +75,13 @@ func Train(ctx context.Context, m *Model, data []int, cfg TrainConfig) (TrainRes
 	}
 	if err := m.checkTraining(data, cfg); err != nil {
 		return result, err
+	}
+	if cfg.Nodes == Fused {
+		back, err := m.lendToCard()
+		if err != nil {
+			return result, fmt.Errorf("stheno: Train: %w", err)
+		}
+		defer back()
 	}
 	t, err := newTrainer(m, data, cfg)
 	if err != nil {
