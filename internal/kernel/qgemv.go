@@ -6,8 +6,12 @@ import (
 	"stheno/internal/parallel"
 )
 
-// Columns of a quantized matrix that one call multiplies, and that make a task's unit.
-const vectorCols = 4 * PanelCols
+const (
+	// Columns of a quantized matrix that one call multiplies, and that make a task's unit.
+	vectorCols = 4 * PanelCols
+	// Tasks per thread: enough that the threads end together where one begins late, few enough that codes are read in long runs.
+	vectorTasksEach = 4
+)
 
 // vectors computes the product row by row from the codes, where there is assembly for it, and reports whether it did. The codes
 // come from memory once: further rows find them in the cache.
@@ -41,7 +45,7 @@ func vectorTasks[T Float](c Matrix[T], b *Quantized, body func(w *parallel.Worke
 	n := c.Cols
 	piece := n
 	if threads := parallel.Threads(); threads > 1 && c.Rows*n*b.K >= gemvSplit {
-		piece = max(vectorCols, ceilTo(tasks(n, gemvTasks*threads), vectorCols))
+		piece = max(vectorCols, ceilTo(tasks(n, vectorTasksEach*threads), vectorCols))
 	}
 	parallel.Run(tasks(n, piece), func(w *parallel.Worker, t int) { body(w, t*piece, min((t+1)*piece, n)) })
 }
