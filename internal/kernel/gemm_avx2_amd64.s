@@ -243,8 +243,7 @@ store9:
 	VMOVUPS Y10, (R15)(R9*2)
 	VMOVUPS Y11, 32(R15)(R9*2)
 	ADDQ    gsA+40(FP), CX
-	LEAQ    (R8)(R9*2), R8
-	LEAQ    (R8)(R9*2), R8
+	LEAQ    (R8)(R9*4), R8
 	LEAQ    (R8)(R9*2), R8
 	ADDQ    $0x18, R10
 	SUBQ    $0x06, AX
@@ -1190,8 +1189,7 @@ store53:
 	VMOVUPS Y4, (R15)(R9*1)
 	VMOVUPS Y5, (R15)(R9*2)
 	ADDQ    gsA+40(FP), CX
-	LEAQ    (R8)(R9*2), R8
-	LEAQ    (R8)(R9*2), R8
+	LEAQ    (R8)(R9*4), R8
 	LEAQ    (R8)(R9*2), R8
 	ADDQ    $0x18, R10
 	SUBQ    $0x06, AX
@@ -1997,8 +1995,7 @@ store97:
 	VMASKMOVPS Y4, Y13, (R15)(R9*1)
 	VMASKMOVPS Y5, Y13, (R15)(R9*2)
 	ADDQ       gsA+40(FP), CX
-	LEAQ       (R8)(R9*2), R8
-	LEAQ       (R8)(R9*2), R8
+	LEAQ       (R8)(R9*4), R8
 	LEAQ       (R8)(R9*2), R8
 	ADDQ       $0x18, R10
 	SUBQ       $0x06, AX

@@ -10,6 +10,12 @@ package kernel
 //go:noescape
 func tile4AVX512(m int, k int, a *float32, rsA int, csA int, gsA int, b *float32, ldb int, c *float32, ldc int, mode int, alpha *float32, tail int)
 
+// tile5mAVX512 computes C (m×64+tail) = [0 | C | diag(alpha)·C] + A·B for mode 0, 1, 2.
+// Strides are in bytes; gsA is the distance between groups of five rows of A. m ≥ 1, k ≥ 0.
+//
+//go:noescape
+func tile5mAVX512(m int, k int, a *float32, rsA int, csA int, gsA int, b *float32, ldb int, c *float32, ldc int, mode int, alpha *float32, tail int)
+
 // tile4mAVX512 computes C (m×48+tail) = [0 | C | diag(alpha)·C] + A·B for mode 0, 1, 2.
 // Strides are in bytes; gsA is the distance between groups of six rows of A. m ≥ 1, k ≥ 0.
 //

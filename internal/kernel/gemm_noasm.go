@@ -11,6 +11,10 @@ func tileSIMD(m, n, k int, a unsafe.Pointer, rsA, csA, gsA int, b unsafe.Pointer
 	panic(unreached)
 }
 
+func tileWideSIMD(m, n, k int, a unsafe.Pointer, rsA, csA int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, mode TileMode) bool {
+	panic(unreached)
+}
+
 func transposeSIMD(dst unsafe.Pointer, ldd int, src unsafe.Pointer, lds, rows, cols int, scale float32) {
 	panic(unreached)
 }

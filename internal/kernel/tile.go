@@ -33,6 +33,25 @@ func Tile[T Float](m, n, k int, a []T, rsA, csA int, b []T, ldb int, c []T, ldc 
 	tile(m, n, k, a, rsA, csA, tileRows*rsA, b, ldb, c, ldc, mode, alpha)
 }
 
+// WideTile is the most columns of TileWide.
+const WideTile = 80
+
+// TileWide is Tile for up to WideTile columns, without TileScaleAdd. Where 65 to 80 columns fit into one register tile
+// (AVX-512), they do not leave a narrow panel, most of whose lanes would be empty.
+func TileWide[T Float](m, n, k int, a []T, rsA, csA int, b []T, ldb int, c []T, ldc int, mode TileMode) {
+	if m <= 0 || n <= 0 {
+		return
+	}
+	if n > WideTile || mode == TileScaleAdd {
+		panic(fmt.Sprintf("kernel: TileWide: got %d columns and mode %d, want at most %d and a product that is set or added", n, mode, WideTile))
+	}
+	checkTile(m, n, k, len(a), rsA, csA, len(b), ldb, len(c), ldc, mode, 0)
+	if n > 64 && vectorized[T]() && tileWideSIMD(m, n, k, pointer(a), 4*rsA, 4*csA, pointer(b), 4*ldb, pointer(c), 4*ldc, mode) {
+		return
+	}
+	tile(m, n, k, a, rsA, csA, tileRows*rsA, b, ldb, c, ldc, mode, nil)
+}
+
 // checkTile panics when an operand is too short.
 func checkTile(m, n, k, lenA, rsA, csA, lenB, ldb, lenC, ldc int, mode TileMode, lenAlpha int) {
 	if k > 0 {

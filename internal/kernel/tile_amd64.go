@@ -25,7 +25,7 @@ func tileSIMD(m, n, k int, a unsafe.Pointer, rsA, csA, gsA int, b unsafe.Pointer
 				w = 8
 			}
 		}
-		tilePanel(m, w, k, a, rsA, csA, gsA, b, ldb, c, ldc, mode, alpha)
+		tilePanel(tileRows, m, w, k, a, rsA, csA, gsA, b, ldb, c, ldc, mode, alpha)
 		if j += w; j == n {
 			return
 		}
@@ -36,22 +36,32 @@ func tileSIMD(m, n, k int, a unsafe.Pointer, rsA, csA, gsA int, b unsafe.Pointer
 	}
 }
 
-// tilePanel computes one panel of w columns, cut along rows and k into short calls.
-func tilePanel(m, w, k int, a unsafe.Pointer, rsA, csA, gsA int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, mode TileMode, alpha unsafe.Pointer) {
+// tileWideSIMD is TileWide in assembly, for more than 64 columns, where there is one for it; strides are in bytes.
+func tileWideSIMD(m, n, k int, a unsafe.Pointer, rsA, csA int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, mode TileMode) bool {
+	const rows = 5
+	if active != AVX512 {
+		return false
+	}
+	tilePanel(rows, m, n, k, a, rsA, csA, rows*rsA, b, ldb, c, ldc, mode, nil)
+	return true
+}
+
+// tilePanel computes one panel of w columns, cut along groups of rows and k into short calls.
+func tilePanel(rows, m, w, k int, a unsafe.Pointer, rsA, csA, gsA int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, mode TileMode, alpha unsafe.Pointer) {
 	if m*w*k <= tileMaxWork && k <= tileMaxK {
 		tileCall(m, w, k, a, rsA, csA, gsA, b, ldb, c, ldc, mode, alpha)
 		return
 	}
 	for p := 0; p < k; p += tileMaxK {
 		steps := min(tileMaxK, k-p)
-		groups := max(1, tileMaxWork/(tileRows*w*steps))
-		for i := 0; i < m; i += tileRows * groups {
+		groups := max(1, tileMaxWork/(rows*w*steps))
+		for i := 0; i < m; i += rows * groups {
 			scale := alpha
 			if mode == TileScaleAdd {
 				scale = unsafe.Add(alpha, 4*i)
 			}
-			tileCall(min(tileRows*groups, m-i), w, steps,
-				unsafe.Add(a, i/tileRows*gsA+p*csA), rsA, csA, gsA, unsafe.Add(b, p*ldb), ldb, unsafe.Add(c, i*ldc), ldc, mode, scale)
+			tileCall(min(rows*groups, m-i), w, steps,
+				unsafe.Add(a, i/rows*gsA+p*csA), rsA, csA, gsA, unsafe.Add(b, p*ldb), ldb, unsafe.Add(c, i*ldc), ldc, mode, scale)
 		}
 		mode = TileAdd
 	}
@@ -78,6 +88,8 @@ func tileCall(m, w, k int, a unsafe.Pointer, rsA, csA, gsA int, b unsafe.Pointer
 	switch {
 	case w == 64:
 		tile4AVX512(m, k, pa, rsA, csA, gsA, pb, ldb, pc, ldc, int(mode), ps, 0)
+	case w > 64:
+		tile5mAVX512(m, k, pa, rsA, csA, gsA, pb, ldb, pc, ldc, int(mode), ps, last)
 	case w > 48:
 		tile4mAVX512(m, k, pa, rsA, csA, gsA, pb, ldb, pc, ldc, int(mode), ps, last)
 	case w > 32:

@@ -77,3 +77,8 @@ func tileCall(m, w, k int, a unsafe.Pointer, rsA, csA, gsA int, b unsafe.Pointer
 		tile1NEON(m, k, pa, rsA, csA, gsA, pb, ldb, pc, ldc, int(mode), ps)
 	}
 }
+
+// tileWideSIMD: there is none.
+func tileWideSIMD(m, n, k int, a unsafe.Pointer, rsA, csA int, b unsafe.Pointer, ldb int, c unsafe.Pointer, ldc int, mode TileMode) bool {
+	return false
+}

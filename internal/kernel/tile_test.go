@@ -231,6 +231,70 @@ func testTile[T Float](t *testing.T) {
 	}
 }
 
+// TileWide is held to what Tile is held to, at every width of a wide tile and around it.
+func TestTileWide(t *testing.T) {
+	t.Run("float32", testTileWide[float32])
+	t.Run("float64", testTileWide[float64])
+}
+
+func testTileWide[T Float](t *testing.T) {
+	x := normal[T](3)
+	count := 0
+	for _, m := range []int{0, 1, 2, 3, 4, 5, 6, 9, 10, 33} {
+		for _, n := range []int{0, 1, 16, 63, 64, 65, 66, 77, 79, 80} {
+			for _, k := range []int{0, 1, 2, 5, 31, 97} {
+				count++
+				mode, gap := TileMode(count%2), count%5
+				a := newGuarded(m, k, k+gap, 1, x)
+				if count%3 == 0 {
+					a = newGuarded(m, k, 1, m+gap, x)
+				}
+				b, c := newGuarded(k, n, n+gap, 1, x), newGuarded(m, n, n+3*gap, 1, x)
+				var scale []T
+				for i := range c.Data {
+					if mode == TileSet { // what it held must not matter
+						c.Data[i] = T(math.NaN())
+					}
+				}
+				for range m {
+					if mode == TileAdd {
+						scale = append(scale, 1)
+					}
+				}
+				ref := multiply(c.Matrix, a.Matrix, b.Matrix, scale, nil)
+				for _, isa := range tested() {
+					restore, err := Use(isa)
+					require.NoError(t, err)
+					got := c.clone()
+					TileWide(m, n, k, a.Data, a.RowStride, a.ColStride, b.Data, b.RowStride, got.Data, got.RowStride, mode)
+					restore()
+					msg := fmt.Sprintf("%s m=%d n=%d k=%d mode=%d gap=%d", isa, m, n, k, mode, gap)
+					got.requireIntact(t, msg)
+					ref.requireClose(t, got.Matrix, k, msg)
+				}
+			}
+		}
+	}
+	require.Panics(t, func() { TileWide(1, 81, 0, nil, 0, 0, nil, 0, make([]T, 81), 81, TileSet) })
+	require.Panics(t, func() { TileWide(1, 1, 0, nil, 0, 0, nil, 0, make([]T, 1), 1, TileScaleAdd) })
+}
+
+// A long k, or many rows, are cut into several calls of assembly.
+func TestTileWideIsCut(t *testing.T) {
+	for _, s := range [][3]int{{7, 77, 1<<14 + 13}, {211, 80, 97}} {
+		m, n, k := s[0], s[1], s[2]
+		x := normal[float32](4)
+		a, b, c := newGuarded(m, k, k, 1, x), newGuarded(k, n, n, 1, x), newGuarded(m, n, n, 1, x)
+		ref := multiply(c.Matrix, a.Matrix, b.Matrix, nil, nil)
+		forEachISA(t, func(t *testing.T) {
+			got := c.clone()
+			TileWide(m, n, k, a.Data, k, 1, b.Data, n, got.Data, n, TileSet)
+			got.requireIntact(t, "")
+			ref.requireClose(t, got.Matrix, k, "")
+		})
+	}
+}
+
 // A packed B gives the very same sums, whatever its layout was.
 func TestTilePacked(t *testing.T) {
 	forEachISA(t, func(t *testing.T) {

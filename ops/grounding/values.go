@@ -72,11 +72,17 @@ func inverseNorm[T kernel.Float](x []T) T {
 	return 0
 }
 
-// withinRange says that products of a vector, whose inverse norm is given, with unit vectors stay within the range of float32
-// by a wide margin.
-func withinRange[T kernel.Float](inv T) bool {
+// inverseNormsOf writes the inverse norms of the rows of x and says whether all are such that products of the rows with unit
+// vectors stay within the range of float32 by a wide margin.
+func inverseNormsOf[T kernel.Float](inv, x []T, dim int) (safe bool) {
 	const wide = 1e12
-	return inv == 0 || inv > 1/wide && inv < wide
+	safe = true
+	for r := range inv {
+		v := inverseNorm(x[r*dim : (r+1)*dim])
+		inv[r] = v
+		safe = safe && (v == 0 || v > 1/wide && v < wide)
+	}
+	return safe
 }
 
 // rowBlock is how many numbers one task of a pass over rows takes.

@@ -95,11 +95,10 @@ func (e *emitter) triple(base, stride, dst reg.Register) {
 	e.ADDQ(stride, dst)
 }
 
-// advance6 adds 6·stride to base.
-func (e *emitter) advance6(base, stride reg.Register) {
-	for range 3 {
-		e.LEAQ(operand.Mem{Base: base, Index: stride, Scale: 2}, base)
-	}
+// advance adds rows·stride, of five or six rows, to base.
+func (e *emitter) advance(base, stride reg.Register, rows int) {
+	e.LEAQ(operand.Mem{Base: base, Index: stride, Scale: 4}, base)
+	e.LEAQ(operand.Mem{Base: base, Index: stride, Scale: uint8(rows - 4)}, base)
 }
 
 // setMask prepares masked access to the first tail lanes of a vector, 1 ≤ tail ≤ lanes. On AVX2 the mask takes a vector

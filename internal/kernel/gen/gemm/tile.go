@@ -7,8 +7,13 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// Rows of a register tile. Six rows of 4 zmm (or of 2 ymm) leave room for the vectors of B and rotating broadcasts.
-const tileRows = 6
+// Rows of a register tile. Six rows of 4 zmm (or of 2 ymm) leave room for the vectors of B and rotating broadcasts, and so do
+// five rows of 5 zmm, for columns that are one vector too many.
+const (
+	tileRows  = 6
+	wideRows  = 5
+	wideWidth = 5
+)
 
 // Steps of k in one turn of the inner loop.
 const tileUnroll = 4
@@ -22,9 +27,17 @@ func (e *emitter) tiles() {
 		e.tile(1, true)
 		return
 	}
-	for nv := widest; nv > 0; nv-- {
+	for nv := wideWidth; nv > 0; nv-- {
 		e.tile(nv, true)
 	}
+}
+
+// rowsOf is the number of rows of a tile nv vectors wide.
+func (e *emitter) rowsOf(nv int) int {
+	if nv*tileRows > e.acc {
+		return wideRows
+	}
+	return tileRows
 }
 
 // sets is the number of independent sums kept for each element of a tile of r rows, so that about 8 chains are in flight
@@ -39,14 +52,15 @@ func (e *emitter) sets(r, nv int) int {
 
 // tile emits one function.
 func (e *emitter) tile(nv int, masked bool) {
+	most := e.rowsOf(nv)
 	name, cols := fmt.Sprintf("tile%d", nv), fmt.Sprint(nv*e.lanes)
 	if masked {
 		name, cols = name+"m", fmt.Sprintf("%d+tail", (nv-1)*e.lanes)
 	}
 	e.function(name, "func(m, k int, a *float32, rsA, csA, gsA int, b *float32, ldb int, c *float32, ldc int, mode int, alpha *float32, tail int)",
 		fmt.Sprintf("%s%s computes C (m×%s) = [0 | C | diag(alpha)·C] + A·B for mode 0, 1, 2.", name, e.name, cols),
-		"Strides are in bytes; gsA is the distance between groups of six rows of A. m ≥ 1, k ≥ 0.")
-	t := tileFunc{emitter: e, nv: nv, masked: masked, done: e.label("done")}
+		fmt.Sprintf("Strides are in bytes; gsA is the distance between groups of %s rows of A. m ≥ 1, k ≥ 0.", map[int]string{5: "five", 6: "six"}[most]))
+	t := tileFunc{emitter: e, nv: nv, masked: masked, acc: max(e.acc, most*nv), done: e.label("done")}
 	t.m, t.a, t.rs, t.cs = e.arg("m"), e.arg("a"), e.arg("rsA"), e.arg("csA")
 	t.b, t.ldb, t.c, t.ldc, t.alpha = e.arg("b"), e.arg("ldb"), e.arg("c"), e.arg("ldc"), e.arg("alpha")
 	if masked {
@@ -54,16 +68,16 @@ func (e *emitter) tile(nv int, masked bool) {
 	}
 	rows, rest := e.label("rows"), e.label("rest")
 	e.Label(rows)
-	e.CMPQ(t.m, operand.Imm(tileRows))
+	e.CMPQ(t.m, operand.Imm(uint64(most)))
 	e.JLT(operand.LabelRef(rest))
-	t.rows(tileRows)
+	t.rows(most)
 	e.ADDQ(e.memArg("gsA"), t.a)
-	e.advance6(t.c, t.ldc)
-	e.ADDQ(operand.Imm(4*tileRows), t.alpha)
-	e.SUBQ(operand.Imm(tileRows), t.m)
+	e.advance(t.c, t.ldc, most)
+	e.ADDQ(operand.Imm(uint64(4*most)), t.alpha)
+	e.SUBQ(operand.Imm(uint64(most)), t.m)
 	e.JMP(operand.LabelRef(rows))
 	e.Label(rest)
-	for r := tileRows - 1; r > 0; r-- {
+	for r := most - 1; r > 0; r-- {
 		next := e.label("fewer")
 		e.CMPQ(t.m, operand.Imm(uint64(r)))
 		e.JNE(operand.LabelRef(next))
@@ -89,6 +103,7 @@ type tileFunc struct {
 	*emitter
 	nv                                  int
 	masked                              bool
+	acc                                 int // registers for sums
 	done                                string
 	m, a, rs, cs, b, ldb, c, ldc, alpha reg.GPVirtual
 	walkA, walkA3, walkB, left          reg.GPVirtual // within one group of rows
@@ -164,7 +179,7 @@ func (t *tileFunc) step(set int) {
 // rotating is the number of registers that broadcasts of A take turns in.
 func (t *tileFunc) rotating() int {
 	if t.lanes == 16 {
-		return 4
+		return min(4, len(t.regs)-t.acc-t.nv)
 	}
 	return 2
 }
