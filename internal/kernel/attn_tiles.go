@@ -30,6 +30,7 @@ type OnlineTiles struct {
 	Scale          float32   // > 0, which multiplies products
 	RowMax, RowSum []float32 // of each row: begin with −∞ and 0. RowMax is at most 5.5 below the largest score: see Step
 	Lo, Hi         []int32   // each row sees keys Lo ≤ j < Hi; both do not decrease from row to row
+	Rounded        bool      // of BF16: queries, keys and values are as PackRoundedA and B make them, weights are rounded too
 	Work           []float32 // TileWork elements on a multiple of 64 bytes
 }
 
@@ -45,15 +46,19 @@ func (s *OnlineTiles) Step(g0, g1 int, k, v []uint16, j, n int) {
 		panic(fmt.Sprintf("kernel: OnlineTiles.Step: got groups from %d, %d keys of %d, values in rows of %d, scale %v, want 0, 1 to %d of 1, a multiple of 16, more than 0",
 			g0, n, s.D, s.Ld, s.Scale, TileKeys))
 	}
-	rows, group := g1*TileQueries, PiecesLen(TileQueries, s.D)
+	length, panel := PiecesLen, 2*PiecePanel(n)
+	if s.Rounded {
+		length, panel = RoundedLen, panel/pieceParts
+	}
+	rows, group := g1*TileQueries, length(TileQueries, s.D)
 	checkLen("Q", len(s.Q), g1*group)
 	checkLen("O", len(s.O), rows*s.Ld)
 	checkRows("OnlineTiles.Step", rows, len(s.RowMax), len(s.RowSum), len(s.Lo), len(s.Hi))
 	checkLen("Work", len(s.Work), TileWork)
-	checkLen("keys", len(k), PiecesLen(ceilTo(n, 32), s.D))
-	checkLen("values", len(v), PiecesLen(s.Ld, n))
+	checkLen("keys", len(k), length(ceilTo(n, 32), s.D))
+	checkLen("values", len(v), length(s.Ld, n))
 	a := attnTilesArgs{k: unsafe.Pointer(unsafe.SliceData(k)), v: unsafe.Pointer(unsafe.SliceData(v)), work: pointer(s.Work),
-		steps: tasks(s.D, PieceSteps), cols: s.Ld / 16, j: j, keys: n, scale: s.Scale, panel: 2 * PiecePanel(n)}
+		steps: tasks(s.D, PieceSteps), cols: s.Ld / 16, j: j, keys: n, scale: s.Scale, panel: panel}
 	most := max(1, tilesMaxWork/(TileQueries*TileKeys*(s.D+s.Ld)))
 	for ; g0 < g1; g0 += most {
 		r := g0 * TileQueries
@@ -61,7 +66,11 @@ func (s *OnlineTiles) Step(g0, g1 int, k, v []uint16, j, n int) {
 		a.rowMax, a.rowSum = pointer(s.RowMax[r:]), pointer(s.RowSum[r:])
 		a.lo, a.hi = unsafe.Pointer(unsafe.SliceData(s.Lo[r:])), unsafe.Pointer(unsafe.SliceData(s.Hi[r:]))
 		a.groups = min(most, g1-g0)
-		tilesCall(&a)
+		if s.Rounded {
+			roundedTilesCall(&a)
+		} else {
+			tilesCall(&a)
+		}
 	}
 }
 

@@ -15,3 +15,9 @@ func attnTilesAMX(args *byte)
 //
 //go:noescape
 func attnTilesCodesAMX(args *byte)
+
+// attnTilesRoundedAMX takes groups of 32 query rows over a panel of at most 64 keys in tiles: one step of the online softmax. See
+// OnlineTiles.
+//
+//go:noescape
+func attnTilesRoundedAMX(args *byte)

@@ -13,3 +13,6 @@ func tilesCall(a *attnTilesArgs) { attnTilesAMX((*byte)(unsafe.Pointer(a))) }
 //
 //go:noinline
 func codeTilesCall(a *codeTilesArgs) { attnTilesCodesAMX((*byte)(unsafe.Pointer(a))) }
+
+//go:noinline
+func roundedTilesCall(a *attnTilesArgs) { attnTilesRoundedAMX((*byte)(unsafe.Pointer(a))) }

@@ -20,19 +20,23 @@ type tilesRun struct {
 }
 
 // pack cuts what fill has made. The state is that of s from the beginning.
-func (c tilesCase) pack(s *Online[float32], kts, vs [][]float32) *tilesRun {
-	group := PiecesLen(TileQueries, c.d)
-	t := &tilesRun{OnlineTiles: &OnlineTiles{D: c.d, Ld: s.Ld, Scale: 1, O: make([]float32, c.rows*s.Ld), RowMax: s.RowMax, RowSum: s.RowSum,
+func (c tilesCase) pack(s *Online[float32], kts, vs [][]float32, rounded bool) *tilesRun {
+	length, packA, packB := PiecesLen, PackPiecesA, PackPiecesB
+	if rounded {
+		length, packA, packB = RoundedLen, PackRoundedA, PackRoundedB
+	}
+	group := length(TileQueries, c.d)
+	t := &tilesRun{OnlineTiles: &OnlineTiles{D: c.d, Ld: s.Ld, Scale: 1, Rounded: rounded, O: make([]float32, c.rows*s.Ld), RowMax: s.RowMax, RowSum: s.RowSum,
 		Lo: s.Lo, Hi: s.Hi, Work: alignedFloats(TileWork), Q: poisoned(c.rows / TileQueries * group)}}
 	var bounds [20]PieceBounds
 	for g := range c.rows / TileQueries {
-		PackPiecesB(t.Q[g*group:], RowMajor(s.Q[g*TileQueries*c.d:], TileQueries, c.d).T(), bounds[:])
+		packB(t.Q[g*group:], RowMajor(s.Q[g*TileQueries*c.d:], TileQueries, c.d).T(), bounds[:])
 	}
 	for n := range kts {
 		keys := min(OnlineKeys, c.keys-n*OnlineKeys)
-		k, v := poisoned(PiecesLen(TileKeys, c.d)), poisoned(PiecesLen(s.Ld, keys))
-		PackPiecesA(k, Matrix[float32]{kts[n], keys, c.d, 1, OnlineKeys}, bounds[:])
-		PackPiecesA(v, Matrix[float32]{vs[n], c.dv, keys, 1, s.Ld}, bounds[:])
+		k, v := poisoned(length(TileKeys, c.d)), poisoned(length(s.Ld, keys))
+		packA(k, Matrix[float32]{kts[n], keys, c.d, 1, OnlineKeys}, bounds[:])
+		packA(v, Matrix[float32]{vs[n], c.dv, keys, 1, s.Ld}, bounds[:])
 		t.ks, t.vs = append(t.ks, k), append(t.vs, v)
 	}
 	return t
@@ -87,7 +91,7 @@ func TestOnlineTiles(t *testing.T) {
 							continue
 						}
 						s, kts, vs, _ := c.fill(rng)
-						run := c.pack(s, kts, vs)
+						run := c.pack(s, kts, vs, false)
 						run.run(c, 0, rows/TileQueries)
 						s.O = run.rows()
 						for i := range vs { // columns beyond dv are of no meaning
@@ -141,7 +145,7 @@ func TestOnlineTilesInPieces(t *testing.T) {
 	c := tilesCase{onlineCase{rows: 128, d: 40, dv: 48, keys: 190, causal: true}}
 	make := func() *tilesRun {
 		s, kts, vs, _ := c.fill(rand.New(rand.NewPCG(2, 2)))
-		return c.pack(s, kts, vs)
+		return c.pack(s, kts, vs, false)
 	}
 	whole, parts := make(), make()
 	whole.run(c, 0, 4)
@@ -152,13 +156,57 @@ func TestOnlineTilesInPieces(t *testing.T) {
 	require.Equal(t, whole.RowSum, parts.RowSum)
 }
 
+// Of rounded numbers, scores are those of the rounded ones, and each weight is off by half a step of BF16 at most. With values of 1 the
+// output is the sum of the rounded weights, which must not drift from that of the weights.
+func TestOnlineTilesRounded(t *testing.T) {
+	needTiles(t)
+	rng := rand.New(rand.NewPCG(43, 44))
+	for _, keys := range []int{7, 64, 330} {
+		c := tilesCase{onlineCase{rows: 64, d: 70, dv: 40, keys: keys, causal: true}}
+		s, kts, vs, _ := c.fill(rng)
+		round := func(x []float32) {
+			for i := range x {
+				x[i] = BFloat16Value(BFloat16Bits(x[i]))
+			}
+		}
+		for n := range kts {
+			for p := range vs[n] {
+				vs[n][p] = 1
+			}
+		}
+		run := c.pack(s, kts, vs, true)
+		run.run(c, 0, 2)
+		round(s.Q)
+		for _, kt := range kts {
+			round(kt)
+		}
+		o := run.rows()
+		for r := range c.rows {
+			sum := 0.0
+			for j := int(s.Lo[r]); j < int(s.Hi[r]); j++ {
+				x := 0.0
+				for p, q := range s.Q[r*c.d:][:c.d] {
+					x += float64(q) * float64(kts[j/OnlineKeys][p*OnlineKeys+j%OnlineKeys])
+				}
+				sum += math.Exp(x - float64(s.RowMax[r]))
+			}
+			if sum == 0 {
+				continue
+			}
+			near(t, 1, float32(float64(s.RowSum[r])/sum), 1e-5, "sum of row %d", r)
+			near(t, 1, float32(float64(o[r*s.Ld])/sum), 0x1p-8, "rounded weights of row %d", r)
+		}
+	}
+}
+
 func BenchmarkOnlineTiles(b *testing.B) {
 	needTiles(b)
-	for _, d := range []int{64, 80, 96, 128} {
-		b.Run(fmt.Sprintf("d=%d", d), func(b *testing.B) {
+	for n := range 8 {
+		d, rounded := []int{64, 80, 96, 128}[n%4], n >= 4
+		b.Run(fmt.Sprintf("d=%d/rounded=%t", d, rounded), func(b *testing.B) {
 			c := tilesCase{onlineCase{rows: 576, d: d, dv: d, keys: 64}}
 			s, kts, vs, _ := c.fill(rand.New(rand.NewPCG(1, 1)))
-			run := c.pack(s, kts, vs)
+			run := c.pack(s, kts, vs, rounded)
 			flops(2*float64(c.rows*c.keys*(c.d+s.Ld)), 1).Run(b, func() { run.run(c, 0, c.rows/TileQueries) })
 		})
 	}
@@ -179,7 +227,7 @@ func TestOnlineTilesWithTinyWeights(t *testing.T) {
 		for i := range s.Q {
 			s.Q[i] *= 4
 		}
-		run := c.pack(s, kts, vs)
+		run := c.pack(s, kts, vs, false)
 		run.run(c, 0, 1)
 		s.O = run.rows()
 		c.checkTiles(t, s, kts, vs)

@@ -116,13 +116,28 @@ func boundsOf(words []uint32) PieceBounds {
 // PackPiecesA cuts the rows of A (m×k, any strides) into pieces: dst has PiecesLen(m, k) elements, bounds one for each panel.
 func PackPiecesA(dst []uint16, a Matrix[float32], bounds []PieceBounds) {
 	a.check("A")
-	packPieces(dst, a, bounds, false)
+	packPieces(dst, a, bounds, false, pieceParts)
 }
 
 // PackPiecesB cuts the columns of B (k×n, any strides) into pieces: dst has PiecesLen(n, k) elements, bounds one for each panel.
 func PackPiecesB(dst []uint16, b Matrix[float32], bounds []PieceBounds) {
 	b.check("B")
-	packPieces(dst, b.T(), bounds, true)
+	packPieces(dst, b.T(), bounds, true, pieceParts)
+}
+
+// RoundedLen is PiecesLen for numbers that are rounded to BF16, ties to even, each of which is one piece.
+func RoundedLen(lines, k int) int { return PiecesLen(lines, k) / pieceParts }
+
+// PackRoundedA is PackPiecesA of numbers rounded to BF16, and dst has RoundedLen(m, k) elements. Bounds are those of the numbers before.
+func PackRoundedA(dst []uint16, a Matrix[float32], bounds []PieceBounds) {
+	a.check("A")
+	packPieces(dst, a, bounds, false, 1)
+}
+
+// PackRoundedB is PackRoundedA for PackPiecesB.
+func PackRoundedB(dst []uint16, b Matrix[float32], bounds []PieceBounds) {
+	b.check("B")
+	packPieces(dst, b.T(), bounds, true, 1)
 }
 
 // What is cut together, so that the pieces stay in the first-level cache until their lines are whole.
@@ -131,10 +146,10 @@ const (
 	pieceTiles  = 8 // steps in tiles, where those of one line do
 )
 
-// packPieces cuts x, lines by steps. byStep is the order of B.
-func packPieces(dst []uint16, x Matrix[float32], bounds []PieceBounds, byStep bool) {
+// packPieces cuts x, lines by steps, into three parts, or rounds it to one. byStep is the order of B.
+func packPieces(dst []uint16, x Matrix[float32], bounds []PieceBounds, byStep bool, parts int) {
 	lines, k := x.Rows, x.Cols
-	checkLen("pieces", len(dst), PiecesLen(lines, k))
+	checkLen("pieces", len(dst), PiecesLen(lines, k)/pieceParts*parts)
 	checkLen("bounds", len(bounds), tasks(lines, PieceLines))
 	if k == 0 {
 		for i := range tasks(lines, PieceLines) {
@@ -142,7 +157,7 @@ func packPieces(dst []uint16, x Matrix[float32], bounds []PieceBounds, byStep bo
 		}
 		return
 	}
-	panel, whole := PiecePanel(k), k/PieceSteps
+	panel, whole := PiecePanel(k)/pieceParts*parts, k/PieceSteps
 	var words [32 * piecePanels]uint32
 	for i := 0; i < lines; {
 		panels := 1
@@ -156,28 +171,28 @@ func packPieces(dst []uint16, x Matrix[float32], bounds []PieceBounds, byStep bo
 		case whole == 0:
 		case x.ColStride == 1:
 			for p := 0; p < whole; p += pieceTiles {
-				tiles, some := to[p*pieceParts*pieceTile:], min(pieceTiles, whole-p)
-				splitLinesSIMD(tiles, x.Data[x.at(i, p*PieceSteps):], x.RowStride, rows, some, words[:])
+				tiles, some := to[p*parts*pieceTile:], min(pieceTiles, whole-p)
+				packLines(tiles, x.Data[x.at(i, p*PieceSteps):], x.RowStride, rows, some, words[:], parts)
 				if byStep {
-					turnTilesSIMD(tiles, pieceParts*some)
+					turnTilesSIMD(tiles, parts*some)
 				}
 			}
 		case x.RowStride == 1 && rows == panels*PieceLines:
-			splitPairsSIMD(to, panel, x.Data[x.at(i, 0):], x.ColStride, panels, whole, words[:])
+			packColumns(to, panel, x.Data[x.at(i, 0):], x.ColStride, panels, whole, words[:], parts)
 			for p := range panels {
 				if !byStep {
-					turnTilesSIMD(to[p*panel:], pieceParts*whole)
+					turnTilesSIMD(to[p*panel:], parts*whole)
 				}
 			}
 		default:
 			for p := range whole {
-				packPieceTile(to[p*pieceParts*pieceTile:], x, i, rows, p*PieceSteps, PieceSteps, byStep, words[:])
+				packPieceTile(to[p*parts*pieceTile:], x, i, rows, p*PieceSteps, PieceSteps, byStep, words[:], parts)
 			}
 		}
 		if k%PieceSteps != 0 {
 			for p := range panels {
-				packPieceTile(to[p*panel+whole*pieceParts*pieceTile:], x, i+p*PieceLines, min(rows-p*PieceLines, PieceLines),
-					whole*PieceSteps, k%PieceSteps, byStep, words[32*p:])
+				packPieceTile(to[p*panel+whole*parts*pieceTile:], x, i+p*PieceLines, min(rows-p*PieceLines, PieceLines),
+					whole*PieceSteps, k%PieceSteps, byStep, words[32*p:], parts)
 			}
 		}
 		for p := range panels {
@@ -188,17 +203,35 @@ func packPieces(dst []uint16, x Matrix[float32], bounds []PieceBounds, byStep bo
 }
 
 // packPieceTile cuts up to 16 lines from i, up to 32 steps from p, of any strides.
-func packPieceTile(dst []uint16, x Matrix[float32], i, lines, p, steps int, byStep bool, words []uint32) {
+func packPieceTile(dst []uint16, x Matrix[float32], i, lines, p, steps int, byStep bool, words []uint32, parts int) {
 	var tile [pieceTile]float32
 	for r := range lines {
 		for q := range steps {
 			tile[r*PieceSteps+q] = x.Data[x.at(i+r, p+q)]
 		}
 	}
-	splitLinesSIMD(dst, tile[:], PieceSteps, PieceLines, 1, words)
+	packLines(dst, tile[:], PieceSteps, PieceLines, 1, words, parts)
 	if byStep {
-		turnTilesSIMD(dst, pieceParts)
+		turnTilesSIMD(dst, parts)
 	}
+}
+
+// packLines cuts into three parts or rounds to one.
+func packLines(dst []uint16, x []float32, ldx, lines, tiles int, words []uint32, parts int) {
+	if parts == 1 {
+		roundLinesSIMD(dst, x, ldx, lines, tiles, words)
+		return
+	}
+	splitLinesSIMD(dst, x, ldx, lines, tiles, words)
+}
+
+// packColumns cuts into three parts or rounds to one.
+func packColumns(dst []uint16, panel int, x []float32, ldx, panels, tiles int, words []uint32, parts int) {
+	if parts == 1 {
+		roundPairsSIMD(dst, panel, x, ldx, panels, tiles, words)
+		return
+	}
+	splitPairsSIMD(dst, panel, x, ldx, panels, tiles, words)
 }
 
 // TilePieces computes C (m×n, rows ldc apart) = A·B or, with TileAdd, C + A·B on the calling goroutine, for A (m×k) and B (k×n) in

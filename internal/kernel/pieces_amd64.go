@@ -15,6 +15,16 @@ func splitPairsSIMD(dst []uint16, panel int, x []float32, ldx, panels, tiles int
 }
 
 //go:noinline
+func roundLinesSIMD(dst []uint16, x []float32, ldx, lines, tiles int, words []uint32) {
+	roundLinesAVX512(unsafe.SliceData(dst), unsafe.SliceData(x), 4*ldx, lines, tiles, unsafe.SliceData(words))
+}
+
+//go:noinline
+func roundPairsSIMD(dst []uint16, panel int, x []float32, ldx, panels, tiles int, words []uint32) {
+	roundPairsAVX512(unsafe.SliceData(dst), 2*panel, unsafe.SliceData(x), 4*ldx, panels, tiles, unsafe.SliceData(words))
+}
+
+//go:noinline
 func turnTilesSIMD(x []uint16, tiles int) { turnTilesAVX512(unsafe.SliceData(x), tiles) }
 
 //go:noinline

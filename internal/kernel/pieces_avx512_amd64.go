@@ -4,19 +4,33 @@
 
 package kernel
 
-// splitLinesAVX512 cuts x(i, p) = x[i·ldx+p] for i < lines, p < 32·tiles into pieces: of p = 32t+q and 32t+q+16 for
-// q < 16, pair q of line i of the tiles 3t, 3t+1, 3t+2 of dst. bounds holds 16 minima of |x|'s bits less 1, then
+// splitLinesAVX512 cuts into three pieces x(i, p) = x[i·ldx+p] for i < lines, p < 32·tiles: of p = 32t+q and 32t+q+16 for
+// q < 16, pair q of line i of the tiles nt to nt+n−1 of dst, n the number of pieces. bounds holds 16 minima of |x|'s bits less 1, then
 // 16 maxima of |x|'s bits, and is updated. ldx is in bytes. lines ≥ 1, tiles ≥ 1.
 //
 //go:noescape
 func splitLinesAVX512(dst *uint16, x *float32, ldx int, lines int, tiles int, bounds *uint32)
 
-// splitPairsAVX512 cuts x(p, j) = x[p·ldx+j] for p < 32·tiles, j < 16·panels into pieces: of p = 32t+q and 32t+q+16 for
-// q < 16, pair j%16 of line q of the tiles 3t, 3t+1, 3t+2 of panel j/16 of dst. bounds holds 32 words for each panel: 16
+// splitPairsAVX512 cuts into three pieces x(p, j) = x[p·ldx+j] for p < 32·tiles, j < 16·panels: of p = 32t+q and 32t+q+16 for
+// q < 16, pair j%16 of line q of the tiles nt to nt+n−1 of panel j/16 of dst, n the number of pieces. bounds holds 32 words for each panel: 16
 // minima of |x|'s bits less 1, then 16 maxima of |x|'s bits, and is updated. ldx and panel are in bytes. panels ≥ 1, tiles ≥ 1.
 //
 //go:noescape
 func splitPairsAVX512(dst *uint16, panel int, x *float32, ldx int, panels int, tiles int, bounds *uint32)
+
+// roundLinesAVX512 rounds to one piece x(i, p) = x[i·ldx+p] for i < lines, p < 32·tiles: of p = 32t+q and 32t+q+16 for
+// q < 16, pair q of line i of the tiles nt to nt+n−1 of dst, n the number of pieces. bounds holds 16 minima of |x|'s bits less 1, then
+// 16 maxima of |x|'s bits, and is updated. ldx is in bytes. lines ≥ 1, tiles ≥ 1.
+//
+//go:noescape
+func roundLinesAVX512(dst *uint16, x *float32, ldx int, lines int, tiles int, bounds *uint32)
+
+// roundPairsAVX512 rounds to one piece x(p, j) = x[p·ldx+j] for p < 32·tiles, j < 16·panels: of p = 32t+q and 32t+q+16 for
+// q < 16, pair j%16 of line q of the tiles nt to nt+n−1 of panel j/16 of dst, n the number of pieces. bounds holds 32 words for each panel: 16
+// minima of |x|'s bits less 1, then 16 maxima of |x|'s bits, and is updated. ldx and panel are in bytes. panels ≥ 1, tiles ≥ 1.
+//
+//go:noescape
+func roundPairsAVX512(dst *uint16, panel int, x *float32, ldx int, panels int, tiles int, bounds *uint32)
 
 // turnTilesAVX512 transposes tiles of 16 lines of 16 pairs, where they lie. tiles ≥ 0.
 //

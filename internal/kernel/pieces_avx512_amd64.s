@@ -193,6 +193,168 @@ rows2:
 	VZEROUPPER
 	RET
 
+// func roundLinesAVX512(dst *uint16, x *float32, ldx int, lines int, tiles int, bounds *uint32)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·roundLinesAVX512(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         ldx+16(FP), DX
+	MOVQ         lines+24(FP), BX
+	MOVQ         tiles+32(FP), SI
+	MOVQ         bounds+40(FP), DI
+	VBROADCASTSS cAVX51200007fff<>+0(SB), Z0
+	VBROADCASTSS cAVX512ffff0000<>+0(SB), Z1
+	VBROADCASTSS cAVX5127fffffff<>+0(SB), Z2
+	VBROADCASTSS cAVX51200000001<>+0(SB), Z3
+	VMOVUPS      (DI), Z4
+	VMOVUPS      64(DI), Z5
+	MOVQ         BX, R9
+	TESTQ        R9, R9
+	JLE          rows2
+
+row1:
+	MOVQ  AX, BX
+	MOVQ  CX, R8
+	MOVQ  SI, R10
+	TESTQ R10, R10
+	JLE   rows4
+
+row3:
+	PREFETCHT0 (R8)(DX*4)
+	PREFETCHT0 64(R8)(DX*4)
+	VMOVUPS    (R8), Z6
+	VMOVUPS    64(R8), Z7
+	VANDPS     Z2, Z6, Z8
+	VPMAXUD    Z8, Z5, Z5
+	VPSUBD     Z3, Z8, Z8
+	VPMINUD    Z8, Z4, Z4
+	VANDPS     Z2, Z7, Z8
+	VPMAXUD    Z8, Z5, Z5
+	VPSUBD     Z3, Z8, Z8
+	VPMINUD    Z8, Z4, Z4
+	VPSRAD     $0x10, Z6, Z8
+	VANDPS     Z3, Z8, Z8
+	VPADDD     Z0, Z6, Z6
+	VPADDD     Z8, Z6, Z6
+	VPSRAD     $0x10, Z7, Z8
+	VANDPS     Z3, Z8, Z8
+	VPADDD     Z0, Z7, Z7
+	VPADDD     Z8, Z7, Z7
+	VANDPS     Z1, Z7, Z7
+	VPSRLD     $0x10, Z6, Z6
+	VPORD      Z6, Z7, Z7
+	VMOVDQU32  Z7, (BX)
+	ADDQ       $+128, R8
+	ADDQ       $+1024, BX
+	DECQ       R10
+	JNZ        row3
+
+rows4:
+	ADDQ $+64, AX
+	ADDQ DX, CX
+	DECQ R9
+	JNZ  row1
+
+rows2:
+	VMOVUPS Z4, (DI)
+	VMOVUPS Z5, 64(DI)
+	VZEROUPPER
+	RET
+
+DATA cAVX51200007fff<>+0(SB)/4, $0x00007fff
+GLOBL cAVX51200007fff<>(SB), RODATA|NOPTR, $4
+
+DATA cAVX512ffff0000<>+0(SB)/4, $0xffff0000
+GLOBL cAVX512ffff0000<>(SB), RODATA|NOPTR, $4
+
+// func roundPairsAVX512(dst *uint16, panel int, x *float32, ldx int, panels int, tiles int, bounds *uint32)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·roundPairsAVX512(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         panel+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         ldx+24(FP), BX
+	MOVQ         panels+32(FP), SI
+	MOVQ         tiles+40(FP), DI
+	MOVQ         bounds+48(FP), R8
+	VBROADCASTSS cAVX51200007fff<>+0(SB), Z0
+	VBROADCASTSS cAVX512ffff0000<>+0(SB), Z1
+	VBROADCASTSS cAVX5127fffffff<>+0(SB), Z2
+	VBROADCASTSS cAVX51200000001<>+0(SB), Z3
+	MOVQ         BX, R9
+	SHLQ         $0x04, R9
+	MOVQ         DI, R13
+	TESTQ        R13, R13
+	JLE          rows2
+
+row1:
+	MOVQ  $0x00000010, DI
+	MOVQ  DI, R14
+	TESTQ R14, R14
+	JLE   rows4
+
+row3:
+	MOVQ  DX, DI
+	MOVQ  DX, R10
+	ADDQ  R9, R10
+	MOVQ  AX, R11
+	MOVQ  R8, R12
+	MOVQ  SI, R15
+	TESTQ R15, R15
+	JLE   rows6
+
+row5:
+	VMOVUPS    (R12), Z4
+	VMOVUPS    64(R12), Z5
+	PREFETCHT0 (DI)(BX*4)
+	PREFETCHT0 (R10)(BX*4)
+	VMOVUPS    (DI), Z6
+	VMOVUPS    (R10), Z7
+	VANDPS     Z2, Z6, Z8
+	VPMAXUD    Z8, Z5, Z5
+	VPSUBD     Z3, Z8, Z8
+	VPMINUD    Z8, Z4, Z4
+	VANDPS     Z2, Z7, Z8
+	VPMAXUD    Z8, Z5, Z5
+	VPSUBD     Z3, Z8, Z8
+	VPMINUD    Z8, Z4, Z4
+	VPSRAD     $0x10, Z6, Z8
+	VANDPS     Z3, Z8, Z8
+	VPADDD     Z0, Z6, Z6
+	VPADDD     Z8, Z6, Z6
+	VPSRAD     $0x10, Z7, Z8
+	VANDPS     Z3, Z8, Z8
+	VPADDD     Z0, Z7, Z7
+	VPADDD     Z8, Z7, Z7
+	VANDPS     Z1, Z7, Z7
+	VPSRLD     $0x10, Z6, Z6
+	VPORD      Z6, Z7, Z7
+	VMOVDQU32  Z7, (R11)
+	VMOVUPS    Z4, (R12)
+	VMOVUPS    Z5, 64(R12)
+	ADDQ       $+64, DI
+	ADDQ       $+64, R10
+	ADDQ       CX, R11
+	ADDQ       $+128, R12
+	DECQ       R15
+	JNZ        row5
+
+rows6:
+	ADDQ BX, DX
+	ADDQ $+64, AX
+	DECQ R14
+	JNZ  row3
+
+rows4:
+	ADDQ R9, DX
+	ADDQ $+0, AX
+	DECQ R13
+	JNZ  row1
+
+rows2:
+	VZEROUPPER
+	RET
+
 // func turnTilesAVX512(x *uint16, tiles int)
 // Requires: AVX, AVX512F
 TEXT ·turnTilesAVX512(SB), NOSPLIT, $0-16

@@ -15,3 +15,11 @@ func turnTilesSIMD(x []uint16, tiles int) { panic(unreached) }
 func pieceTileSIMD(rows, tiles int, a []uint16, lda int, b []uint16, panel int, c []float32, ldc int, init []float32, ldi int) {
 	panic(unreached)
 }
+
+func roundLinesSIMD(dst []uint16, x []float32, ldx, lines, tiles int, words []uint32) {
+	panic(unreached)
+}
+
+func roundPairsSIMD(dst []uint16, panel int, x []float32, ldx, panels, tiles int, words []uint32) {
+	panic(unreached)
+}

@@ -23,8 +23,14 @@ func (p *problem[T]) forward() {
 	fill(p.lse, T(math.Inf(-1)))
 	fill(p.rowMax, T(math.Inf(-1)))
 	clear(p.rowSum)
-	if p.Precision == Float32 {
+	switch {
+	case p.Precision == Float32:
 		p.forwardUnits()
+		return
+	case p.Precision == BFloat16 && inTiles[T](p.attrs, p.forwardBlocks(p.q.Dim, p.v.Dim), p.bias.data != nil):
+		x := *p
+		x.rounds = true
+		x.forwardUnits()
 		return
 	}
 	parallel.Run(1, func(w *parallel.Worker, _ int) {
@@ -114,6 +120,7 @@ type forwardUnit[T kernel.Float] struct {
 	lo, hi                []int32
 	kt, v                 []T // packed keys, panels of (d × panel); packed values, keys × ld
 	s, dropped            []T // a tile of scores, and of weights after dropout
+	rounded               []T // keys of a block, if they are rounded here
 	coded                 unitCodes
 	wide                  bool // q holds codes
 	vFinite               bool
@@ -142,7 +149,7 @@ func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 	st.edges(f.sight, u.lo, u.hi)
 	first, last := st.span(u.lo[:rows], u.hi[:rows], f.panel)
 	u.fillUp(rows)
-	u.direct = rows <= directRows && f.rowMax == nil && f.codes == nil
+	u.direct = rows <= directRows && f.rowMax == nil && f.codes == nil && !f.rounds
 	if u.inTiles = f.inTiles && !u.direct; u.inTiles {
 		u.beginInTiles(w)
 	} else {
@@ -192,6 +199,9 @@ func (u *forwardUnit[T]) begin(w *parallel.Worker) {
 	u.v = parallel.Scratch[T](w, slotV, size[slotV])
 	u.s = parallel.Scratch[T](w, slotS, size[slotS])
 	u.dropped = parallel.Scratch[T](w, slotDropped, size[slotDropped])
+	if u.rounds {
+		u.rounded = parallel.Scratch[T](w, slotDropped, u.keys*d)
+	}
 	u.o, u.lo, u.hi = u.o[:all*u.ld], u.lo[:all], u.hi[:all]
 	u.rowMax, u.rowSum, u.alpha = u.rowMax[:all], u.rowSum[:all], u.alpha[:all]
 	for r := range rows {
@@ -200,6 +210,8 @@ func (u *forwardUnit[T]) begin(w *parallel.Worker) {
 		case u.direct:
 			kernel.Scale(to, u.problem.q.row(u.st.seg.batch, i, h), u.keyScale())
 		case u.codes != nil: // widened where a block is not fused
+		case u.rounds:
+			roundRow(to, u.problem.q.row(u.st.seg.batch, i, h))
 		default:
 			copy(to, u.problem.q.row(u.st.seg.batch, i, h))
 		}
@@ -241,6 +253,16 @@ func (u *forwardUnit[T]) pack(j0, j1 int) {
 	b, h := u.st.seg.batch, u.st.kvHead
 	gather(u.v, u.ld, u.problem.v.Data[u.problem.v.at(b, j0, h):], j1-j0, u.problem.v.SeqStride, u.problem.v.Dim)
 	u.vFinite = finite(u.v[:(j1-j0)*u.ld])
+	if u.rounds {
+		d, dv := u.problem.k.Dim, u.problem.v.Dim
+		for j := range j1 - j0 {
+			roundRow(u.v[j*u.ld:][:dv], u.v[j*u.ld:][:dv])
+			roundRow(u.rounded[j*d:][:d], u.problem.k.row(b, j0+j, h))
+		}
+		x := Contiguous(u.rounded, 1, j1-j0, 1, d)
+		packKeys(u.kt, &x, 0, 0, 0, j1-j0, u.panel, u.keyScale())
+		return
+	}
 	if !u.fusedCodes || !u.vFinite {
 		u.packScores(u.kt, u.st.seg, h, j0, j1, u.panel)
 	}

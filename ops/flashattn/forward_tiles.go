@@ -47,6 +47,30 @@ type tileUnit struct {
 	bounds kernel.PieceBounds // of the queries
 }
 
+// length is the number of pieces, of which a rounded number has one.
+func (t *tileUnit) length(lines, k int) int {
+	if t.Rounded {
+		return kernel.RoundedLen(lines, k)
+	}
+	return kernel.PiecesLen(lines, k)
+}
+
+func (t *tileUnit) packA(dst []uint16, x kernel.Matrix[float32], bounds []kernel.PieceBounds) {
+	if t.Rounded {
+		kernel.PackRoundedA(dst, x, bounds)
+		return
+	}
+	kernel.PackPiecesA(dst, x, bounds)
+}
+
+func (t *tileUnit) packB(dst []uint16, x kernel.Matrix[float32], bounds []kernel.PieceBounds) {
+	if t.Rounded {
+		kernel.PackRoundedB(dst, x, bounds)
+		return
+	}
+	kernel.PackPiecesB(dst, x, bounds)
+}
+
 // beginTiles cuts the unit's queries.
 func (u *forwardUnit[T]) beginTiles(w *parallel.Worker) {
 	rows, q, size := u.st.rows(), &u.problem.q, &u.scratch
@@ -62,12 +86,12 @@ func (u *forwardUnit[T]) beginTiles(w *parallel.Worker) {
 	}
 	// A scale that is no power of two is multiplied with keys, as everywhere else, lest scores round in another way than in the
 	// backward pass.
-	t.keyed = 1
-	if f, _ := math.Frexp(float64(t.Scale)); f != 0.5 {
+	t.keyed, t.Rounded = 1, u.rounds
+	if f, _ := math.Frexp(float64(t.Scale)); f != 0.5 && !u.rounds {
 		t.keyed, t.Scale = t.Scale, 1
 	}
 	t.bounds = kernel.JoinPieceBounds()
-	group := kernel.PiecesLen(kernel.TileQueries, q.Dim)
+	group := t.length(kernel.TileQueries, q.Dim)
 	for g := range groups {
 		r0 := g * kernel.TileQueries
 		n := min(kernel.TileQueries, rows-r0)
@@ -83,7 +107,7 @@ func (u *forwardUnit[T]) beginTiles(w *parallel.Worker) {
 		}
 		var bounds [kernel.TileQueries / kernel.PieceLines]kernel.PieceBounds
 		panels := (n + kernel.PieceLines - 1) / kernel.PieceLines
-		kernel.PackPiecesB(t.Q[g*group:], x.T(), bounds[:panels])
+		t.packB(t.Q[g*group:], x.T(), bounds[:panels])
 		t.bounds = kernel.JoinPieceBounds(t.bounds, kernel.JoinPieceBounds(bounds[:panels]...))
 	}
 }
@@ -137,10 +161,10 @@ func (u *forwardUnit[T]) packTiles(j, n int) bool {
 		}
 		x.Data, x.RowStride = t.rows, k.Dim
 	}
-	kernel.PackPiecesA(t.k, x, bounds[:])
+	t.packA(t.k, x, bounds[:])
 	keys := kernel.JoinPieceBounds(bounds[:(n+kernel.PieceLines-1)/kernel.PieceLines]...)
 	x = kernel.Matrix[float32]{Data: float32s(v.Data[v.at(b, j, h):]), Rows: v.Dim, Cols: n, RowStride: 1, ColStride: v.SeqStride}
-	kernel.PackPiecesA(t.v, x, bounds[:])
+	t.packA(t.v, x, bounds[:])
 	values := kernel.JoinPieceBounds(bounds[:u.ld/kernel.PieceLines]...)
 	return t.bounds.Safe(keys, k.Dim) && tileWeights.Safe(values, u.problem.k.Seq)
 }

@@ -61,7 +61,10 @@ func memory[T kernel.Float](s Shape, a attrs) (standard, tiled int64) {
 	if !fused && scoresInTiles[T](a) {
 		f.scoreScratch(&n, queries*group, s.HeadDim)
 	}
-	tiled = 2*size*int64(rows) + scratchBytes(n[:], slotEdges, size)*int64(min(s.Threads, units)) + roundedBytes(s, a, size, coded)
+	tiled = 2*size*int64(rows) + scratchBytes(n[:], slotEdges, size)*int64(min(s.Threads, units))
+	if s.Backward || a.Precision != BFloat16 || !fused { // fused tiles are rounded as they are packed
+		tiled += roundedBytes(s, a, size, coded)
+	}
 	if !s.Backward {
 		return standard, tiled
 	}

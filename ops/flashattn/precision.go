@@ -12,8 +12,8 @@ const (
 	// Float32 multiplies the inputs as they are, float32 or float64.
 	Float32 Precision = iota
 
-	// BFloat16 multiplies q, k and v rounded to BF16, ties to even: a relative error of 2⁻⁹ of each number at most. Kernels may round
-	// the weights that multiply v too, each by 2⁻⁹ of itself and not those that are summed for the log-sum-exp. Gradients are those of
+	// BFloat16 multiplies q, k and v rounded to BF16, ties to even: a relative error of 2⁻⁸ of each number at most. Kernels may round
+	// the weights that multiply v too, each by 2⁻⁸ of itself and not those that are summed for the log-sum-exp. Gradients are those of
 	// attention of the rounded q, k and v, passed straight through the rounding.
 	BFloat16
 

@@ -27,6 +27,8 @@ type problem[T kernel.Float] struct {
 	slopes []T    // of ALiBi per head; nil for none
 	key    uint64 // of the dropout generator
 
+	rounds bool // q, k and v are rounded to BF16 where they are read
+
 	codes *codes[T] // of q and k under Int8, while a run lasts
 }
 

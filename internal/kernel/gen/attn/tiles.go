@@ -263,6 +263,7 @@ var (
 	tUpper       = z[23]
 	tShift, tSum = z[24:26], z[26:28]
 	tScaled      = z[28]
+	tRound       = z[29]
 	tAlpha       = z[30:32]
 )
 
@@ -270,6 +271,7 @@ func (t *tiles) constants0() {
 	t.expConstants(tExp)
 	t.VPBROADCASTD(t.constants.Offset(atUpper), tUpper)
 	t.VBROADCASTSS(t.arg(tScale), tScaled)
+	t.VPBROADCASTD(t.constants.Offset(atRound), tRound)
 }
 
 // find moves on to the next group that sees a key, and sets tHalvesAt, the number of blocks of 32 keys up to the last that one of its
@@ -631,6 +633,13 @@ func (t *tiles) cut(x, upper []reg.VecPhysical, mask reg.Register, to func(piece
 				t.VSUBPS(upper[i], x[i], x[i])
 			}
 		}, pack(upper, piece))
+	}
+	if t.pieces == 1 { // rounded to the nearest
+		parts = append(parts, func() {
+			for i := range x {
+				t.VPADDD(tRound, x[i], x[i])
+			}
+		})
 	}
 	return append(parts, pack(x, t.pieces-1))
 }

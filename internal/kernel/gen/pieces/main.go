@@ -15,7 +15,10 @@ func main() { files.Main("pieces", generate) }
 
 // generate returns the text of every generated file by name.
 func generate() (map[string][]byte, error) {
-	asm, stubs, err := isa.Emit(isa.AVX512, "kernel", "gen/pieces", "amd64,!purego", []isa.Fn{splitLines, splitPairs, turnTiles, pieceTile})
+	asm, stubs, err := isa.Emit(isa.AVX512, "kernel", "gen/pieces", "amd64,!purego", []isa.Fn{
+		lines("splitLines", "cuts into three pieces", pieces), columns("splitPairs", "cuts into three pieces", pieces),
+		lines("roundLines", "rounds to one piece", 1), columns("roundPairs", "rounds to one piece", 1), turnTiles, pieceTile,
+	})
 	if err != nil {
 		return nil, err
 	}

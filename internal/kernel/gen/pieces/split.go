@@ -49,12 +49,24 @@ func (b bounds) note(k *isa.K, v isa.V) {
 	k.VPMINUD(k.IntSub(u, isa.Bits(1)).R(), b.least.R(), b.least.R()) // of 0 it is the largest integer
 }
 
-// pairs cuts the vectors of p and p+16 and writes their pieces, a tile apart.
-func pairs(k *isa.K, b bounds, low, high isa.V, dst operand.Mem) {
+// rounded returns v rounded to a BF16, ties to even, in the upper half; the lower half is of no meaning.
+func rounded(k *isa.K, v isa.V) isa.V {
+	odd := k.And(k.ShiftRightInt(v, 16), isa.Bits(1))
+	return k.IntAdd(k.IntAdd(v, isa.Bits(0x7fff)), odd)
+}
+
+// pairs cuts the vectors of p and p+16 and writes their pieces, a tile apart, or rounds them to the only one.
+func pairs(k *isa.K, b bounds, low, high isa.V, dst operand.Mem, parts int) {
 	b.note(k, low)
 	b.note(k, high)
-	l, h := cut(k, low), cut(k, high)
-	for i := range pieces {
+	l, h := []isa.V{low}, []isa.V{high}
+	if parts == pieces {
+		x, y := cut(k, low), cut(k, high)
+		l, h = x[:], y[:]
+	} else {
+		l[0], h[0] = rounded(k, low), k.And(rounded(k, high), isa.Bits(0xffff0000))
+	}
+	for i := range parts {
 		k.VPSRLD(operand.Imm(16), l[i].R(), l[i].R())
 		k.VPORD(l[i].R(), h[i].R(), h[i].R())
 		k.VMOVDQU32(h[i].R(), dst.Offset(i*tileBytes))
@@ -69,74 +81,84 @@ func ahead(k *isa.K, x, ldx reg.Register, disp int) {
 	}
 }
 
-func pin(k *isa.K) {
-	k.Pin(isa.C(veltkamp), isa.Bits(0x7fffffff), isa.Bits(1))
+func pin(k *isa.K, parts int) {
+	if parts == pieces {
+		k.Pin(isa.C(veltkamp), isa.Bits(0x7fffffff), isa.Bits(1))
+		return
+	}
+	k.Pin(isa.Bits(0x7fff), isa.Bits(0xffff0000), isa.Bits(0x7fffffff), isa.Bits(1))
 }
 
-var splitLines = isa.Fn{
-	Name: "splitLines", Params: "dst *uint16, x *float32, ldx, lines, tiles int, bounds *uint32",
-	Doc: `cuts x(i, p) = x[i·ldx+p] for i < lines, p < 32·tiles into pieces: of p = 32t+q and 32t+q+16 for
-q < 16, pair q of line i of the tiles 3t, 3t+1, 3t+2 of dst. bounds holds 16 minima of |x|'s bits less 1, then
+// lines cuts or rounds numbers of which those of a line lie side by side.
+func lines(name, does string, parts int) isa.Fn {
+	return isa.Fn{
+		Name: name, Params: "dst *uint16, x *float32, ldx, lines, tiles int, bounds *uint32",
+		Doc: does + ` x(i, p) = x[i·ldx+p] for i < lines, p < 32·tiles: of p = 32t+q and 32t+q+16 for
+q < 16, pair q of line i of the tiles nt to nt+n−1 of dst, n the number of pieces. bounds holds 16 minima of |x|'s bits less 1, then
 16 maxima of |x|'s bits, and is updated. ldx is in bytes. lines ≥ 1, tiles ≥ 1.`,
-	Body: func(k *isa.K) {
-		dst, x, ldx, lines, tiles, at := k.Arg("dst"), k.Arg("x"), k.Arg("ldx"), k.Arg("lines"), k.Arg("tiles"), k.Arg("bounds")
-		pin(k)
-		b := loadBounds(k, at)
-		to, from := k.GP64(), k.GP64()
-		k.Rows(lines, func() {
-			k.MOVQ(dst, to)
-			k.MOVQ(x, from)
-			k.Rows(tiles, func() {
-				ahead(k, from, ldx, 64)
-				pairs(k, b, k.Get(operand.Mem{Base: from}), k.Get(operand.Mem{Base: from, Disp: 64}), operand.Mem{Base: to})
-				k.ADDQ(operand.I32(128), from)
-				k.ADDQ(operand.I32(pieces*tileBytes), to)
+		Body: func(k *isa.K) {
+			dst, x, ldx, lines, tiles, at := k.Arg("dst"), k.Arg("x"), k.Arg("ldx"), k.Arg("lines"), k.Arg("tiles"), k.Arg("bounds")
+			pin(k, parts)
+			b := loadBounds(k, at)
+			to, from := k.GP64(), k.GP64()
+			k.Rows(lines, func() {
+				k.MOVQ(dst, to)
+				k.MOVQ(x, from)
+				k.Rows(tiles, func() {
+					ahead(k, from, ldx, 64)
+					pairs(k, b, k.Get(operand.Mem{Base: from}), k.Get(operand.Mem{Base: from, Disp: 64}), operand.Mem{Base: to}, parts)
+					k.ADDQ(operand.I32(128), from)
+					k.ADDQ(operand.I32(parts*tileBytes), to)
+				})
+				k.ADDQ(operand.I32(64), dst)
+				k.ADDQ(ldx, x)
 			})
-			k.ADDQ(operand.I32(64), dst)
-			k.ADDQ(ldx, x)
-		})
-		b.store(k, at)
-	},
+			b.store(k, at)
+		},
+	}
 }
 
-var splitPairs = isa.Fn{
-	Name: "splitPairs", Params: "dst *uint16, panel int, x *float32, ldx, panels, tiles int, bounds *uint32",
-	Doc: `cuts x(p, j) = x[p·ldx+j] for p < 32·tiles, j < 16·panels into pieces: of p = 32t+q and 32t+q+16 for
-q < 16, pair j%16 of line q of the tiles 3t, 3t+1, 3t+2 of panel j/16 of dst. bounds holds 32 words for each panel: 16
+// columns cuts or rounds numbers of which those of a step lie side by side.
+func columns(name, does string, parts int) isa.Fn {
+	return isa.Fn{
+		Name: name, Params: "dst *uint16, panel int, x *float32, ldx, panels, tiles int, bounds *uint32",
+		Doc: does + ` x(p, j) = x[p·ldx+j] for p < 32·tiles, j < 16·panels: of p = 32t+q and 32t+q+16 for
+q < 16, pair j%16 of line q of the tiles nt to nt+n−1 of panel j/16 of dst, n the number of pieces. bounds holds 32 words for each panel: 16
 minima of |x|'s bits less 1, then 16 maxima of |x|'s bits, and is updated. ldx and panel are in bytes. panels ≥ 1, tiles ≥ 1.`,
-	Body: func(k *isa.K) {
-		dst, panel, x, ldx := k.Arg("dst"), k.Arg("panel"), k.Arg("x"), k.Arg("ldx")
-		panels, tiles, bounds := k.Arg("panels"), k.Arg("tiles"), k.Arg("bounds")
-		pin(k)
-		low, high, to, at, lines, half := k.GP64(), k.GP64(), k.GP64(), k.GP64(), k.GP64(), k.GP64()
-		k.MOVQ(ldx, half)
-		k.SHLQ(operand.Imm(4), half)
-		k.Rows(tiles, func() {
-			k.MOVQ(operand.U32(16), lines)
-			k.Rows(lines, func() {
-				k.MOVQ(x, low)
-				k.MOVQ(x, high)
-				k.ADDQ(half, high)
-				k.MOVQ(dst, to)
-				k.MOVQ(bounds, at)
-				k.Rows(panels, func() {
-					b := loadBounds(k, at)
-					ahead(k, low, ldx, 0)
-					ahead(k, high, ldx, 0)
-					pairs(k, b, k.Get(operand.Mem{Base: low}), k.Get(operand.Mem{Base: high}), operand.Mem{Base: to})
-					b.store(k, at)
-					k.ADDQ(operand.I32(64), low)
-					k.ADDQ(operand.I32(64), high)
-					k.ADDQ(panel, to)
-					k.ADDQ(operand.I32(128), at)
+		Body: func(k *isa.K) {
+			dst, panel, x, ldx := k.Arg("dst"), k.Arg("panel"), k.Arg("x"), k.Arg("ldx")
+			panels, tiles, bounds := k.Arg("panels"), k.Arg("tiles"), k.Arg("bounds")
+			pin(k, parts)
+			low, high, to, at, lines, half := k.GP64(), k.GP64(), k.GP64(), k.GP64(), k.GP64(), k.GP64()
+			k.MOVQ(ldx, half)
+			k.SHLQ(operand.Imm(4), half)
+			k.Rows(tiles, func() {
+				k.MOVQ(operand.U32(16), lines)
+				k.Rows(lines, func() {
+					k.MOVQ(x, low)
+					k.MOVQ(x, high)
+					k.ADDQ(half, high)
+					k.MOVQ(dst, to)
+					k.MOVQ(bounds, at)
+					k.Rows(panels, func() {
+						b := loadBounds(k, at)
+						ahead(k, low, ldx, 0)
+						ahead(k, high, ldx, 0)
+						pairs(k, b, k.Get(operand.Mem{Base: low}), k.Get(operand.Mem{Base: high}), operand.Mem{Base: to}, parts)
+						b.store(k, at)
+						k.ADDQ(operand.I32(64), low)
+						k.ADDQ(operand.I32(64), high)
+						k.ADDQ(panel, to)
+						k.ADDQ(operand.I32(128), at)
+					})
+					k.ADDQ(ldx, x)
+					k.ADDQ(operand.I32(64), dst)
 				})
-				k.ADDQ(ldx, x)
-				k.ADDQ(operand.I32(64), dst)
+				k.ADDQ(half, x)
+				k.ADDQ(operand.I32((parts-1)*tileBytes), dst)
 			})
-			k.ADDQ(half, x)
-			k.ADDQ(operand.I32((pieces-1)*tileBytes), dst)
-		})
-	},
+		},
+	}
 }
 
 var turnTiles = isa.Fn{
