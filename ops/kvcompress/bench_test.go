@@ -58,3 +58,30 @@ func BenchmarkDecode(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkEvicting appends and attends one token, of 12 heads of 64, to a cache that is full: it keeps budget tokens of what is cached.
+func BenchmarkEvicting(b *testing.B) {
+	const heads, d, capacity = 12, 64, 1 << 20
+	for _, budget := range []int{512, 1024} {
+		for _, threads := range []int{1, 2} {
+			b.Run(fmt.Sprintf("budget=%d/heads=%d/d=%d/threads=%d", budget, heads, d, threads), func(b *testing.B) {
+				old, err := parallel.SetThreads(threads)
+				require.NoError(b, err)
+				defer parallel.SetThreads(old)
+				c, err := kvcompress.New(kvcompress.Shape{Batch: 1, KVHeads: heads, HeadDim: d, Capacity: capacity}, kvcompress.Config{Budget: budget})
+				require.NoError(b, err)
+				q, k, v := optest.Normal[float32](1, budget*heads*d, 1), optest.Normal[float32](2, budget*heads*d, 1), optest.Normal[float32](3, budget*heads*d, 1)
+				out := make([]float32, budget*heads*d)
+				require.NoError(b, c.Append(k, v, budget))
+				require.NoError(b, c.Attend(out, q, budget, heads, flashattn.Config{}, nil))
+				i := 0
+				for b.Loop() {
+					at := i % budget * heads * d
+					require.NoError(b, c.Append(k[at:][:heads*d], v[at:][:heads*d], 1))
+					require.NoError(b, c.Attend(out[:heads*d], q[at:][:heads*d], 1, heads, flashattn.Config{}, nil))
+					i++
+				}
+			})
+		}
+	}
+}
