@@ -23,6 +23,7 @@ const (
 type pieceGemm struct {
 	*gemm[float32]
 	bias       []float32 // with which sums begin, unless C is added to
+	streams    bool      // whether C is written past the caches
 	steps      int       // of k between two visits to C
 	chunk      int       // rows of A that are cut together
 	lines      int       // of them that one task cuts
@@ -55,6 +56,7 @@ func (g *gemm[T]) pieces() bool {
 		x.bias, x.ep.Bias = x.ep.Bias, nil
 	}
 	x.steps = even(k, pieceSteps, PieceSteps)
+	x.streams = m*n >= matrixStreamed && x.steps >= k && !x.accumulate && x.ep.After == nil && alignedLines(x.c)
 	x.chunk = even(m, pieceRows, matrixUnit)
 	x.split(x.chunk, n)
 	x.body = x.task
@@ -164,8 +166,12 @@ func (g *pieceGemm) strip(w *parallel.Worker, s *pieceStrip) {
 		}
 		c := g.c.Data[g.c.at(i, s.j0):]
 		if end > i {
+			var buf []float32
+			if g.streams {
+				buf = parallel.Scratch[float32](w, slotNarrow, matrixUnit*matrixStrip)
+			}
 			init, ldi := g.init(c, s.j0)
-			tilePieces(end-i, s.j1-s.j0, k, g.cut[(i-g.i0)/PieceLines*PiecePanel(k):], s.b, c, g.c.RowStride, init, ldi)
+			tilePieces(end-i, s.j1-s.j0, k, g.cut[(i-g.i0)/PieceLines*PiecePanel(k):], s.b, c, g.c.RowStride, init, ldi, buf)
 			i = end
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 )
@@ -103,6 +104,30 @@ func TestGemmExtremesThreads(t *testing.T) {
 		}
 		require.Equal(t, want, c.Data, "threads=%d", threads)
 	}
+}
+
+// A large result is written past the caches, to the same bits as one that an epilogue still needs.
+func TestGemmLargeResult(t *testing.T) {
+	const m, n, k = 520, 544, 70
+	x := normal[float32](7)
+	a, b, bias := newGuarded(m, k, k, 1, x), newGuarded(k, n, n, 1, x), newGuarded(1, n, n, 1, x)
+	a.Data[300*k] = 0x1p-120 // whose block is not for pieces
+	product := func(bias []float32, after func(i0, i1, j0, j1 int)) []float32 {
+		// A line of the result begins on a line of the cache, or the test is of the ordinary way only.
+		all := make([]float32, m*n+16)
+		for i := range all {
+			all[i] = float32(math.NaN())
+		}
+		skip := int(-uintptr(unsafe.Pointer(&all[0]))%64) / 4
+		c := RowMajor(all[skip:][:m*n], m, n)
+		Gemm(c, a.Matrix, b.Matrix, false, Epilogue[float32]{Bias: bias, After: after})
+		return c.Data
+	}
+	forEachMatrixISA(t, func(t *testing.T) {
+		for _, bias := range [][]float32{nil, bias.Data} {
+			require.Equal(t, product(bias, func(i0, i1, j0, j1 int) {}), product(bias, nil))
+		}
+	})
 }
 
 // Tiles of AMX round like float32 and less often: over many terms the error is a fraction of that of multiply-adds one by one.

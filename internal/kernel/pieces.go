@@ -244,14 +244,15 @@ func TilePieces(m, n, k int, a, b []uint16, c []float32, ldc int, mode TileMode)
 	checkLen("pieces of B", len(b), PiecesLen(n, k))
 	checkLen("C", len(c), (m-1)*ldc+n)
 	if mode == TileAdd {
-		tilePieces(m, n, k, a, b, c, ldc, c, ldc)
+		tilePieces(m, n, k, a, b, c, ldc, c, ldc, nil)
 		return
 	}
-	tilePieces(m, n, k, a, b, c, ldc, nil, 0)
+	tilePieces(m, n, k, a, b, c, ldc, nil, 0, nil)
 }
 
-// tilePieces computes C = init + A·B, or A·B if init is nil. Rows of init are ldi apart: 0 repeats one.
-func tilePieces(m, n, k int, a, b []uint16, c []float32, ldc int, init []float32, ldi int) {
+// tilePieces computes C = init + A·B, or A·B if init is nil. Rows of init are ldi apart: 0 repeats one. Through buf, of 32·32 elements
+// unless it is nil, C is written past the caches: its rows must be whole lines.
+func tilePieces(m, n, k int, a, b []uint16, c []float32, ldc int, init []float32, ldi int, buf []float32) {
 	panel := PiecePanel(k)
 	whole := m / PieceLines
 	for j := 0; j < n; j += matrixStrip {
@@ -267,7 +268,7 @@ func tilePieces(m, n, k int, a, b []uint16, c []float32, ldc int, init []float32
 		most := max(2, matrixWork/(max(1, k)*PieceLines)&^1)
 		for i := 0; i < full; i += most {
 			at := i * PieceLines
-			pieceTileSIMD(min(most, full-i), tasks(k, PieceSteps), a[i*panel:], panel, strip, second, c[at*ldc+j:], ldc, from(init, at*ldi+j), ldi)
+			pieceTileSIMD(min(most, full-i), tasks(k, PieceSteps), a[i*panel:], panel, strip, second, c[at*ldc+j:], ldc, from(init, at*ldi+j), ldi, buf)
 		}
 		for i := full * PieceLines; i < m; i += matrixUnit {
 			pieceEdge(min(matrixUnit, m-i), min(matrixStrip, n-j), k, a[i/PieceLines*panel:], strip, second, c[i*ldc+j:], ldc, from(init, i*ldi+j), ldi)
@@ -292,7 +293,7 @@ func pieceEdge(m, n, k int, a, b []uint16, second int, c []float32, ldc int, ini
 		}
 	}
 	if k > 0 {
-		pieceTileSIMD(tasks(m, PieceLines), tasks(k, PieceSteps), a, PiecePanel(k), b, second, sum[:], matrixStrip, sum[:], matrixStrip)
+		pieceTileSIMD(tasks(m, PieceLines), tasks(k, PieceSteps), a, PiecePanel(k), b, second, sum[:], matrixStrip, sum[:], matrixStrip, nil)
 	}
 	for i := range m {
 		copy(c[i*ldc:][:n], sum[i*matrixStrip:])

@@ -28,6 +28,6 @@ func roundPairsSIMD(dst []uint16, panel int, x []float32, ldx, panels, tiles int
 func turnTilesSIMD(x []uint16, tiles int) { turnTilesAVX512(unsafe.SliceData(x), tiles) }
 
 //go:noinline
-func pieceTileSIMD(rows, tiles int, a []uint16, lda int, b []uint16, panel int, c []float32, ldc int, init []float32, ldi int) {
-	pieceTileAVX512(rows, tiles, unsafe.SliceData(a), 2*lda, unsafe.SliceData(b), 2*panel, unsafe.SliceData(c), 4*ldc, unsafe.SliceData(init), 4*ldi)
+func pieceTileSIMD(rows, tiles int, a []uint16, lda int, b []uint16, panel int, c []float32, ldc int, init []float32, ldi int, buf []float32) {
+	pieceTileAVX512(rows, tiles, unsafe.SliceData(a), 2*lda, unsafe.SliceData(b), 2*panel, unsafe.SliceData(c), 4*ldc, unsafe.SliceData(init), 4*ldi, unsafe.SliceData(buf))
 }

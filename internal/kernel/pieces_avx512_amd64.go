@@ -39,7 +39,8 @@ func turnTilesAVX512(x *uint16, tiles int)
 
 // pieceTileAVX512 computes C = A·B, or C = init + A·B where init is not nil, in float32 for C of 16·rows×32, A and B in pieces: A by
 // tiles of 16 rows lda bytes apart, B in two panels of 16 columns panel bytes apart, each with tiles tiles of 32 steps. ldc and ldi
-// are in bytes; init may be C, or one row with ldi = 0. rows ≥ 1, tiles ≥ 1.
+// are in bytes; init may be C, or one row with ldi = 0. Where buf, of 32·32 elements, is not nil, C, its rows whole lines, is
+// written past the caches. rows ≥ 1, tiles ≥ 1.
 //
 //go:noescape
-func pieceTileAVX512(rows int, tiles int, a *uint16, lda int, b *uint16, panel int, c *float32, ldc int, init *float32, ldi int)
+func pieceTileAVX512(rows int, tiles int, a *uint16, lda int, b *uint16, panel int, c *float32, ldc int, init *float32, ldi int, buf *float32)

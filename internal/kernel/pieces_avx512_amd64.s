@@ -468,9 +468,9 @@ rows2:
 	VZEROUPPER
 	RET
 
-// func pieceTileAVX512(rows int, tiles int, a *uint16, lda int, b *uint16, panel int, c *float32, ldc int, init *float32, ldi int)
-// Requires: AVX
-TEXT ·pieceTileAVX512(SB), NOSPLIT, $0-80
+// func pieceTileAVX512(rows int, tiles int, a *uint16, lda int, b *uint16, panel int, c *float32, ldc int, init *float32, ldi int, buf *float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·pieceTileAVX512(SB), NOSPLIT, $0-88
 	LEAQ pieceShape<>+0(SB), AX
 
 	// LDTILECFG (AX)
@@ -919,18 +919,21 @@ step6:
 	BYTE $0xd5
 
 	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
-	ADDQ $+3072, AX
-	ADDQ $+3072, SI
-	ADDQ $+3072, CX
-	ADDQ $+3072, DX
-	DECQ R8
-	JNZ  step6
-	MOVQ ldc+56(FP), BX
+	BYTE  $0xc4
+	BYTE  $0xe2
+	BYTE  $0x42
+	BYTE  $0x5c
+	BYTE  $0xdd
+	ADDQ  $+3072, AX
+	ADDQ  $+3072, SI
+	ADDQ  $+3072, CX
+	ADDQ  $+3072, DX
+	DECQ  R8
+	JNZ   step6
+	MOVQ  buf+80(FP), CX
+	TESTQ CX, CX
+	JNZ   past7
+	MOVQ  ldc+56(FP), BX
 
 	// TILESTORED 0, 0(DI)(BX)
 	BYTE $0xc4
@@ -973,19 +976,85 @@ step6:
 	BYTE $0x00
 
 	// TILESTORED 3, 64(DI)(BX)
-	BYTE   $0xc4
-	BYTE   $0xe2
-	BYTE   $0x7a
-	BYTE   $0x4b
-	BYTE   $0x9c
-	BYTE   $0x1f
-	BYTE   $0x40
-	BYTE   $0x00
-	BYTE   $0x00
-	BYTE   $0x00
-	MOVQ   ldc+56(FP), BX
-	SHLQ   $0x04, BX
-	ADDQ   BX, DI
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x1f
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ ldc+56(FP), BX
+	SHLQ $0x04, BX
+	ADDQ BX, DI
+	JMP  stored8
+
+past7:
+	MOVQ $0x00000080, BX
+
+	// TILESTORED 0, 0(CX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x19
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x19
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ ldc+56(FP), BX
+	MOVQ $0x00000020, R8
+
+row9:
+	VMOVUPS  (CX), Z0
+	VMOVUPS  64(CX), Z1
+	VMOVNTPS Z0, (DI)
+	VMOVNTPS Z1, 64(DI)
+	ADDQ     $+128, CX
+	ADDQ     BX, DI
+	DECQ     R8
+	JNZ      row9
+
+stored8:
 	MOVQ   tiles+8(FP), R8
 	IMUL3Q $+3072, R8, R8
 	SUBQ   R8, AX
@@ -1005,7 +1074,7 @@ few2:
 	ADDQ  CX, DX
 	MOVQ  tiles+8(FP), R8
 	TESTQ R10, R10
-	JNZ   begin7
+	JNZ   begin10
 
 	// TILEZERO 0
 	BYTE $0xc4
@@ -1020,9 +1089,9 @@ few2:
 	BYTE $0x7b
 	BYTE $0x49
 	BYTE $0xc8
-	JMP  start8
+	JMP  start11
 
-begin7:
+begin10:
 	XCHGQ R10, DI
 	MOVQ  ldi+72(FP), BX
 
@@ -1054,10 +1123,10 @@ begin7:
 	ADDQ  BX, DI
 	XCHGQ R10, DI
 
-start8:
+start11:
 	MOVQ $0x00000040, BX
 
-step9:
+step12:
 	// TILELOADD 2048(AX)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1268,18 +1337,21 @@ step9:
 	BYTE $0xc4
 
 	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-	ADDQ $+3072, AX
-	ADDQ $+3072, SI
-	ADDQ $+3072, CX
-	ADDQ $+3072, DX
-	DECQ R8
-	JNZ  step9
-	MOVQ ldc+56(FP), BX
+	BYTE  $0xc4
+	BYTE  $0xe2
+	BYTE  $0x42
+	BYTE  $0x5c
+	BYTE  $0xcc
+	ADDQ  $+3072, AX
+	ADDQ  $+3072, SI
+	ADDQ  $+3072, CX
+	ADDQ  $+3072, DX
+	DECQ  R8
+	JNZ   step12
+	MOVQ  buf+80(FP), CX
+	TESTQ CX, CX
+	JNZ   past13
+	MOVQ  ldc+56(FP), BX
 
 	// TILESTORED 0, 0(DI)(BX)
 	BYTE $0xc4
@@ -1294,19 +1366,61 @@ step9:
 	BYTE $0x00
 
 	// TILESTORED 1, 64(DI)(BX)
-	BYTE   $0xc4
-	BYTE   $0xe2
-	BYTE   $0x7a
-	BYTE   $0x4b
-	BYTE   $0x8c
-	BYTE   $0x1f
-	BYTE   $0x40
-	BYTE   $0x00
-	BYTE   $0x00
-	BYTE   $0x00
-	MOVQ   ldc+56(FP), BX
-	SHLQ   $0x04, BX
-	ADDQ   BX, DI
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x1f
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ ldc+56(FP), BX
+	SHLQ $0x04, BX
+	ADDQ BX, DI
+	JMP  stored14
+
+past13:
+	MOVQ $0x00000080, BX
+
+	// TILESTORED 0, 0(CX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(BX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x19
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ ldc+56(FP), BX
+	MOVQ $0x00000010, R8
+
+row15:
+	VMOVUPS  (CX), Z0
+	VMOVUPS  64(CX), Z1
+	VMOVNTPS Z0, (DI)
+	VMOVNTPS Z1, 64(DI)
+	ADDQ     $+128, CX
+	ADDQ     BX, DI
+	DECQ     R8
+	JNZ      row15
+
+stored14:
 	MOVQ   tiles+8(FP), R8
 	IMUL3Q $+3072, R8, R8
 	SUBQ   R8, AX
@@ -1314,6 +1428,8 @@ step9:
 	ADDQ   SI, AX
 
 done3:
+	SFENCE
+
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2

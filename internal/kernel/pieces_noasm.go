@@ -12,7 +12,7 @@ func splitPairsSIMD(dst []uint16, panel int, x []float32, ldx, panels, tiles int
 
 func turnTilesSIMD(x []uint16, tiles int) { panic(unreached) }
 
-func pieceTileSIMD(rows, tiles int, a []uint16, lda int, b []uint16, panel int, c []float32, ldc int, init []float32, ldi int) {
+func pieceTileSIMD(rows, tiles int, a []uint16, lda int, b []uint16, panel int, c []float32, ldc int, init []float32, ldi int, buf []float32) {
 	panic(unreached)
 }
 

@@ -65,9 +65,13 @@ type matrixGemm struct {
 func newMatrixGemm(c Matrix[float32], b *Quantized, ep Epilogue[float32], form matrixForm) *matrixGemm {
 	g := &matrixGemm{c: c, b: b, ep: ep, form: form, tiles: tasks(b.K, form.tileRows())}
 	g.per = tasks(b.groupRows(), form.tileRows())
-	g.streams = c.Rows*c.Cols >= matrixStreamed && g.per >= g.tiles && ep.Bias == nil && ep.After == nil &&
-		c.RowStride%16 == 0 && uintptr(unsafe.Pointer(unsafe.SliceData(c.Data)))%64 == 0
+	g.streams = c.Rows*c.Cols >= matrixStreamed && g.per >= g.tiles && ep.Bias == nil && ep.After == nil && alignedLines(c)
 	return g
+}
+
+// alignedLines reports whether the rows of c begin with a line of the cache.
+func alignedLines(c Matrix[float32]) bool {
+	return c.RowStride%16 == 0 && uintptr(unsafe.Pointer(unsafe.SliceData(c.Data)))%64 == 0
 }
 
 // matrixLine is the distance in bytes of rows of A that need n: whole tiles, and such that 16 of them lie in different sets of the

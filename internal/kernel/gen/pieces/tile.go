@@ -13,10 +13,11 @@ import (
 var terms = [][2]int{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}
 
 var pieceTile = isa.Fn{
-	Name: "pieceTile", Params: "rows, tiles int, a *uint16, lda int, b *uint16, panel int, c *float32, ldc int, init *float32, ldi int",
+	Name: "pieceTile", Params: "rows, tiles int, a *uint16, lda int, b *uint16, panel int, c *float32, ldc int, init *float32, ldi int, buf *float32",
 	Doc: `computes C = A·B, or C = init + A·B where init is not nil, in float32 for C of 16·rows×32, A and B in pieces: A by
 tiles of 16 rows lda bytes apart, B in two panels of 16 columns panel bytes apart, each with tiles tiles of 32 steps. ldc and ldi
-are in bytes; init may be C, or one row with ldi = 0. rows ≥ 1, tiles ≥ 1.`,
+are in bytes; init may be C, or one row with ldi = 0. Where buf, of 32·32 elements, is not nil, C, its rows whole lines, is
+written past the caches. rows ≥ 1, tiles ≥ 1.`,
 	Body: func(k *isa.K) {
 		var bytes, rows [8]uint8
 		for i := range bytes {
@@ -42,6 +43,7 @@ are in bytes; init may be C, or one row with ldi = 0. rows ≥ 1, tiles ≥ 1.`,
 		k.JZ(operand.LabelRef(done))
 		unit(k, 1)
 		k.Label(done)
+		k.SFENCE() // of what went past the caches
 		amx.Release(k.Context)
 	},
 }
@@ -113,6 +115,10 @@ func unit(k *isa.K, high int) {
 	}
 	k.DECQ(n)
 	k.JNZ(operand.LabelRef(step))
+	past, stored := k.NewLabel("past"), k.NewLabel("stored")
+	k.Load(k.Param("buf"), b)
+	k.TESTQ(b, b)
+	k.JNZ(operand.LabelRef(past))
 	for h := range high {
 		k.Load(k.Param("ldc"), line)
 		for j := range 2 {
@@ -120,6 +126,27 @@ func unit(k *isa.K, high int) {
 		}
 		second("ldc")
 	}
+	k.JMP(operand.LabelRef(stored))
+	k.Label(past)
+	k.MOVQ(operand.U32(128), line)
+	for i := range 2 * high {
+		amx.Store(k.Context, uint8(i), b, line, i/2*16*128+i%2*64)
+	}
+	k.Load(k.Param("ldc"), line)
+	k.MOVQ(operand.U32(uint64(16*high)), n)
+	row := k.NewLabel("row")
+	k.Label(row)
+	for j := range 2 {
+		k.VMOVUPS(operand.Mem{Base: b, Disp: 64 * j}, []reg.VecPhysical{reg.Z0, reg.Z1}[j])
+	}
+	for j := range 2 {
+		k.VMOVNTPS([]reg.VecPhysical{reg.Z0, reg.Z1}[j], operand.Mem{Base: c, Disp: 64 * j})
+	}
+	k.ADDQ(operand.I32(128), b)
+	k.ADDQ(line, c)
+	k.DECQ(n)
+	k.JNZ(operand.LabelRef(row))
+	k.Label(stored)
 	// a has come to the end of its first tile of rows.
 	k.Load(k.Param("tiles"), n)
 	k.IMUL3Q(operand.I32(pieces*tileBytes), n, n)
