@@ -266,3 +266,22 @@ func TestSessionOnTheCard(t *testing.T) {
 		})
 	}
 }
+
+// A node without a kernel runs on the CPU, between two copies, and the report names all three.
+func TestFallbacksOnTheCard(t *testing.T) {
+	g := G.NewGraph()
+	x := G.NewMatrix(g, G.Float32, G.WithName("x"), G.WithShape(3, 4))
+	y, err := ops.RMSNorm(x, nil, ops.RMSNormConfig{})
+	require.NoError(t, err)
+	half := G.Must(G.Slice(y, nil, G.S(0, 2)))
+	_, err = ops.GELU(half, ops.GELUConfig{})
+	require.NoError(t, err)
+	p := PlacementOf(g)
+	require.Len(t, p.Nodes, 4) // a slice for each dimension
+	require.Len(t, p.Fallbacks(), 2)
+	require.EqualValues(t, 3*2*4, p.Fallbacks()[1].Bytes)
+	require.Equal(t, []Transfer{{"ops.RMSNorm", 3 * 4 * 4}}, p.ToHost)
+	require.Len(t, p.ToCard, 2)
+	require.Equal(t, Transfer{"x", 3 * 4 * 4}, p.ToCard[0])
+	require.EqualValues(t, 3*2*4, p.ToCard[1].Bytes)
+}
