@@ -10,7 +10,7 @@ import (
 	"stheno/internal/card"
 )
 
-// ToCard moves the weights in full precision to memory that the card and the host share, where they stay: graphs made after it read
+// ToCard moves the weights to memory that the card and the host share, where they stay: graphs made after it read
 // them there, and ops.AdamW updates them there, while without it every run copies them. Parameters keep their tensors; the memory that
 // they had is kept for FromCard, and what it holds is old until then.
 //
@@ -26,22 +26,47 @@ func (m *Model) ToCard() error {
 	if m.OnCard() {
 		return nil
 	}
-	moved := make([]*tensor.Dense, len(m.params))
-	for i, p := range m.params {
+	all := m.stored()
+	moved := make([]*tensor.Dense, len(all))
+	for i, w := range all {
 		var err error
-		if moved[i], err = cardTensor(p.Value); err != nil {
+		if moved[i], err = cardTensor(w.value); err != nil {
 			for _, d := range moved[:i] {
 				err = errors.Join(err, freeCardTensor(d))
 			}
-			return fmt.Errorf("%s: %s: %w", fn, p.Name, err)
+			return fmt.Errorf("%s: %s: %w", fn, w.name, err)
 		}
 	}
-	m.host = make([]*tensor.Dense, len(m.params))
-	for i, p := range m.params {
-		host := *p.Value
-		m.host[i], *p.Value = &host, *moved[i]
+	m.host = make([]*tensor.Dense, len(all))
+	for i, w := range all {
+		host := *w.value
+		m.host[i], *w.value = &host, *moved[i]
 	}
 	return nil
+}
+
+// stored is a tensor of weights: a parameter, or codes, scales or zero points of a quantized one.
+type stored struct {
+	name  string
+	value *tensor.Dense
+}
+
+func (m *Model) stored() (all []stored) {
+	for _, p := range m.params {
+		all = append(all, stored{p.Name, p.Value})
+	}
+	for _, l := range m.cfg.layers() {
+		p := m.packed[l.weight]
+		if p == nil {
+			continue
+		}
+		for _, d := range []*tensor.Dense{p.Codes, p.Scales, p.Zeros} {
+			if d != nil {
+				all = append(all, stored{l.weight, d})
+			}
+		}
+	}
+	return all
 }
 
 // FromCard moves the weights back to the memory that they had. Slices that were taken of their memory meanwhile must not be used any
@@ -55,10 +80,10 @@ func (m *Model) FromCard() error {
 		return nil
 	}
 	var errs []error
-	for i, p := range m.params {
-		old := *p.Value
+	for i, w := range m.stored() {
+		old := *w.value
 		errs = append(errs, tensor.Copy(m.host[i], &old))
-		*p.Value = *m.host[i]
+		*w.value = *m.host[i]
 		errs = append(errs, freeCardTensor(&old))
 	}
 	m.host = nil
@@ -68,7 +93,7 @@ func (m *Model) FromCard() error {
 	return nil
 }
 
-// OnCard reports whether the weights in full precision lie in memory of the card.
+// OnCard reports whether the weights lie in memory of the card.
 func (m *Model) OnCard() bool {
 	return len(m.params) > 0 && card.Holds(m.params[0].Value.Uintptr())
 }
@@ -92,11 +117,15 @@ func cardTensor(d *tensor.Dense) (*tensor.Dense, error) {
 		return cardCopy(x, d.Shape())
 	case []float64:
 		return cardCopy(x, d.Shape())
+	case []uint8:
+		return cardCopy(x, d.Shape())
+	case []uint16:
+		return cardCopy(x, d.Shape())
 	}
-	return nil, fmt.Errorf("got %v, want float32 or float64", d.Dtype())
+	return nil, fmt.Errorf("got %v, want float32, float64, uint8 or uint16", d.Dtype())
 }
 
-func cardCopy[T float32 | float64](x []T, shape tensor.Shape) (*tensor.Dense, error) {
+func cardCopy[T float32 | float64 | uint8 | uint16](x []T, shape tensor.Shape) (*tensor.Dense, error) {
 	to, err := card.Alloc[T](len(x))
 	if err != nil {
 		return nil, err
@@ -110,6 +139,10 @@ func freeCardTensor(d *tensor.Dense) error {
 	case []float32:
 		return card.Free(x)
 	case []float64:
+		return card.Free(x)
+	case []uint8:
+		return card.Free(x)
+	case []uint16:
 		return card.Free(x)
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
+	"stheno/internal/card"
+	"stheno/internal/op"
 	"stheno/ops/quantize"
 )
 
@@ -192,6 +194,16 @@ func (m *Model) bindPacked(g *G.ExprGraph) (map[string]matrix, error) {
 		nodes, err := own.Nodes(g, l.weight)
 		if err != nil {
 			return nil, err
+		}
+		for _, part := range []struct {
+			node  **G.Node
+			value *tensor.Dense
+		}{{&nodes.Codes, p.Codes}, {&nodes.Scales, p.Scales}, {&nodes.Zeros, p.Zeros}} {
+			if part.value != nil && card.Holds(part.value.Uintptr()) {
+				if *part.node, err = op.Resident(*part.node); err != nil {
+					return nil, err
+				}
+			}
 		}
 		_, input, err := p.precision.packing()
 		if err != nil {

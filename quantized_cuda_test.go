@@ -23,11 +23,12 @@ func TestQuantizedPrefillOnTheCard(t *testing.T) {
 			require.NoError(t, err)
 			q, err := m.Quantize(QuantizeConfig{Weights: precision, Output: true})
 			require.NoError(t, err)
+			require.NoError(t, q.ToCard())
 			g, err := q.PrefillGraph(1, 9, Fused)
 			require.NoError(t, err)
-			defer g.Close()
 			p := PlacementOf(g.Graph)
 			require.Empty(t, p.Fallbacks(), "%v", p)
+			require.Equal(t, q.Bytes(), p.Resident)
 			ids := cardIDs(cfg, 9, 1)
 			got, err := g.Run(ids, 0)
 			require.NoError(t, err)
@@ -38,6 +39,16 @@ func TestQuantizedPrefillOnTheCard(t *testing.T) {
 				tol = 2e-2 // an input that rounds the other way moves a product by a step of 1/127
 			}
 			optest.Close(t, "logits", optest.Values(t, got), want, tol*magnitude(want))
+			require.NoError(t, g.Close())
+
+			require.NoError(t, q.FromCard())
+			g, err = q.PrefillGraph(1, 9, Fused)
+			require.NoError(t, err)
+			defer g.Close()
+			require.Zero(t, PlacementOf(g.Graph).Resident)
+			again, err := g.Run(ids, 0)
+			require.NoError(t, err)
+			require.Equal(t, optest.Values(t, got), optest.Values(t, again))
 		})
 	}
 }
