@@ -16,7 +16,7 @@ type Input int
 
 // The precisions of inputs.
 const (
-	// InputFull multiplies x as it is.
+	// InputFull multiplies x as it is: to the accuracy of a product in its own dtype.
 	InputFull Input = iota
 	// InputINT8 rounds x to 8 bits while the node runs: each row with a scale of its own, max|x|/127, or all with InputScale. For
 	// INT8 and INT4.
