@@ -15,6 +15,9 @@ const fixedDigits = 4
 // with t = 29 − ⌊log₂ max|x|⌋ over each block of 32, so that an element is off by at most 2⁻³⁰ of the block's largest: those
 // within 2⁷ of it are exact, as a float32 has 24 bits. Below 2⁻⁹⁷ the error is 2⁻¹²⁷ at most. The products of digits and codes are
 // summed exactly, digit by digit, within a block.
+//
+// For codes of 4 bits t is 25 − ⌊log₂ max|x|⌋ and the error at most 2⁻²⁶ (below 2⁻⁹⁷, 2⁻¹²³): two numbers are multiplied together, as
+// the comment on the assembly says, which takes the other bits.
 type fixedRow struct {
 	x      []int8    // of block b, d(p, l) at 128b + 16·(p/4) + 4l + p%4
 	scales []float32 // of block b, 2⁻ᵗ and 2¹⁶⁻ᵗ
@@ -38,7 +41,7 @@ func (g *quantizedGemm[T]) fixedRows(w *parallel.Worker) []fixedRow {
 	rows := make([]fixedRow, 0, quantizedVectorRows)
 	for i := range m {
 		r := fixedRow{x[i*blocks*fixedBlock*fixedDigits:], scales[i*blocks*2:], sums[i*blocks*fixedDigits:], false}
-		if !r.fix(as32(g.a.Data[g.a.at(i, 0):][:k]), factor) {
+		if !r.fix(g.b.Coding, as32(g.a.Data[g.a.at(i, 0):][:k]), factor) {
 			r = fixedRow{}
 		}
 		rows = append(rows, r)
@@ -47,13 +50,13 @@ func (g *quantizedGemm[T]) fixedRows(w *parallel.Worker) []fixedRow {
 }
 
 // fix sets r to x and reports whether x is finite.
-func (r *fixedRow) fix(x []float32, factor int32) bool {
+func (r *fixedRow) fix(c Coding, x []float32, factor int32) bool {
 	whole := len(x) / fixedBlock
-	finite := fixRowSIMD(r.x, x[:whole*fixedBlock], r.scales, r.sums, factor)
+	finite := fixRowSIMD(c, r.x, x[:whole*fixedBlock], r.scales, r.sums, factor)
 	if rest := x[whole*fixedBlock:]; len(rest) > 0 {
 		var last [fixedBlock]float32
 		copy(last[:], rest)
-		finite = fixRowSIMD(r.x[whole*fixedBlock*fixedDigits:], last[:], r.scales[2*whole:], r.sums[fixedDigits*whole:], factor) && finite
+		finite = fixRowSIMD(c, r.x[whole*fixedBlock*fixedDigits:], last[:], r.scales[2*whole:], r.sums[fixedDigits*whole:], factor) && finite
 	}
 	return finite
 }

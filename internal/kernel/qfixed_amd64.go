@@ -2,24 +2,25 @@
 
 package kernel
 
-import (
-	"math"
-	"unsafe"
-)
+import "unsafe"
 
 // fixedVectorized reports whether a row is multiplied with integers in fixed point.
 func fixedVectorized[T Float](c Coding) bool {
 	return is32[T]() && active == AVX512 && haveVNNI && c.Integer()
 }
 
-// fixRowSIMD cuts x, whole blocks, and reports whether it is finite.
+// fixRowSIMD cuts x, whole blocks, for codes c and reports whether it is finite.
 //
 //go:noinline
-func fixRowSIMD(dst []int8, x, scales []float32, sums []int32, factor int32) bool {
+func fixRowSIMD(c Coding, dst []int8, x, scales []float32, sums []int32, factor int32) bool {
 	if len(x) == 0 {
 		return true
 	}
-	return fixRowAVX512(&dst[0], &x[0], len(x)/fixedBlock, &scales[0], &sums[0], factor) <= math.Float32bits(math.MaxFloat32)
+	const top = 0x7f7fffff // the bits of the largest number
+	if c == Code4 {
+		return fixRow4AVX512(&dst[0], &x[0], len(x)/fixedBlock, &scales[0], &sums[0], factor) <= top
+	}
+	return fixRow8AVX512(&dst[0], &x[0], len(x)/fixedBlock, &scales[0], &sums[0], factor) <= top
 }
 
 // computeFixed sets y, of 16·panels elements, to a row times the panels.

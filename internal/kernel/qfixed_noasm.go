@@ -4,7 +4,7 @@ package kernel
 
 func fixedVectorized[T Float](Coding) bool { return false }
 
-func fixRowSIMD(dst []int8, x, scales []float32, sums []int32, factor int32) bool {
+func fixRowSIMD(c Coding, dst []int8, x, scales []float32, sums []int32, factor int32) bool {
 	panic(unreached)
 }
 

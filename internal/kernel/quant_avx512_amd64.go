@@ -101,16 +101,23 @@ func vectorFloat16x1AVX512(x *float32, codes *uint16, panel int, rows int, y *fl
 //go:noescape
 func vectorBFloat16x1AVX512(x *float32, codes *uint16, panel int, steps int, y *float32)
 
-// fixRowAVX512 cuts blocks of 32 numbers into digits: with the largest magnitude of block b in [2ᴱ, 2ᴱ⁺¹), at least 2⁻⁹⁷, and t = 29 − E,
-// round(2ᵗ·x[32b+i]) = Σ_l 2⁸ˡ·d(l), −128 ≤ d(l) < 128, d(l) at dst[128b+16(i/4)+4l+i%4]. scales[2b] = 2⁻ᵗ, scales[2b+1] = 2¹⁶⁻ᵗ,
+// fixRow8AVX512 cuts blocks of 32 numbers into digits: with the largest magnitude of block b in [2ᴱ, 2ᴱ⁺¹), at least 2⁻⁹⁷, and t = 29 − E,
+// q(i) = round(2ᵗ·x[32b+i]) = Σ_l 2⁸ˡ·d(l), −128 ≤ d(l) < 128, d(l) at dst[128b+16(i/4)+4l+i%4]. scales[2b] = 2⁻ᵗ, scales[2b+1] = 2¹⁶⁻ᵗ,
 // sums[4b+l] = factor·Σ_i d(l). It returns the bits of the largest magnitude, beyond those of the largest number if x is not finite.
 // blocks ≥ 0.
 //
 //go:noescape
-func fixRowAVX512(dst *int8, x *float32, blocks int, scales *float32, sums *int32, factor int32) uint32
+func fixRow8AVX512(dst *int8, x *float32, blocks int, scales *float32, sums *int32, factor int32) uint32
+
+// fixRow4AVX512 is fixRow8 for codes of 4 bits, with t = 25 − E and the digits of 16·q(i) − q(i+4) in place of q(i) where i%8 < 4,
+// scales[2b] = 2⁻ᵗ⁻⁴, scales[2b+1] = 2¹²⁻ᵗ, and sums of d(l) where i%8 < 4 and of 17·d(l) elsewhere.
+// blocks ≥ 0.
+//
+//go:noescape
+func fixRow4AVX512(dst *int8, x *float32, blocks int, scales *float32, sums *int32, factor int32) uint32
 
 // fixed8x4AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 64, p over the 4 rows of each of the steps of group g,
-// per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow): its sums −1 times those of
+// per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow8): its sums −1 times those of
 // digits, or without z times the zero point. panel, the distance between panels of 16 columns, lds and back are in bytes.
 // What is asked for ahead: scales from near on, lds apart, back further after until groups; codes, those of the next panels after
 // blocks blocks. steps ≥ 1.
@@ -128,7 +135,7 @@ func fixed8x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel i
 func rounded8x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
 
 // fixed8x1AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 16, p over the 4 rows of each of the steps of group g,
-// per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow): its sums −1 times those of
+// per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow8): its sums −1 times those of
 // digits, or without z times the zero point. panel, the distance between panels of 16 columns, lds and back are in bytes.
 // What is asked for ahead: scales from near on, lds apart, back further after until groups; codes, those of the next panels after
 // blocks blocks. steps ≥ 1.
@@ -146,7 +153,7 @@ func fixed8x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel i
 func rounded8x1AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
 
 // fixed4x4AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 64, p over the 8 rows of each of the steps of group g,
-// per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow): its sums −1 times those of
+// per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow4): its sums −1 times those of
 // digits, or without z times the zero point. panel, the distance between panels of 16 columns, lds and back are in bytes.
 // What is asked for ahead: scales from near on, lds apart, back further after until groups; codes, those of the next panels after
 // blocks blocks. steps ≥ 1.
@@ -164,7 +171,7 @@ func fixed4x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel i
 func rounded4x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
 
 // fixed4x1AVX512 computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < 16, p over the 8 rows of each of the steps of group g,
-// per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow): its sums −1 times those of
+// per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow4): its sums −1 times those of
 // digits, or without z times the zero point. panel, the distance between panels of 16 columns, lds and back are in bytes.
 // What is asked for ahead: scales from near on, lds apart, back further after until groups; codes, those of the next panels after
 // blocks blocks. steps ≥ 1.

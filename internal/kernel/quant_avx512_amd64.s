@@ -1342,9 +1342,9 @@ done46:
 	VZEROUPPER
 	RET
 
-// func fixRowAVX512(dst *int8, x *float32, blocks int, scales *float32, sums *int32, factor int32) uint32
+// func fixRow8AVX512(dst *int8, x *float32, blocks int, scales *float32, sums *int32, factor int32) uint32
 // Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VNNI
-TEXT ·fixRowAVX512(SB), NOSPLIT, $0-52
+TEXT ·fixRow8AVX512(SB), NOSPLIT, $0-52
 	MOVQ            dst+0(FP), AX
 	MOVQ            x+8(FP), CX
 	MOVQ            blocks+16(FP), DX
@@ -1386,16 +1386,16 @@ loop47:
 	VMOVD         X3, (BX)
 	VPSUBD        Z13, Z2, Z3
 	VMOVD         X3, 4(BX)
-	VPSUBD        Z2, Z11, Z3
+	VPSUBD        Z2, Z11, Z5
 	VPXORD        Z4, Z4, Z4
-	VMULPS        Z3, Z0, Z0
+	VMULPS        Z5, Z0, Z0
 	VCVTPS2DQ     Z0, Z0
 	VPADDD        Z14, Z0, Z0
 	VPXORD        Z14, Z0, Z0
 	VPSHUFB       Z15, Z0, Z0
 	VMOVDQU32     Z0, (AX)
 	VPDPBUSD      Z0, Z16, Z4
-	VMULPS        Z3, Z1, Z1
+	VMULPS        Z5, Z1, Z1
 	VCVTPS2DQ     Z1, Z1
 	VPADDD        Z14, Z1, Z1
 	VPXORD        Z14, Z1, Z1
@@ -1453,6 +1453,114 @@ DATA digitsAVX512<>+8(SB)/4, $0x0e0a0602
 DATA digitsAVX512<>+12(SB)/4, $0x0f0b0703
 GLOBL digitsAVX512<>(SB), RODATA|NOPTR, $16
 
+// func fixRow4AVX512(dst *int8, x *float32, blocks int, scales *float32, sums *int32, factor int32) uint32
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VNNI
+TEXT ·fixRow4AVX512(SB), NOSPLIT, $0-52
+	MOVQ            dst+0(FP), AX
+	MOVQ            x+8(FP), CX
+	MOVQ            blocks+16(FP), DX
+	MOVQ            scales+24(FP), BX
+	MOVQ            sums+32(FP), SI
+	VBROADCASTSS    w7fffffffAVX512<>+0(SB), Z8
+	VBROADCASTSS    w0f000000AVX512<>+0(SB), Z10
+	VBROADCASTSS    w8b800000AVX512<>+0(SB), Z11
+	MOVL            $0x00000f0f, DI
+	KMOVW           DI, K1
+	VBROADCASTSS    w0e800000AVX512<>+0(SB), Z12
+	VBROADCASTSS    w06800000AVX512<>+0(SB), Z13
+	VBROADCASTSS    w00808080AVX512<>+0(SB), Z14
+	VBROADCASTI64X4 weights4AVX512<>+0(SB), Z16
+	VBROADCASTI32X4 digitsAVX512<>+0(SB), Z15
+	MOVL            factor+40(FP), DI
+	VPBROADCASTD    DI, Z17
+	VPXORD          Z9, Z9, Z9
+
+loop49:
+	CMPQ          DX, $0x01
+	JLT           done50
+	VMOVUPS       (CX), Z0
+	VPANDD        Z0, Z8, Z2
+	VMOVUPS       64(CX), Z1
+	VPANDD        Z1, Z8, Z3
+	VPMAXSD       Z3, Z2, Z2
+	VSHUFI64X2    $0x4e, Z2, Z2, Z3
+	VPMAXSD       Z3, Z2, Z2
+	VSHUFI64X2    $0xb1, Z2, Z2, Z3
+	VPMAXSD       Z3, Z2, Z2
+	VPSHUFD       $0x4e, Z2, Z3
+	VPMAXSD       Z3, Z2, Z2
+	VPSHUFD       $0xb1, Z2, Z3
+	VPMAXSD       Z3, Z2, Z2
+	VPMAXSD       Z2, Z9, Z9
+	VPSRLD        $0x17, Z2, Z2
+	VPSLLD        $0x17, Z2, Z2
+	VPMAXSD       Z10, Z2, Z2
+	VPSUBD        Z12, Z2, Z3
+	VMOVD         X3, (BX)
+	VPSUBD        Z13, Z2, Z3
+	VMOVD         X3, 4(BX)
+	VPSUBD        Z2, Z11, Z5
+	VPXORD        Z4, Z4, Z4
+	VMULPS        Z5, Z0, Z0
+	VCVTPS2DQ     Z0, Z0
+	VSHUFI64X2    $0xb1, Z0, Z0, Z2
+	VPSLLD        $0x04, Z0, Z3
+	VPSUBD        Z2, Z3, K1, Z0
+	VPADDD        Z14, Z0, Z0
+	VPXORD        Z14, Z0, Z0
+	VPSHUFB       Z15, Z0, Z0
+	VMOVDQU32     Z0, (AX)
+	VPDPBUSD      Z0, Z16, Z4
+	VMULPS        Z5, Z1, Z1
+	VCVTPS2DQ     Z1, Z1
+	VSHUFI64X2    $0xb1, Z1, Z1, Z2
+	VPSLLD        $0x04, Z1, Z3
+	VPSUBD        Z2, Z3, K1, Z1
+	VPADDD        Z14, Z1, Z1
+	VPXORD        Z14, Z1, Z1
+	VPSHUFB       Z15, Z1, Z1
+	VMOVDQU32     Z1, 64(AX)
+	VPDPBUSD      Z1, Z16, Z4
+	VEXTRACTI64X4 $0x01, Z4, Y2
+	VPADDD        Y2, Y4, Y4
+	VEXTRACTI128  $0x01, Y4, X2
+	VPADDD        X2, X4, X4
+	VPMULLD       X17, X4, X4
+	VMOVDQU       X4, (SI)
+	ADDQ          $+128, CX
+	ADDQ          $+128, AX
+	ADDQ          $+8, BX
+	ADDQ          $+16, SI
+	SUBQ          $0x01, DX
+	JMP           loop49
+
+done50:
+	VSHUFI64X2 $0x4e, Z9, Z9, Z2
+	VPMAXSD    Z2, Z9, Z9
+	VSHUFI64X2 $0xb1, Z9, Z9, Z2
+	VPMAXSD    Z2, Z9, Z9
+	VPSHUFD    $0x4e, Z9, Z2
+	VPMAXSD    Z2, Z9, Z9
+	VPSHUFD    $0xb1, Z9, Z2
+	VPMAXSD    Z2, Z9, Z9
+	VMOVD      X9, AX
+	MOVL       AX, ret+48(FP)
+	VZEROUPPER
+	RET
+
+DATA w8b800000AVX512<>+0(SB)/4, $0x8b800000
+GLOBL w8b800000AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA weights4AVX512<>+0(SB)/4, $0x01010101
+DATA weights4AVX512<>+4(SB)/4, $0x01010101
+DATA weights4AVX512<>+8(SB)/4, $0x01010101
+DATA weights4AVX512<>+12(SB)/4, $0x01010101
+DATA weights4AVX512<>+16(SB)/4, $0x11111111
+DATA weights4AVX512<>+20(SB)/4, $0x11111111
+DATA weights4AVX512<>+24(SB)/4, $0x11111111
+DATA weights4AVX512<>+28(SB)/4, $0x11111111
+GLOBL weights4AVX512<>(SB), RODATA|NOPTR, $32
+
 // func fixed8x4AVX512(x *int8, scales *float32, sums *int32, codes *uint8, panel int, steps int, per int, s *float32, lds int, z *uint8, ldz int, y *float32, near uintptr, until int, back int, blocks int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV, MMX+
 TEXT ·fixed8x4AVX512(SB), NOSPLIT, $0-128
@@ -1474,7 +1582,7 @@ TEXT ·fixed8x4AVX512(SB), NOSPLIT, $0-128
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
 
-group49:
+group51:
 	MOVQ       R13, R14
 	CMPQ       R14, per+48(FP)
 	CMOVQGT    per+48(FP), R14
@@ -1485,18 +1593,18 @@ group49:
 	PREFETCHT0 192(R9)
 	ADDQ       lds+64(FP), R9
 	DECQ       until+104(FP)
-	JNZ        not51
+	JNZ        not53
 	ADDQ       back+112(FP), R9
 
-not51:
+not53:
 	VPXORD Z24, Z24, Z24
 	VPXORD Z25, Z25, Z25
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
 
-block50:
+block52:
 	TESTQ        DI, DI
-	JZ           single52
+	JZ           single54
 	VPMOVZXBD    (DI), Z20
 	VPMULLD.BCST (DX), Z20, Z0
 	VPMULLD.BCST 4(DX), Z20, Z4
@@ -1517,9 +1625,9 @@ block50:
 	VPMULLD.BCST 4(DX), Z23, Z7
 	VPMULLD.BCST 8(DX), Z23, Z11
 	VPMULLD.BCST 12(DX), Z23, Z15
-	JMP          ready53
+	JMP          ready55
 
-single52:
+single54:
 	VPBROADCASTD (DX), Z0
 	VMOVDQA64    Z0, Z1
 	VMOVDQA64    Z0, Z2
@@ -1537,15 +1645,15 @@ single52:
 	VMOVDQA64    Z12, Z14
 	VMOVDQA64    Z12, Z15
 
-ready53:
+ready55:
 	MOVQ    $0x00000008, R15
 	CMPQ    R15, R14
 	CMOVQGT R14, R15
 	SUBQ    R15, R14
 
-loop54:
+loop56:
 	CMPQ         R15, $0x01
-	JLT          done55
+	JLT          done57
 	PREFETCHT0   (R11)
 	PREFETCHT0   (R11)(R8*1)
 	PREFETCHT0   (R11)(R8*2)
@@ -1580,16 +1688,16 @@ loop54:
 	ADDQ         $+64, R11
 	ADDQ         $+64, R12
 	SUBQ         $0x01, R15
-	JMP          loop54
+	JMP          loop56
 
-done55:
+done57:
 	DECQ blocks+120(FP)
-	JNZ  not56
+	JNZ  not58
 	LEAQ (R8)(R8*2), R15
 	ADDQ R15, R11
 	ADDQ R15, R12
 
-not56:
+not58:
 	VPSLLD           $0x08, Z4, Z4
 	VPADDD           Z0, Z4, Z4
 	VCVTDQ2PS        Z4, Z4
@@ -1625,7 +1733,7 @@ not56:
 	ADDQ             $+8, CX
 	ADDQ             $+16, DX
 	TESTQ            R14, R14
-	JNZ              block50
+	JNZ              block52
 	VFMADD231PS      (SI), Z24, Z16
 	VFMADD231PS      64(SI), Z25, Z17
 	VFMADD231PS      128(SI), Z26, Z18
@@ -1633,7 +1741,7 @@ not56:
 	ADDQ             lds+64(FP), SI
 	ADDQ             ldz+80(FP), DI
 	TESTQ            R13, R13
-	JNZ              group49
+	JNZ              group51
 	MOVQ             y+88(FP), AX
 	VMOVUPS          Z16, (AX)
 	VMOVUPS          Z17, 64(AX)
@@ -1663,7 +1771,7 @@ TEXT ·rounded8x4AVX512(SB), NOSPLIT, $0-128
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 
-group57:
+group59:
 	MOVQ       R13, R14
 	CMPQ       R14, per+48(FP)
 	CMOVQGT    per+48(FP), R14
@@ -1674,12 +1782,12 @@ group57:
 	PREFETCHT0 192(R9)
 	ADDQ       lds+64(FP), R9
 	DECQ       until+104(FP)
-	JNZ        not59
+	JNZ        not61
 	ADDQ       back+112(FP), R9
 
-not59:
+not61:
 	TESTQ        DI, DI
-	JZ           single60
+	JZ           single62
 	VPMOVZXBD    (DI), Z8
 	VPMULLD.BCST (DX), Z8, Z0
 	VPMOVZXBD    16(DI), Z9
@@ -1688,24 +1796,24 @@ not59:
 	VPMULLD.BCST (DX), Z10, Z2
 	VPMOVZXBD    48(DI), Z11
 	VPMULLD.BCST (DX), Z11, Z3
-	JMP          ready61
+	JMP          ready63
 
-single60:
+single62:
 	VPBROADCASTD (DX), Z0
 	VMOVDQA64    Z0, Z1
 	VMOVDQA64    Z0, Z2
 	VMOVDQA64    Z0, Z3
 
-ready61:
-block58:
+ready63:
+block60:
 	MOVQ    $0x00000008, R15
 	CMPQ    R15, R14
 	CMOVQGT R14, R15
 	SUBQ    R15, R14
 
-loop62:
+loop64:
 	CMPQ         R15, $0x01
-	JLT          done63
+	JLT          done65
 	PREFETCHT0   (R11)
 	PREFETCHT0   (R11)(R8*1)
 	PREFETCHT0   (R11)(R8*2)
@@ -1725,18 +1833,18 @@ loop62:
 	ADDQ         $+64, R11
 	ADDQ         $+64, R12
 	SUBQ         $0x01, R15
-	JMP          loop62
+	JMP          loop64
 
-done63:
+done65:
 	DECQ blocks+120(FP)
-	JNZ  not64
+	JNZ  not66
 	LEAQ (R8)(R8*2), R15
 	ADDQ R15, R11
 	ADDQ R15, R12
 
-not64:
+not66:
 	TESTQ       R14, R14
-	JNZ         block58
+	JNZ         block60
 	VCVTDQ2PS   Z0, Z0
 	VFMADD231PS (SI), Z0, Z4
 	VCVTDQ2PS   Z1, Z1
@@ -1749,7 +1857,7 @@ not64:
 	ADDQ        lds+64(FP), SI
 	ADDQ        ldz+80(FP), DI
 	TESTQ       R13, R13
-	JNZ         group57
+	JNZ         group59
 	MOVQ        y+88(FP), AX
 	VMULPS.BCST (CX), Z4, Z4
 	VMOVUPS     Z4, (AX)
@@ -1774,38 +1882,38 @@ TEXT ·fixed8x1AVX512(SB), NOSPLIT, $0-128
 	MOVQ   steps+40(FP), R8
 	VPXORD Z4, Z4, Z4
 
-group65:
+group67:
 	MOVQ    R8, R9
 	CMPQ    R9, per+48(FP)
 	CMOVQGT per+48(FP), R9
 	SUBQ    R9, R8
 	VPXORD  Z6, Z6, Z6
 
-block66:
+block68:
 	TESTQ        DI, DI
-	JZ           single67
+	JZ           single69
 	VPMOVZXBD    (DI), Z5
 	VPMULLD.BCST (DX), Z5, Z0
 	VPMULLD.BCST 4(DX), Z5, Z1
 	VPMULLD.BCST 8(DX), Z5, Z2
 	VPMULLD.BCST 12(DX), Z5, Z3
-	JMP          ready68
+	JMP          ready70
 
-single67:
+single69:
 	VPBROADCASTD (DX), Z0
 	VPBROADCASTD 4(DX), Z1
 	VPBROADCASTD 8(DX), Z2
 	VPBROADCASTD 12(DX), Z3
 
-ready68:
+ready70:
 	MOVQ    $0x00000008, R10
 	CMPQ    R10, R9
 	CMOVQGT R9, R10
 	SUBQ    R10, R9
 
-loop69:
+loop71:
 	CMPQ         R10, $0x01
-	JLT          done70
+	JLT          done72
 	VMOVDQU32    (BX), Z5
 	VPBROADCASTD (AX), Z7
 	VPDPBUSD     Z7, Z5, Z0
@@ -1818,9 +1926,9 @@ loop69:
 	ADDQ         $+16, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop69
+	JMP          loop71
 
-done70:
+done72:
 	VPSLLD           $0x08, Z1, Z1
 	VPADDD           Z0, Z1, Z1
 	VCVTDQ2PS        Z1, Z1
@@ -1832,12 +1940,12 @@ done70:
 	ADDQ             $+8, CX
 	ADDQ             $+16, DX
 	TESTQ            R9, R9
-	JNZ              block66
+	JNZ              block68
 	VFMADD231PS      (SI), Z6, Z4
 	ADDQ             lds+64(FP), SI
 	ADDQ             ldz+80(FP), DI
 	TESTQ            R8, R8
-	JNZ              group65
+	JNZ              group67
 	MOVQ             y+88(FP), AX
 	VMOVUPS          Z4, (AX)
 	VZEROUPPER
@@ -1855,48 +1963,48 @@ TEXT ·rounded8x1AVX512(SB), NOSPLIT, $0-128
 	MOVQ   steps+40(FP), R8
 	VPXORD Z1, Z1, Z1
 
-group71:
+group73:
 	MOVQ         R8, R9
 	CMPQ         R9, per+48(FP)
 	CMOVQGT      per+48(FP), R9
 	SUBQ         R9, R8
 	TESTQ        DI, DI
-	JZ           single73
+	JZ           single75
 	VPMOVZXBD    (DI), Z2
 	VPMULLD.BCST (DX), Z2, Z0
-	JMP          ready74
+	JMP          ready76
 
-single73:
+single75:
 	VPBROADCASTD (DX), Z0
 
-ready74:
-block72:
+ready76:
+block74:
 	MOVQ    $0x00000008, R10
 	CMPQ    R10, R9
 	CMOVQGT R9, R10
 	SUBQ    R10, R9
 
-loop75:
+loop77:
 	CMPQ         R10, $0x01
-	JLT          done76
+	JLT          done78
 	VMOVDQU32    (BX), Z2
 	VPBROADCASTD (AX), Z3
 	VPDPBUSD     Z3, Z2, Z0
 	ADDQ         $+4, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop75
+	JMP          loop77
 
-done76:
+done78:
 	TESTQ       R9, R9
-	JNZ         block72
+	JNZ         block74
 	VCVTDQ2PS   Z0, Z0
 	VFMADD231PS (SI), Z0, Z1
 	ADDQ        $+4, DX
 	ADDQ        lds+64(FP), SI
 	ADDQ        ldz+80(FP), DI
 	TESTQ       R8, R8
-	JNZ         group71
+	JNZ         group73
 	MOVQ        y+88(FP), AX
 	VMULPS.BCST (CX), Z1, Z1
 	VMOVUPS     Z1, (AX)
@@ -1925,7 +2033,7 @@ TEXT ·fixed4x4AVX512(SB), NOSPLIT, $0-128
 	VPXORD       Z18, Z18, Z18
 	VPXORD       Z19, Z19, Z19
 
-group77:
+group79:
 	MOVQ       R13, R14
 	CMPQ       R14, per+48(FP)
 	CMOVQGT    per+48(FP), R14
@@ -1936,18 +2044,18 @@ group77:
 	PREFETCHT0 192(R9)
 	ADDQ       lds+64(FP), R9
 	DECQ       until+104(FP)
-	JNZ        not79
+	JNZ        not81
 	ADDQ       back+112(FP), R9
 
-not79:
+not81:
 	VPXORD Z24, Z24, Z24
 	VPXORD Z25, Z25, Z25
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
 
-block78:
+block80:
 	TESTQ        DI, DI
-	JZ           single80
+	JZ           single82
 	VPMOVZXBD    (DI), Z20
 	VPMULLD.BCST (DX), Z20, Z0
 	VPMULLD.BCST 4(DX), Z20, Z4
@@ -1968,9 +2076,9 @@ block78:
 	VPMULLD.BCST 4(DX), Z23, Z7
 	VPMULLD.BCST 8(DX), Z23, Z11
 	VPMULLD.BCST 12(DX), Z23, Z15
-	JMP          ready81
+	JMP          ready83
 
-single80:
+single82:
 	VPBROADCASTD (DX), Z0
 	VMOVDQA64    Z0, Z1
 	VMOVDQA64    Z0, Z2
@@ -1988,15 +2096,15 @@ single80:
 	VMOVDQA64    Z12, Z14
 	VMOVDQA64    Z12, Z15
 
-ready81:
+ready83:
 	MOVQ    $0x00000004, R15
 	CMPQ    R15, R14
 	CMOVQGT R14, R15
 	SUBQ    R15, R14
 
-loop82:
+loop84:
 	CMPQ         R15, $0x01
-	JLT          done83
+	JLT          done85
 	PREFETCHT0   (R11)
 	PREFETCHT0   (R11)(R8*1)
 	PREFETCHT0   (R11)(R8*2)
@@ -2025,14 +2133,10 @@ loop82:
 	VPDPBUSD     Z29, Z21, Z13
 	VPDPBUSD     Z29, Z22, Z14
 	VPDPBUSD     Z29, Z23, Z15
-	VPSRLD       $0x04, (BX), Z20
-	VPANDD       Z28, Z20, Z20
-	VPSRLD       $0x04, (BX)(R8*1), Z21
-	VPANDD       Z28, Z21, Z21
-	VPSRLD       $0x04, (BX)(R8*2), Z22
-	VPANDD       Z28, Z22, Z22
-	VPSRLD       $0x04, (R10), Z23
-	VPANDD       Z28, Z23, Z23
+	VMOVDQU32    (BX), Z20
+	VMOVDQU32    (BX)(R8*1), Z21
+	VMOVDQU32    (BX)(R8*2), Z22
+	VMOVDQU32    (R10), Z23
 	VPBROADCASTD 16(AX), Z29
 	VPDPBUSD     Z29, Z20, Z0
 	VPDPBUSD     Z29, Z21, Z1
@@ -2059,16 +2163,16 @@ loop82:
 	ADDQ         $+64, R11
 	ADDQ         $+64, R12
 	SUBQ         $0x01, R15
-	JMP          loop82
+	JMP          loop84
 
-done83:
+done85:
 	DECQ blocks+120(FP)
-	JNZ  not84
+	JNZ  not86
 	LEAQ (R8)(R8*2), R15
 	ADDQ R15, R11
 	ADDQ R15, R12
 
-not84:
+not86:
 	VPSLLD           $0x08, Z4, Z4
 	VPADDD           Z0, Z4, Z4
 	VCVTDQ2PS        Z4, Z4
@@ -2104,7 +2208,7 @@ not84:
 	ADDQ             $+8, CX
 	ADDQ             $+16, DX
 	TESTQ            R14, R14
-	JNZ              block78
+	JNZ              block80
 	VFMADD231PS      (SI), Z24, Z16
 	VFMADD231PS      64(SI), Z25, Z17
 	VFMADD231PS      128(SI), Z26, Z18
@@ -2112,7 +2216,7 @@ not84:
 	ADDQ             lds+64(FP), SI
 	ADDQ             ldz+80(FP), DI
 	TESTQ            R13, R13
-	JNZ              group77
+	JNZ              group79
 	MOVQ             y+88(FP), AX
 	VMOVUPS          Z16, (AX)
 	VMOVUPS          Z17, 64(AX)
@@ -2146,7 +2250,7 @@ TEXT ·rounded4x4AVX512(SB), NOSPLIT, $0-128
 	VPXORD       Z6, Z6, Z6
 	VPXORD       Z7, Z7, Z7
 
-group85:
+group87:
 	MOVQ       R13, R14
 	CMPQ       R14, per+48(FP)
 	CMOVQGT    per+48(FP), R14
@@ -2157,12 +2261,12 @@ group85:
 	PREFETCHT0 192(R9)
 	ADDQ       lds+64(FP), R9
 	DECQ       until+104(FP)
-	JNZ        not87
+	JNZ        not89
 	ADDQ       back+112(FP), R9
 
-not87:
+not89:
 	TESTQ        DI, DI
-	JZ           single88
+	JZ           single90
 	VPMOVZXBD    (DI), Z8
 	VPMULLD.BCST (DX), Z8, Z0
 	VPMOVZXBD    16(DI), Z9
@@ -2171,24 +2275,24 @@ not87:
 	VPMULLD.BCST (DX), Z10, Z2
 	VPMOVZXBD    48(DI), Z11
 	VPMULLD.BCST (DX), Z11, Z3
-	JMP          ready89
+	JMP          ready91
 
-single88:
+single90:
 	VPBROADCASTD (DX), Z0
 	VMOVDQA64    Z0, Z1
 	VMOVDQA64    Z0, Z2
 	VMOVDQA64    Z0, Z3
 
-ready89:
-block86:
+ready91:
+block88:
 	MOVQ    $0x00000004, R15
 	CMPQ    R15, R14
 	CMOVQGT R14, R15
 	SUBQ    R15, R14
 
-loop90:
+loop92:
 	CMPQ         R15, $0x01
-	JLT          done91
+	JLT          done93
 	PREFETCHT0   (R11)
 	PREFETCHT0   (R11)(R8*1)
 	PREFETCHT0   (R11)(R8*2)
@@ -2221,18 +2325,18 @@ loop90:
 	ADDQ         $+64, R11
 	ADDQ         $+64, R12
 	SUBQ         $0x01, R15
-	JMP          loop90
+	JMP          loop92
 
-done91:
+done93:
 	DECQ blocks+120(FP)
-	JNZ  not92
+	JNZ  not94
 	LEAQ (R8)(R8*2), R15
 	ADDQ R15, R11
 	ADDQ R15, R12
 
-not92:
+not94:
 	TESTQ       R14, R14
-	JNZ         block86
+	JNZ         block88
 	VCVTDQ2PS   Z0, Z0
 	VFMADD231PS (SI), Z0, Z4
 	VCVTDQ2PS   Z1, Z1
@@ -2245,7 +2349,7 @@ not92:
 	ADDQ        lds+64(FP), SI
 	ADDQ        ldz+80(FP), DI
 	TESTQ       R13, R13
-	JNZ         group85
+	JNZ         group87
 	MOVQ        y+88(FP), AX
 	VMULPS.BCST (CX), Z4, Z4
 	VMOVUPS     Z4, (AX)
@@ -2271,38 +2375,38 @@ TEXT ·fixed4x1AVX512(SB), NOSPLIT, $0-128
 	MOVQ         steps+40(FP), R8
 	VPXORD       Z4, Z4, Z4
 
-group93:
+group95:
 	MOVQ    R8, R9
 	CMPQ    R9, per+48(FP)
 	CMOVQGT per+48(FP), R9
 	SUBQ    R9, R8
 	VPXORD  Z6, Z6, Z6
 
-block94:
+block96:
 	TESTQ        DI, DI
-	JZ           single95
+	JZ           single97
 	VPMOVZXBD    (DI), Z5
 	VPMULLD.BCST (DX), Z5, Z0
 	VPMULLD.BCST 4(DX), Z5, Z1
 	VPMULLD.BCST 8(DX), Z5, Z2
 	VPMULLD.BCST 12(DX), Z5, Z3
-	JMP          ready96
+	JMP          ready98
 
-single95:
+single97:
 	VPBROADCASTD (DX), Z0
 	VPBROADCASTD 4(DX), Z1
 	VPBROADCASTD 8(DX), Z2
 	VPBROADCASTD 12(DX), Z3
 
-ready96:
+ready98:
 	MOVQ    $0x00000004, R10
 	CMPQ    R10, R9
 	CMOVQGT R9, R10
 	SUBQ    R10, R9
 
-loop97:
+loop99:
 	CMPQ         R10, $0x01
-	JLT          done98
+	JLT          done100
 	VPANDD       (BX), Z7, Z5
 	VPBROADCASTD (AX), Z8
 	VPDPBUSD     Z8, Z5, Z0
@@ -2312,8 +2416,7 @@ loop97:
 	VPDPBUSD     Z10, Z5, Z2
 	VPBROADCASTD 12(AX), Z11
 	VPDPBUSD     Z11, Z5, Z3
-	VPSRLD       $0x04, (BX), Z5
-	VPANDD       Z7, Z5, Z5
+	VMOVDQU32    (BX), Z5
 	VPBROADCASTD 16(AX), Z8
 	VPDPBUSD     Z8, Z5, Z0
 	VPBROADCASTD 20(AX), Z9
@@ -2325,9 +2428,9 @@ loop97:
 	ADDQ         $+32, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop97
+	JMP          loop99
 
-done98:
+done100:
 	VPSLLD           $0x08, Z1, Z1
 	VPADDD           Z0, Z1, Z1
 	VCVTDQ2PS        Z1, Z1
@@ -2339,12 +2442,12 @@ done98:
 	ADDQ             $+8, CX
 	ADDQ             $+16, DX
 	TESTQ            R9, R9
-	JNZ              block94
+	JNZ              block96
 	VFMADD231PS      (SI), Z6, Z4
 	ADDQ             lds+64(FP), SI
 	ADDQ             ldz+80(FP), DI
 	TESTQ            R8, R8
-	JNZ              group93
+	JNZ              group95
 	MOVQ             y+88(FP), AX
 	VMOVUPS          Z4, (AX)
 	VZEROUPPER
@@ -2363,30 +2466,30 @@ TEXT ·rounded4x1AVX512(SB), NOSPLIT, $0-128
 	MOVQ         steps+40(FP), R8
 	VPXORD       Z1, Z1, Z1
 
-group99:
+group101:
 	MOVQ         R8, R9
 	CMPQ         R9, per+48(FP)
 	CMOVQGT      per+48(FP), R9
 	SUBQ         R9, R8
 	TESTQ        DI, DI
-	JZ           single101
+	JZ           single103
 	VPMOVZXBD    (DI), Z2
 	VPMULLD.BCST (DX), Z2, Z0
-	JMP          ready102
+	JMP          ready104
 
-single101:
+single103:
 	VPBROADCASTD (DX), Z0
 
-ready102:
-block100:
+ready104:
+block102:
 	MOVQ    $0x00000004, R10
 	CMPQ    R10, R9
 	CMOVQGT R9, R10
 	SUBQ    R10, R9
 
-loop103:
+loop105:
 	CMPQ         R10, $0x01
-	JLT          done104
+	JLT          done106
 	VPANDD       (BX), Z3, Z2
 	VPBROADCASTD (AX), Z4
 	VPDPBUSD     Z4, Z2, Z0
@@ -2397,18 +2500,18 @@ loop103:
 	ADDQ         $+8, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop103
+	JMP          loop105
 
-done104:
+done106:
 	TESTQ       R9, R9
-	JNZ         block100
+	JNZ         block102
 	VCVTDQ2PS   Z0, Z0
 	VFMADD231PS (SI), Z0, Z1
 	ADDQ        $+4, DX
 	ADDQ        lds+64(FP), SI
 	ADDQ        ldz+80(FP), DI
 	TESTQ       R8, R8
-	JNZ         group99
+	JNZ         group101
 	MOVQ        y+88(FP), AX
 	VMULPS.BCST (CX), Z1, Z1
 	VMOVUPS     Z1, (AX)
@@ -2418,9 +2521,9 @@ done104:
 // func int8x4AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV
 TEXT ·int8x4AVX512(SB), NOSPLIT, $0-128
-rows105:
+rows107:
 	CMPQ m+0(FP), $0x06
-	JLT  rest106
+	JLT  rest108
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -2435,7 +2538,7 @@ rows105:
 	ADDQ DI, SI
 	XORQ R12, R12
 
-group108:
+group110:
 	MOVQ    R11, R13
 	CMPQ    R13, per+16(FP)
 	CMOVQGT per+16(FP), R13
@@ -2467,87 +2570,8 @@ group108:
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
 
-loop109:
-	CMPQ         R13, $0x02
-	JLT          done110
-	VMOVDQU32    (BX), Z24
-	VMOVDQU32    (BX)(DI*1), Z25
-	VMOVDQU32    (BX)(DI*2), Z26
-	VMOVDQU32    (SI), Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD (AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD (CX), Z31
-	VPDPBUSD     Z31, Z24, Z12
-	VPDPBUSD     Z31, Z25, Z13
-	VPDPBUSD     Z31, Z26, Z14
-	VPDPBUSD     Z31, Z27, Z15
-	VPBROADCASTD (CX)(DX*1), Z28
-	VPDPBUSD     Z28, Z24, Z16
-	VPDPBUSD     Z28, Z25, Z17
-	VPDPBUSD     Z28, Z26, Z18
-	VPDPBUSD     Z28, Z27, Z19
-	VPBROADCASTD (CX)(DX*2), Z29
-	VPDPBUSD     Z29, Z24, Z20
-	VPDPBUSD     Z29, Z25, Z21
-	VPDPBUSD     Z29, Z26, Z22
-	VPDPBUSD     Z29, Z27, Z23
-	VMOVDQU32    64(BX), Z24
-	VMOVDQU32    64(BX)(DI*1), Z25
-	VMOVDQU32    64(BX)(DI*2), Z26
-	VMOVDQU32    64(SI), Z27
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 4(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD 4(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD 4(CX), Z31
-	VPDPBUSD     Z31, Z24, Z12
-	VPDPBUSD     Z31, Z25, Z13
-	VPDPBUSD     Z31, Z26, Z14
-	VPDPBUSD     Z31, Z27, Z15
-	VPBROADCASTD 4(CX)(DX*1), Z28
-	VPDPBUSD     Z28, Z24, Z16
-	VPDPBUSD     Z28, Z25, Z17
-	VPDPBUSD     Z28, Z26, Z18
-	VPDPBUSD     Z28, Z27, Z19
-	VPBROADCASTD 4(CX)(DX*2), Z29
-	VPDPBUSD     Z29, Z24, Z20
-	VPDPBUSD     Z29, Z25, Z21
-	VPDPBUSD     Z29, Z26, Z22
-	VPDPBUSD     Z29, Z27, Z23
-	ADDQ         $+8, AX
-	ADDQ         $+8, CX
-	ADDQ         $+128, BX
-	ADDQ         $+128, SI
-	SUBQ         $0x02, R13
-	JMP          loop109
-
-done110:
 loop111:
-	CMPQ         R13, $0x01
+	CMPQ         R13, $0x02
 	JLT          done112
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(DI*1), Z25
@@ -2583,464 +2607,6 @@ loop111:
 	VPDPBUSD     Z29, Z25, Z21
 	VPDPBUSD     Z29, Z26, Z22
 	VPDPBUSD     Z29, Z27, Z23
-	ADDQ         $+4, AX
-	ADDQ         $+4, CX
-	ADDQ         $+64, BX
-	ADDQ         $+64, SI
-	SUBQ         $0x01, R13
-	JMP          loop111
-
-done112:
-	MOVQ c+112(FP), R13
-	MOVQ sx+104(FP), R15
-	MOVQ R10, R14
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS (R15), Z30
-	TESTQ        R9, R9
-	JZ           single113
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z0, Z0
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z1, Z1
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z2, Z2
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z3, Z3
-	JMP          convert114
-
-single113:
-	VPADDD Z28, Z0, Z0
-	VPADDD Z28, Z1, Z1
-	VPADDD Z28, Z2, Z2
-	VPADDD Z28, Z3, Z3
-
-convert114:
-	VCVTDQ2PS   Z0, Z0
-	VMULPS      (R8), Z0, Z0
-	VCVTDQ2PS   Z1, Z1
-	VMULPS      64(R8), Z1, Z1
-	VCVTDQ2PS   Z2, Z2
-	VMULPS      128(R8), Z2, Z2
-	VCVTDQ2PS   Z3, Z3
-	VMULPS      192(R8), Z3, Z3
-	TESTQ       R12, R12
-	JZ          set115
-	VFMADD213PS (R13), Z30, Z0
-	VMOVUPS     Z0, (R13)
-	VFMADD213PS 64(R13), Z30, Z1
-	VMOVUPS     Z1, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z2
-	VMOVUPS     Z2, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z3
-	VMOVUPS     Z3, 192(R13)
-	JMP         stored116
-
-set115:
-	VMULPS  Z30, Z0, Z0
-	VMOVUPS Z0, (R13)
-	VMULPS  Z30, Z1, Z1
-	VMOVUPS Z1, 64(R13)
-	VMULPS  Z30, Z2, Z2
-	VMOVUPS Z2, 128(R13)
-	VMULPS  Z30, Z3, Z3
-	VMOVUPS Z3, 192(R13)
-
-stored116:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 4(R15), Z30
-	TESTQ        R9, R9
-	JZ           single117
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z4, Z4
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z5, Z5
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z6, Z6
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z7, Z7
-	JMP          convert118
-
-single117:
-	VPADDD Z28, Z4, Z4
-	VPADDD Z28, Z5, Z5
-	VPADDD Z28, Z6, Z6
-	VPADDD Z28, Z7, Z7
-
-convert118:
-	VCVTDQ2PS   Z4, Z4
-	VMULPS      (R8), Z4, Z4
-	VCVTDQ2PS   Z5, Z5
-	VMULPS      64(R8), Z5, Z5
-	VCVTDQ2PS   Z6, Z6
-	VMULPS      128(R8), Z6, Z6
-	VCVTDQ2PS   Z7, Z7
-	VMULPS      192(R8), Z7, Z7
-	TESTQ       R12, R12
-	JZ          set119
-	VFMADD213PS (R13), Z30, Z4
-	VMOVUPS     Z4, (R13)
-	VFMADD213PS 64(R13), Z30, Z5
-	VMOVUPS     Z5, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z6
-	VMOVUPS     Z6, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z7
-	VMOVUPS     Z7, 192(R13)
-	JMP         stored120
-
-set119:
-	VMULPS  Z30, Z4, Z4
-	VMOVUPS Z4, (R13)
-	VMULPS  Z30, Z5, Z5
-	VMOVUPS Z5, 64(R13)
-	VMULPS  Z30, Z6, Z6
-	VMOVUPS Z6, 128(R13)
-	VMULPS  Z30, Z7, Z7
-	VMOVUPS Z7, 192(R13)
-
-stored120:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 8(R15), Z30
-	TESTQ        R9, R9
-	JZ           single121
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z8, Z8
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z9, Z9
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z10, Z10
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z11, Z11
-	JMP          convert122
-
-single121:
-	VPADDD Z28, Z8, Z8
-	VPADDD Z28, Z9, Z9
-	VPADDD Z28, Z10, Z10
-	VPADDD Z28, Z11, Z11
-
-convert122:
-	VCVTDQ2PS   Z8, Z8
-	VMULPS      (R8), Z8, Z8
-	VCVTDQ2PS   Z9, Z9
-	VMULPS      64(R8), Z9, Z9
-	VCVTDQ2PS   Z10, Z10
-	VMULPS      128(R8), Z10, Z10
-	VCVTDQ2PS   Z11, Z11
-	VMULPS      192(R8), Z11, Z11
-	TESTQ       R12, R12
-	JZ          set123
-	VFMADD213PS (R13), Z30, Z8
-	VMOVUPS     Z8, (R13)
-	VFMADD213PS 64(R13), Z30, Z9
-	VMOVUPS     Z9, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z10
-	VMOVUPS     Z10, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z11
-	VMOVUPS     Z11, 192(R13)
-	JMP         stored124
-
-set123:
-	VMULPS  Z30, Z8, Z8
-	VMOVUPS Z8, (R13)
-	VMULPS  Z30, Z9, Z9
-	VMOVUPS Z9, 64(R13)
-	VMULPS  Z30, Z10, Z10
-	VMOVUPS Z10, 128(R13)
-	VMULPS  Z30, Z11, Z11
-	VMOVUPS Z11, 192(R13)
-
-stored124:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 12(R15), Z30
-	TESTQ        R9, R9
-	JZ           single125
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z12, Z12
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z13, Z13
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z14, Z14
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z15, Z15
-	JMP          convert126
-
-single125:
-	VPADDD Z28, Z12, Z12
-	VPADDD Z28, Z13, Z13
-	VPADDD Z28, Z14, Z14
-	VPADDD Z28, Z15, Z15
-
-convert126:
-	VCVTDQ2PS   Z12, Z12
-	VMULPS      (R8), Z12, Z12
-	VCVTDQ2PS   Z13, Z13
-	VMULPS      64(R8), Z13, Z13
-	VCVTDQ2PS   Z14, Z14
-	VMULPS      128(R8), Z14, Z14
-	VCVTDQ2PS   Z15, Z15
-	VMULPS      192(R8), Z15, Z15
-	TESTQ       R12, R12
-	JZ          set127
-	VFMADD213PS (R13), Z30, Z12
-	VMOVUPS     Z12, (R13)
-	VFMADD213PS 64(R13), Z30, Z13
-	VMOVUPS     Z13, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z14
-	VMOVUPS     Z14, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z15
-	VMOVUPS     Z15, 192(R13)
-	JMP         stored128
-
-set127:
-	VMULPS  Z30, Z12, Z12
-	VMOVUPS Z12, (R13)
-	VMULPS  Z30, Z13, Z13
-	VMOVUPS Z13, 64(R13)
-	VMULPS  Z30, Z14, Z14
-	VMOVUPS Z14, 128(R13)
-	VMULPS  Z30, Z15, Z15
-	VMOVUPS Z15, 192(R13)
-
-stored128:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 16(R15), Z30
-	TESTQ        R9, R9
-	JZ           single129
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z16, Z16
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z17, Z17
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z18, Z18
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z19, Z19
-	JMP          convert130
-
-single129:
-	VPADDD Z28, Z16, Z16
-	VPADDD Z28, Z17, Z17
-	VPADDD Z28, Z18, Z18
-	VPADDD Z28, Z19, Z19
-
-convert130:
-	VCVTDQ2PS   Z16, Z16
-	VMULPS      (R8), Z16, Z16
-	VCVTDQ2PS   Z17, Z17
-	VMULPS      64(R8), Z17, Z17
-	VCVTDQ2PS   Z18, Z18
-	VMULPS      128(R8), Z18, Z18
-	VCVTDQ2PS   Z19, Z19
-	VMULPS      192(R8), Z19, Z19
-	TESTQ       R12, R12
-	JZ          set131
-	VFMADD213PS (R13), Z30, Z16
-	VMOVUPS     Z16, (R13)
-	VFMADD213PS 64(R13), Z30, Z17
-	VMOVUPS     Z17, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z18
-	VMOVUPS     Z18, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z19
-	VMOVUPS     Z19, 192(R13)
-	JMP         stored132
-
-set131:
-	VMULPS  Z30, Z16, Z16
-	VMOVUPS Z16, (R13)
-	VMULPS  Z30, Z17, Z17
-	VMOVUPS Z17, 64(R13)
-	VMULPS  Z30, Z18, Z18
-	VMOVUPS Z18, 128(R13)
-	VMULPS  Z30, Z19, Z19
-	VMOVUPS Z19, 192(R13)
-
-stored132:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 20(R15), Z30
-	TESTQ        R9, R9
-	JZ           single133
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z20, Z20
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z21, Z21
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z22, Z22
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z23, Z23
-	JMP          convert134
-
-single133:
-	VPADDD Z28, Z20, Z20
-	VPADDD Z28, Z21, Z21
-	VPADDD Z28, Z22, Z22
-	VPADDD Z28, Z23, Z23
-
-convert134:
-	VCVTDQ2PS   Z20, Z20
-	VMULPS      (R8), Z20, Z20
-	VCVTDQ2PS   Z21, Z21
-	VMULPS      64(R8), Z21, Z21
-	VCVTDQ2PS   Z22, Z22
-	VMULPS      128(R8), Z22, Z22
-	VCVTDQ2PS   Z23, Z23
-	VMULPS      192(R8), Z23, Z23
-	TESTQ       R12, R12
-	JZ          set135
-	VFMADD213PS (R13), Z30, Z20
-	VMOVUPS     Z20, (R13)
-	VFMADD213PS 64(R13), Z30, Z21
-	VMOVUPS     Z21, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z22
-	VMOVUPS     Z22, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z23
-	VMOVUPS     Z23, 192(R13)
-	JMP         stored136
-
-set135:
-	VMULPS  Z30, Z20, Z20
-	VMOVUPS Z20, (R13)
-	VMULPS  Z30, Z21, Z21
-	VMOVUPS Z21, 64(R13)
-	VMULPS  Z30, Z22, Z22
-	VMOVUPS Z22, 128(R13)
-	VMULPS  Z30, Z23, Z23
-	VMOVUPS Z23, 192(R13)
-
-stored136:
-	ADDQ  lds+80(FP), R8
-	ADDQ  ldz+96(FP), R9
-	ADDQ  $+4, R10
-	MOVQ  $0x00000001, R12
-	TESTQ R11, R11
-	JNZ   group108
-	MOVQ  lda+32(FP), AX
-	LEAQ  (AX)(AX*2), AX
-	SHLQ  $0x01, AX
-	ADDQ  AX, a+24(FP)
-	MOVQ  ldc+120(FP), AX
-	LEAQ  (AX)(AX*2), AX
-	SHLQ  $0x01, AX
-	ADDQ  AX, c+112(FP)
-	MOVQ  ldsums+64(FP), AX
-	LEAQ  (AX)(AX*2), AX
-	SHLQ  $0x01, AX
-	ADDQ  AX, sums+56(FP)
-	ADDQ  $0x18, sx+104(FP)
-	SUBQ  $0x06, m+0(FP)
-	JMP   rows105
-
-rest106:
-	CMPQ m+0(FP), $0x05
-	JNE  fewer137
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), DI
-	MOVQ s+72(FP), R8
-	MOVQ z+88(FP), R9
-	MOVQ sums+56(FP), R10
-	MOVQ steps+8(FP), R11
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	LEAQ (BX)(DI*2), SI
-	ADDQ DI, SI
-	XORQ R12, R12
-
-group138:
-	MOVQ    R11, R13
-	CMPQ    R13, per+16(FP)
-	CMOVQGT per+16(FP), R13
-	SUBQ    R13, R11
-
-	// 5 rows: sums = 0
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	VPXORD Z17, Z17, Z17
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-
-loop139:
-	CMPQ         R13, $0x02
-	JLT          done140
-	VMOVDQU32    (BX), Z24
-	VMOVDQU32    (BX)(DI*1), Z25
-	VMOVDQU32    (BX)(DI*2), Z26
-	VMOVDQU32    (SI), Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD (AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD (CX), Z31
-	VPDPBUSD     Z31, Z24, Z12
-	VPDPBUSD     Z31, Z25, Z13
-	VPDPBUSD     Z31, Z26, Z14
-	VPDPBUSD     Z31, Z27, Z15
-	VPBROADCASTD (CX)(DX*1), Z28
-	VPDPBUSD     Z28, Z24, Z16
-	VPDPBUSD     Z28, Z25, Z17
-	VPDPBUSD     Z28, Z26, Z18
-	VPDPBUSD     Z28, Z27, Z19
 	VMOVDQU32    64(BX), Z24
 	VMOVDQU32    64(BX)(DI*1), Z25
 	VMOVDQU32    64(BX)(DI*2), Z26
@@ -3070,16 +2636,484 @@ loop139:
 	VPDPBUSD     Z28, Z25, Z17
 	VPDPBUSD     Z28, Z26, Z18
 	VPDPBUSD     Z28, Z27, Z19
+	VPBROADCASTD 4(CX)(DX*2), Z29
+	VPDPBUSD     Z29, Z24, Z20
+	VPDPBUSD     Z29, Z25, Z21
+	VPDPBUSD     Z29, Z26, Z22
+	VPDPBUSD     Z29, Z27, Z23
 	ADDQ         $+8, AX
 	ADDQ         $+8, CX
 	ADDQ         $+128, BX
 	ADDQ         $+128, SI
 	SUBQ         $0x02, R13
-	JMP          loop139
+	JMP          loop111
 
-done140:
-loop141:
+done112:
+loop113:
 	CMPQ         R13, $0x01
+	JLT          done114
+	VMOVDQU32    (BX), Z24
+	VMOVDQU32    (BX)(DI*1), Z25
+	VMOVDQU32    (BX)(DI*2), Z26
+	VMOVDQU32    (SI), Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD (AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD (CX), Z31
+	VPDPBUSD     Z31, Z24, Z12
+	VPDPBUSD     Z31, Z25, Z13
+	VPDPBUSD     Z31, Z26, Z14
+	VPDPBUSD     Z31, Z27, Z15
+	VPBROADCASTD (CX)(DX*1), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPDPBUSD     Z28, Z26, Z18
+	VPDPBUSD     Z28, Z27, Z19
+	VPBROADCASTD (CX)(DX*2), Z29
+	VPDPBUSD     Z29, Z24, Z20
+	VPDPBUSD     Z29, Z25, Z21
+	VPDPBUSD     Z29, Z26, Z22
+	VPDPBUSD     Z29, Z27, Z23
+	ADDQ         $+4, AX
+	ADDQ         $+4, CX
+	ADDQ         $+64, BX
+	ADDQ         $+64, SI
+	SUBQ         $0x01, R13
+	JMP          loop113
+
+done114:
+	MOVQ c+112(FP), R13
+	MOVQ sx+104(FP), R15
+	MOVQ R10, R14
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS (R15), Z30
+	TESTQ        R9, R9
+	JZ           single115
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z0, Z0
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z1, Z1
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z2, Z2
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z3, Z3
+	JMP          convert116
+
+single115:
+	VPADDD Z28, Z0, Z0
+	VPADDD Z28, Z1, Z1
+	VPADDD Z28, Z2, Z2
+	VPADDD Z28, Z3, Z3
+
+convert116:
+	VCVTDQ2PS   Z0, Z0
+	VMULPS      (R8), Z0, Z0
+	VCVTDQ2PS   Z1, Z1
+	VMULPS      64(R8), Z1, Z1
+	VCVTDQ2PS   Z2, Z2
+	VMULPS      128(R8), Z2, Z2
+	VCVTDQ2PS   Z3, Z3
+	VMULPS      192(R8), Z3, Z3
+	TESTQ       R12, R12
+	JZ          set117
+	VFMADD213PS (R13), Z30, Z0
+	VMOVUPS     Z0, (R13)
+	VFMADD213PS 64(R13), Z30, Z1
+	VMOVUPS     Z1, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z2
+	VMOVUPS     Z2, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z3
+	VMOVUPS     Z3, 192(R13)
+	JMP         stored118
+
+set117:
+	VMULPS  Z30, Z0, Z0
+	VMOVUPS Z0, (R13)
+	VMULPS  Z30, Z1, Z1
+	VMOVUPS Z1, 64(R13)
+	VMULPS  Z30, Z2, Z2
+	VMOVUPS Z2, 128(R13)
+	VMULPS  Z30, Z3, Z3
+	VMOVUPS Z3, 192(R13)
+
+stored118:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 4(R15), Z30
+	TESTQ        R9, R9
+	JZ           single119
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z4, Z4
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z5, Z5
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z6, Z6
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z7, Z7
+	JMP          convert120
+
+single119:
+	VPADDD Z28, Z4, Z4
+	VPADDD Z28, Z5, Z5
+	VPADDD Z28, Z6, Z6
+	VPADDD Z28, Z7, Z7
+
+convert120:
+	VCVTDQ2PS   Z4, Z4
+	VMULPS      (R8), Z4, Z4
+	VCVTDQ2PS   Z5, Z5
+	VMULPS      64(R8), Z5, Z5
+	VCVTDQ2PS   Z6, Z6
+	VMULPS      128(R8), Z6, Z6
+	VCVTDQ2PS   Z7, Z7
+	VMULPS      192(R8), Z7, Z7
+	TESTQ       R12, R12
+	JZ          set121
+	VFMADD213PS (R13), Z30, Z4
+	VMOVUPS     Z4, (R13)
+	VFMADD213PS 64(R13), Z30, Z5
+	VMOVUPS     Z5, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z6
+	VMOVUPS     Z6, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z7
+	VMOVUPS     Z7, 192(R13)
+	JMP         stored122
+
+set121:
+	VMULPS  Z30, Z4, Z4
+	VMOVUPS Z4, (R13)
+	VMULPS  Z30, Z5, Z5
+	VMOVUPS Z5, 64(R13)
+	VMULPS  Z30, Z6, Z6
+	VMOVUPS Z6, 128(R13)
+	VMULPS  Z30, Z7, Z7
+	VMOVUPS Z7, 192(R13)
+
+stored122:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 8(R15), Z30
+	TESTQ        R9, R9
+	JZ           single123
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z8, Z8
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z9, Z9
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z10, Z10
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z11, Z11
+	JMP          convert124
+
+single123:
+	VPADDD Z28, Z8, Z8
+	VPADDD Z28, Z9, Z9
+	VPADDD Z28, Z10, Z10
+	VPADDD Z28, Z11, Z11
+
+convert124:
+	VCVTDQ2PS   Z8, Z8
+	VMULPS      (R8), Z8, Z8
+	VCVTDQ2PS   Z9, Z9
+	VMULPS      64(R8), Z9, Z9
+	VCVTDQ2PS   Z10, Z10
+	VMULPS      128(R8), Z10, Z10
+	VCVTDQ2PS   Z11, Z11
+	VMULPS      192(R8), Z11, Z11
+	TESTQ       R12, R12
+	JZ          set125
+	VFMADD213PS (R13), Z30, Z8
+	VMOVUPS     Z8, (R13)
+	VFMADD213PS 64(R13), Z30, Z9
+	VMOVUPS     Z9, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z10
+	VMOVUPS     Z10, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z11
+	VMOVUPS     Z11, 192(R13)
+	JMP         stored126
+
+set125:
+	VMULPS  Z30, Z8, Z8
+	VMOVUPS Z8, (R13)
+	VMULPS  Z30, Z9, Z9
+	VMOVUPS Z9, 64(R13)
+	VMULPS  Z30, Z10, Z10
+	VMOVUPS Z10, 128(R13)
+	VMULPS  Z30, Z11, Z11
+	VMOVUPS Z11, 192(R13)
+
+stored126:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 12(R15), Z30
+	TESTQ        R9, R9
+	JZ           single127
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z12, Z12
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z13, Z13
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z14, Z14
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z15, Z15
+	JMP          convert128
+
+single127:
+	VPADDD Z28, Z12, Z12
+	VPADDD Z28, Z13, Z13
+	VPADDD Z28, Z14, Z14
+	VPADDD Z28, Z15, Z15
+
+convert128:
+	VCVTDQ2PS   Z12, Z12
+	VMULPS      (R8), Z12, Z12
+	VCVTDQ2PS   Z13, Z13
+	VMULPS      64(R8), Z13, Z13
+	VCVTDQ2PS   Z14, Z14
+	VMULPS      128(R8), Z14, Z14
+	VCVTDQ2PS   Z15, Z15
+	VMULPS      192(R8), Z15, Z15
+	TESTQ       R12, R12
+	JZ          set129
+	VFMADD213PS (R13), Z30, Z12
+	VMOVUPS     Z12, (R13)
+	VFMADD213PS 64(R13), Z30, Z13
+	VMOVUPS     Z13, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z14
+	VMOVUPS     Z14, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z15
+	VMOVUPS     Z15, 192(R13)
+	JMP         stored130
+
+set129:
+	VMULPS  Z30, Z12, Z12
+	VMOVUPS Z12, (R13)
+	VMULPS  Z30, Z13, Z13
+	VMOVUPS Z13, 64(R13)
+	VMULPS  Z30, Z14, Z14
+	VMOVUPS Z14, 128(R13)
+	VMULPS  Z30, Z15, Z15
+	VMOVUPS Z15, 192(R13)
+
+stored130:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 16(R15), Z30
+	TESTQ        R9, R9
+	JZ           single131
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z16, Z16
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z17, Z17
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z18, Z18
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z19, Z19
+	JMP          convert132
+
+single131:
+	VPADDD Z28, Z16, Z16
+	VPADDD Z28, Z17, Z17
+	VPADDD Z28, Z18, Z18
+	VPADDD Z28, Z19, Z19
+
+convert132:
+	VCVTDQ2PS   Z16, Z16
+	VMULPS      (R8), Z16, Z16
+	VCVTDQ2PS   Z17, Z17
+	VMULPS      64(R8), Z17, Z17
+	VCVTDQ2PS   Z18, Z18
+	VMULPS      128(R8), Z18, Z18
+	VCVTDQ2PS   Z19, Z19
+	VMULPS      192(R8), Z19, Z19
+	TESTQ       R12, R12
+	JZ          set133
+	VFMADD213PS (R13), Z30, Z16
+	VMOVUPS     Z16, (R13)
+	VFMADD213PS 64(R13), Z30, Z17
+	VMOVUPS     Z17, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z18
+	VMOVUPS     Z18, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z19
+	VMOVUPS     Z19, 192(R13)
+	JMP         stored134
+
+set133:
+	VMULPS  Z30, Z16, Z16
+	VMOVUPS Z16, (R13)
+	VMULPS  Z30, Z17, Z17
+	VMOVUPS Z17, 64(R13)
+	VMULPS  Z30, Z18, Z18
+	VMOVUPS Z18, 128(R13)
+	VMULPS  Z30, Z19, Z19
+	VMOVUPS Z19, 192(R13)
+
+stored134:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 20(R15), Z30
+	TESTQ        R9, R9
+	JZ           single135
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z20, Z20
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z21, Z21
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z22, Z22
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z23, Z23
+	JMP          convert136
+
+single135:
+	VPADDD Z28, Z20, Z20
+	VPADDD Z28, Z21, Z21
+	VPADDD Z28, Z22, Z22
+	VPADDD Z28, Z23, Z23
+
+convert136:
+	VCVTDQ2PS   Z20, Z20
+	VMULPS      (R8), Z20, Z20
+	VCVTDQ2PS   Z21, Z21
+	VMULPS      64(R8), Z21, Z21
+	VCVTDQ2PS   Z22, Z22
+	VMULPS      128(R8), Z22, Z22
+	VCVTDQ2PS   Z23, Z23
+	VMULPS      192(R8), Z23, Z23
+	TESTQ       R12, R12
+	JZ          set137
+	VFMADD213PS (R13), Z30, Z20
+	VMOVUPS     Z20, (R13)
+	VFMADD213PS 64(R13), Z30, Z21
+	VMOVUPS     Z21, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z22
+	VMOVUPS     Z22, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z23
+	VMOVUPS     Z23, 192(R13)
+	JMP         stored138
+
+set137:
+	VMULPS  Z30, Z20, Z20
+	VMOVUPS Z20, (R13)
+	VMULPS  Z30, Z21, Z21
+	VMOVUPS Z21, 64(R13)
+	VMULPS  Z30, Z22, Z22
+	VMOVUPS Z22, 128(R13)
+	VMULPS  Z30, Z23, Z23
+	VMOVUPS Z23, 192(R13)
+
+stored138:
+	ADDQ  lds+80(FP), R8
+	ADDQ  ldz+96(FP), R9
+	ADDQ  $+4, R10
+	MOVQ  $0x00000001, R12
+	TESTQ R11, R11
+	JNZ   group110
+	MOVQ  lda+32(FP), AX
+	LEAQ  (AX)(AX*2), AX
+	SHLQ  $0x01, AX
+	ADDQ  AX, a+24(FP)
+	MOVQ  ldc+120(FP), AX
+	LEAQ  (AX)(AX*2), AX
+	SHLQ  $0x01, AX
+	ADDQ  AX, c+112(FP)
+	MOVQ  ldsums+64(FP), AX
+	LEAQ  (AX)(AX*2), AX
+	SHLQ  $0x01, AX
+	ADDQ  AX, sums+56(FP)
+	ADDQ  $0x18, sx+104(FP)
+	SUBQ  $0x06, m+0(FP)
+	JMP   rows107
+
+rest108:
+	CMPQ m+0(FP), $0x05
+	JNE  fewer139
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), DI
+	MOVQ s+72(FP), R8
+	MOVQ z+88(FP), R9
+	MOVQ sums+56(FP), R10
+	MOVQ steps+8(FP), R11
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	LEAQ (BX)(DI*2), SI
+	ADDQ DI, SI
+	XORQ R12, R12
+
+group140:
+	MOVQ    R11, R13
+	CMPQ    R13, per+16(FP)
+	CMOVQGT per+16(FP), R13
+	SUBQ    R13, R11
+
+	// 5 rows: sums = 0
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+
+loop141:
+	CMPQ         R13, $0x02
 	JLT          done142
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(DI*1), Z25
@@ -3110,14 +3144,83 @@ loop141:
 	VPDPBUSD     Z28, Z25, Z17
 	VPDPBUSD     Z28, Z26, Z18
 	VPDPBUSD     Z28, Z27, Z19
+	VMOVDQU32    64(BX), Z24
+	VMOVDQU32    64(BX)(DI*1), Z25
+	VMOVDQU32    64(BX)(DI*2), Z26
+	VMOVDQU32    64(SI), Z27
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 4(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD 4(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD 4(CX), Z31
+	VPDPBUSD     Z31, Z24, Z12
+	VPDPBUSD     Z31, Z25, Z13
+	VPDPBUSD     Z31, Z26, Z14
+	VPDPBUSD     Z31, Z27, Z15
+	VPBROADCASTD 4(CX)(DX*1), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPDPBUSD     Z28, Z26, Z18
+	VPDPBUSD     Z28, Z27, Z19
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+128, BX
+	ADDQ         $+128, SI
+	SUBQ         $0x02, R13
+	JMP          loop141
+
+done142:
+loop143:
+	CMPQ         R13, $0x01
+	JLT          done144
+	VMOVDQU32    (BX), Z24
+	VMOVDQU32    (BX)(DI*1), Z25
+	VMOVDQU32    (BX)(DI*2), Z26
+	VMOVDQU32    (SI), Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD (AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD (CX), Z31
+	VPDPBUSD     Z31, Z24, Z12
+	VPDPBUSD     Z31, Z25, Z13
+	VPDPBUSD     Z31, Z26, Z14
+	VPDPBUSD     Z31, Z27, Z15
+	VPBROADCASTD (CX)(DX*1), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPDPBUSD     Z28, Z26, Z18
+	VPDPBUSD     Z28, Z27, Z19
 	ADDQ         $+4, AX
 	ADDQ         $+4, CX
 	ADDQ         $+64, BX
 	ADDQ         $+64, SI
 	SUBQ         $0x01, R13
-	JMP          loop141
+	JMP          loop143
 
-done142:
+done144:
 	MOVQ c+112(FP), R13
 	MOVQ sx+104(FP), R15
 	MOVQ R10, R14
@@ -3126,7 +3229,7 @@ done142:
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS (R15), Z30
 	TESTQ        R9, R9
-	JZ           single143
+	JZ           single145
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -3139,15 +3242,15 @@ done142:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert144
+	JMP          convert146
 
-single143:
+single145:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert144:
+convert146:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (R8), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -3157,7 +3260,7 @@ convert144:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(R8), Z3, Z3
 	TESTQ       R12, R12
-	JZ          set145
+	JZ          set147
 	VFMADD213PS (R13), Z30, Z0
 	VMOVUPS     Z0, (R13)
 	VFMADD213PS 64(R13), Z30, Z1
@@ -3166,9 +3269,9 @@ convert144:
 	VMOVUPS     Z2, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z3
 	VMOVUPS     Z3, 192(R13)
-	JMP         stored146
+	JMP         stored148
 
-set145:
+set147:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R13)
 	VMULPS  Z30, Z1, Z1
@@ -3178,13 +3281,13 @@ set145:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R13)
 
-stored146:
+stored148:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 4(R15), Z30
 	TESTQ        R9, R9
-	JZ           single147
+	JZ           single149
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -3197,15 +3300,15 @@ stored146:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert148
+	JMP          convert150
 
-single147:
+single149:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert148:
+convert150:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (R8), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -3215,7 +3318,7 @@ convert148:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(R8), Z7, Z7
 	TESTQ       R12, R12
-	JZ          set149
+	JZ          set151
 	VFMADD213PS (R13), Z30, Z4
 	VMOVUPS     Z4, (R13)
 	VFMADD213PS 64(R13), Z30, Z5
@@ -3224,9 +3327,9 @@ convert148:
 	VMOVUPS     Z6, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z7
 	VMOVUPS     Z7, 192(R13)
-	JMP         stored150
+	JMP         stored152
 
-set149:
+set151:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R13)
 	VMULPS  Z30, Z5, Z5
@@ -3236,13 +3339,13 @@ set149:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R13)
 
-stored150:
+stored152:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 8(R15), Z30
 	TESTQ        R9, R9
-	JZ           single151
+	JZ           single153
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -3255,15 +3358,15 @@ stored150:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert152
+	JMP          convert154
 
-single151:
+single153:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert152:
+convert154:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (R8), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -3273,7 +3376,7 @@ convert152:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(R8), Z11, Z11
 	TESTQ       R12, R12
-	JZ          set153
+	JZ          set155
 	VFMADD213PS (R13), Z30, Z8
 	VMOVUPS     Z8, (R13)
 	VFMADD213PS 64(R13), Z30, Z9
@@ -3282,9 +3385,9 @@ convert152:
 	VMOVUPS     Z10, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z11
 	VMOVUPS     Z11, 192(R13)
-	JMP         stored154
+	JMP         stored156
 
-set153:
+set155:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R13)
 	VMULPS  Z30, Z9, Z9
@@ -3294,13 +3397,13 @@ set153:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R13)
 
-stored154:
+stored156:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 12(R15), Z30
 	TESTQ        R9, R9
-	JZ           single155
+	JZ           single157
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z12, Z12
@@ -3313,15 +3416,15 @@ stored154:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z15, Z15
-	JMP          convert156
+	JMP          convert158
 
-single155:
+single157:
 	VPADDD Z28, Z12, Z12
 	VPADDD Z28, Z13, Z13
 	VPADDD Z28, Z14, Z14
 	VPADDD Z28, Z15, Z15
 
-convert156:
+convert158:
 	VCVTDQ2PS   Z12, Z12
 	VMULPS      (R8), Z12, Z12
 	VCVTDQ2PS   Z13, Z13
@@ -3331,7 +3434,7 @@ convert156:
 	VCVTDQ2PS   Z15, Z15
 	VMULPS      192(R8), Z15, Z15
 	TESTQ       R12, R12
-	JZ          set157
+	JZ          set159
 	VFMADD213PS (R13), Z30, Z12
 	VMOVUPS     Z12, (R13)
 	VFMADD213PS 64(R13), Z30, Z13
@@ -3340,9 +3443,9 @@ convert156:
 	VMOVUPS     Z14, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z15
 	VMOVUPS     Z15, 192(R13)
-	JMP         stored158
+	JMP         stored160
 
-set157:
+set159:
 	VMULPS  Z30, Z12, Z12
 	VMOVUPS Z12, (R13)
 	VMULPS  Z30, Z13, Z13
@@ -3352,13 +3455,13 @@ set157:
 	VMULPS  Z30, Z15, Z15
 	VMOVUPS Z15, 192(R13)
 
-stored158:
+stored160:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 16(R15), Z30
 	TESTQ        R9, R9
-	JZ           single159
+	JZ           single161
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z16, Z16
@@ -3371,15 +3474,15 @@ stored158:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z19, Z19
-	JMP          convert160
+	JMP          convert162
 
-single159:
+single161:
 	VPADDD Z28, Z16, Z16
 	VPADDD Z28, Z17, Z17
 	VPADDD Z28, Z18, Z18
 	VPADDD Z28, Z19, Z19
 
-convert160:
+convert162:
 	VCVTDQ2PS   Z16, Z16
 	VMULPS      (R8), Z16, Z16
 	VCVTDQ2PS   Z17, Z17
@@ -3389,7 +3492,7 @@ convert160:
 	VCVTDQ2PS   Z19, Z19
 	VMULPS      192(R8), Z19, Z19
 	TESTQ       R12, R12
-	JZ          set161
+	JZ          set163
 	VFMADD213PS (R13), Z30, Z16
 	VMOVUPS     Z16, (R13)
 	VFMADD213PS 64(R13), Z30, Z17
@@ -3398,9 +3501,9 @@ convert160:
 	VMOVUPS     Z18, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z19
 	VMOVUPS     Z19, 192(R13)
-	JMP         stored162
+	JMP         stored164
 
-set161:
+set163:
 	VMULPS  Z30, Z16, Z16
 	VMOVUPS Z16, (R13)
 	VMULPS  Z30, Z17, Z17
@@ -3410,18 +3513,18 @@ set161:
 	VMULPS  Z30, Z19, Z19
 	VMOVUPS Z19, 192(R13)
 
-stored162:
+stored164:
 	ADDQ  lds+80(FP), R8
 	ADDQ  ldz+96(FP), R9
 	ADDQ  $+4, R10
 	MOVQ  $0x00000001, R12
 	TESTQ R11, R11
-	JNZ   group138
-	JMP   finished107
+	JNZ   group140
+	JMP   finished109
 
-fewer137:
+fewer139:
 	CMPQ m+0(FP), $0x04
-	JNE  fewer163
+	JNE  fewer165
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -3436,7 +3539,7 @@ fewer137:
 	ADDQ DI, SI
 	XORQ R12, R12
 
-group164:
+group166:
 	MOVQ    R11, R13
 	CMPQ    R13, per+16(FP)
 	CMOVQGT per+16(FP), R13
@@ -3460,9 +3563,9 @@ group164:
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
 
-loop165:
+loop167:
 	CMPQ         R13, $0x02
-	JLT          done166
+	JLT          done168
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(DI*1), Z25
 	VMOVDQU32    (BX)(DI*2), Z26
@@ -3516,12 +3619,12 @@ loop165:
 	ADDQ         $+128, BX
 	ADDQ         $+128, SI
 	SUBQ         $0x02, R13
-	JMP          loop165
+	JMP          loop167
 
-done166:
-loop167:
+done168:
+loop169:
 	CMPQ         R13, $0x01
-	JLT          done168
+	JLT          done170
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(DI*1), Z25
 	VMOVDQU32    (BX)(DI*2), Z26
@@ -3551,9 +3654,9 @@ loop167:
 	ADDQ         $+64, BX
 	ADDQ         $+64, SI
 	SUBQ         $0x01, R13
-	JMP          loop167
+	JMP          loop169
 
-done168:
+done170:
 	MOVQ c+112(FP), R13
 	MOVQ sx+104(FP), R15
 	MOVQ R10, R14
@@ -3562,7 +3665,7 @@ done168:
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS (R15), Z30
 	TESTQ        R9, R9
-	JZ           single169
+	JZ           single171
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -3575,15 +3678,15 @@ done168:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert170
+	JMP          convert172
 
-single169:
+single171:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert170:
+convert172:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (R8), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -3593,7 +3696,7 @@ convert170:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(R8), Z3, Z3
 	TESTQ       R12, R12
-	JZ          set171
+	JZ          set173
 	VFMADD213PS (R13), Z30, Z0
 	VMOVUPS     Z0, (R13)
 	VFMADD213PS 64(R13), Z30, Z1
@@ -3602,9 +3705,9 @@ convert170:
 	VMOVUPS     Z2, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z3
 	VMOVUPS     Z3, 192(R13)
-	JMP         stored172
+	JMP         stored174
 
-set171:
+set173:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R13)
 	VMULPS  Z30, Z1, Z1
@@ -3614,13 +3717,13 @@ set171:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R13)
 
-stored172:
+stored174:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 4(R15), Z30
 	TESTQ        R9, R9
-	JZ           single173
+	JZ           single175
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -3633,15 +3736,15 @@ stored172:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert174
+	JMP          convert176
 
-single173:
+single175:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert174:
+convert176:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (R8), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -3651,7 +3754,7 @@ convert174:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(R8), Z7, Z7
 	TESTQ       R12, R12
-	JZ          set175
+	JZ          set177
 	VFMADD213PS (R13), Z30, Z4
 	VMOVUPS     Z4, (R13)
 	VFMADD213PS 64(R13), Z30, Z5
@@ -3660,9 +3763,9 @@ convert174:
 	VMOVUPS     Z6, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z7
 	VMOVUPS     Z7, 192(R13)
-	JMP         stored176
+	JMP         stored178
 
-set175:
+set177:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R13)
 	VMULPS  Z30, Z5, Z5
@@ -3672,13 +3775,13 @@ set175:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R13)
 
-stored176:
+stored178:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 8(R15), Z30
 	TESTQ        R9, R9
-	JZ           single177
+	JZ           single179
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -3691,15 +3794,15 @@ stored176:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert178
+	JMP          convert180
 
-single177:
+single179:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert178:
+convert180:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (R8), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -3709,7 +3812,7 @@ convert178:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(R8), Z11, Z11
 	TESTQ       R12, R12
-	JZ          set179
+	JZ          set181
 	VFMADD213PS (R13), Z30, Z8
 	VMOVUPS     Z8, (R13)
 	VFMADD213PS 64(R13), Z30, Z9
@@ -3718,9 +3821,9 @@ convert178:
 	VMOVUPS     Z10, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z11
 	VMOVUPS     Z11, 192(R13)
-	JMP         stored180
+	JMP         stored182
 
-set179:
+set181:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R13)
 	VMULPS  Z30, Z9, Z9
@@ -3730,13 +3833,13 @@ set179:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R13)
 
-stored180:
+stored182:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 12(R15), Z30
 	TESTQ        R9, R9
-	JZ           single181
+	JZ           single183
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z12, Z12
@@ -3749,15 +3852,15 @@ stored180:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z15, Z15
-	JMP          convert182
+	JMP          convert184
 
-single181:
+single183:
 	VPADDD Z28, Z12, Z12
 	VPADDD Z28, Z13, Z13
 	VPADDD Z28, Z14, Z14
 	VPADDD Z28, Z15, Z15
 
-convert182:
+convert184:
 	VCVTDQ2PS   Z12, Z12
 	VMULPS      (R8), Z12, Z12
 	VCVTDQ2PS   Z13, Z13
@@ -3767,7 +3870,7 @@ convert182:
 	VCVTDQ2PS   Z15, Z15
 	VMULPS      192(R8), Z15, Z15
 	TESTQ       R12, R12
-	JZ          set183
+	JZ          set185
 	VFMADD213PS (R13), Z30, Z12
 	VMOVUPS     Z12, (R13)
 	VFMADD213PS 64(R13), Z30, Z13
@@ -3776,9 +3879,9 @@ convert182:
 	VMOVUPS     Z14, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z15
 	VMOVUPS     Z15, 192(R13)
-	JMP         stored184
+	JMP         stored186
 
-set183:
+set185:
 	VMULPS  Z30, Z12, Z12
 	VMOVUPS Z12, (R13)
 	VMULPS  Z30, Z13, Z13
@@ -3788,18 +3891,18 @@ set183:
 	VMULPS  Z30, Z15, Z15
 	VMOVUPS Z15, 192(R13)
 
-stored184:
+stored186:
 	ADDQ  lds+80(FP), R8
 	ADDQ  ldz+96(FP), R9
 	ADDQ  $+4, R10
 	MOVQ  $0x00000001, R12
 	TESTQ R11, R11
-	JNZ   group164
-	JMP   finished107
+	JNZ   group166
+	JMP   finished109
 
-fewer163:
+fewer165:
 	CMPQ m+0(FP), $0x03
-	JNE  fewer185
+	JNE  fewer187
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -3814,7 +3917,7 @@ fewer163:
 	ADDQ SI, CX
 	XORQ R11, R11
 
-group186:
+group188:
 	MOVQ    R10, R12
 	CMPQ    R12, per+16(FP)
 	CMOVQGT per+16(FP), R12
@@ -3834,9 +3937,9 @@ group186:
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
 
-loop187:
+loop189:
 	CMPQ         R12, $0x02
-	JLT          done188
+	JLT          done190
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(SI*1), Z25
 	VMOVDQU32    (BX)(SI*2), Z26
@@ -3879,12 +3982,12 @@ loop187:
 	ADDQ         $+128, BX
 	ADDQ         $+128, CX
 	SUBQ         $0x02, R12
-	JMP          loop187
+	JMP          loop189
 
-done188:
-loop189:
+done190:
+loop191:
 	CMPQ         R12, $0x01
-	JLT          done190
+	JLT          done192
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(SI*1), Z25
 	VMOVDQU32    (BX)(SI*2), Z26
@@ -3908,9 +4011,9 @@ loop189:
 	ADDQ         $+64, BX
 	ADDQ         $+64, CX
 	SUBQ         $0x01, R12
-	JMP          loop189
+	JMP          loop191
 
-done190:
+done192:
 	MOVQ c+112(FP), R12
 	MOVQ sx+104(FP), R14
 	MOVQ R9, R13
@@ -3919,7 +4022,7 @@ done190:
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS (R14), Z30
 	TESTQ        R8, R8
-	JZ           single191
+	JZ           single193
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -3932,15 +4035,15 @@ done190:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert192
+	JMP          convert194
 
-single191:
+single193:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert192:
+convert194:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (DI), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -3950,7 +4053,7 @@ convert192:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(DI), Z3, Z3
 	TESTQ       R11, R11
-	JZ          set193
+	JZ          set195
 	VFMADD213PS (R12), Z30, Z0
 	VMOVUPS     Z0, (R12)
 	VFMADD213PS 64(R12), Z30, Z1
@@ -3959,9 +4062,9 @@ convert192:
 	VMOVUPS     Z2, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z3
 	VMOVUPS     Z3, 192(R12)
-	JMP         stored194
+	JMP         stored196
 
-set193:
+set195:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R12)
 	VMULPS  Z30, Z1, Z1
@@ -3971,13 +4074,13 @@ set193:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R12)
 
-stored194:
+stored196:
 	ADDQ         ldc+120(FP), R12
 	ADDQ         ldsums+64(FP), R13
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS 4(R14), Z30
 	TESTQ        R8, R8
-	JZ           single195
+	JZ           single197
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -3990,15 +4093,15 @@ stored194:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert196
+	JMP          convert198
 
-single195:
+single197:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert196:
+convert198:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (DI), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -4008,7 +4111,7 @@ convert196:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(DI), Z7, Z7
 	TESTQ       R11, R11
-	JZ          set197
+	JZ          set199
 	VFMADD213PS (R12), Z30, Z4
 	VMOVUPS     Z4, (R12)
 	VFMADD213PS 64(R12), Z30, Z5
@@ -4017,9 +4120,9 @@ convert196:
 	VMOVUPS     Z6, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z7
 	VMOVUPS     Z7, 192(R12)
-	JMP         stored198
+	JMP         stored200
 
-set197:
+set199:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R12)
 	VMULPS  Z30, Z5, Z5
@@ -4029,13 +4132,13 @@ set197:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R12)
 
-stored198:
+stored200:
 	ADDQ         ldc+120(FP), R12
 	ADDQ         ldsums+64(FP), R13
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS 8(R14), Z30
 	TESTQ        R8, R8
-	JZ           single199
+	JZ           single201
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -4048,15 +4151,15 @@ stored198:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert200
+	JMP          convert202
 
-single199:
+single201:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert200:
+convert202:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (DI), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -4066,7 +4169,7 @@ convert200:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(DI), Z11, Z11
 	TESTQ       R11, R11
-	JZ          set201
+	JZ          set203
 	VFMADD213PS (R12), Z30, Z8
 	VMOVUPS     Z8, (R12)
 	VFMADD213PS 64(R12), Z30, Z9
@@ -4075,9 +4178,9 @@ convert200:
 	VMOVUPS     Z10, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z11
 	VMOVUPS     Z11, 192(R12)
-	JMP         stored202
+	JMP         stored204
 
-set201:
+set203:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R12)
 	VMULPS  Z30, Z9, Z9
@@ -4087,18 +4190,18 @@ set201:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R12)
 
-stored202:
+stored204:
 	ADDQ  lds+80(FP), DI
 	ADDQ  ldz+96(FP), R8
 	ADDQ  $+4, R9
 	MOVQ  $0x00000001, R11
 	TESTQ R10, R10
-	JNZ   group186
-	JMP   finished107
+	JNZ   group188
+	JMP   finished109
 
-fewer185:
+fewer187:
 	CMPQ m+0(FP), $0x02
-	JNE  fewer203
+	JNE  fewer205
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -4113,7 +4216,7 @@ fewer185:
 	ADDQ SI, CX
 	XORQ R11, R11
 
-group204:
+group206:
 	MOVQ    R10, R12
 	CMPQ    R12, per+16(FP)
 	CMOVQGT per+16(FP), R12
@@ -4129,9 +4232,9 @@ group204:
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 
-loop205:
+loop207:
 	CMPQ         R12, $0x02
-	JLT          done206
+	JLT          done208
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(SI*1), Z25
 	VMOVDQU32    (BX)(SI*2), Z26
@@ -4164,12 +4267,12 @@ loop205:
 	ADDQ         $+128, BX
 	ADDQ         $+128, CX
 	SUBQ         $0x02, R12
-	JMP          loop205
+	JMP          loop207
 
-done206:
-loop207:
+done208:
+loop209:
 	CMPQ         R12, $0x01
-	JLT          done208
+	JLT          done210
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(SI*1), Z25
 	VMOVDQU32    (BX)(SI*2), Z26
@@ -4188,9 +4291,9 @@ loop207:
 	ADDQ         $+64, BX
 	ADDQ         $+64, CX
 	SUBQ         $0x01, R12
-	JMP          loop207
+	JMP          loop209
 
-done208:
+done210:
 	MOVQ c+112(FP), R12
 	MOVQ sx+104(FP), R14
 	MOVQ R9, R13
@@ -4199,7 +4302,7 @@ done208:
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS (R14), Z30
 	TESTQ        R8, R8
-	JZ           single209
+	JZ           single211
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -4212,15 +4315,15 @@ done208:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert210
+	JMP          convert212
 
-single209:
+single211:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert210:
+convert212:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (DI), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -4230,7 +4333,7 @@ convert210:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(DI), Z3, Z3
 	TESTQ       R11, R11
-	JZ          set211
+	JZ          set213
 	VFMADD213PS (R12), Z30, Z0
 	VMOVUPS     Z0, (R12)
 	VFMADD213PS 64(R12), Z30, Z1
@@ -4239,9 +4342,9 @@ convert210:
 	VMOVUPS     Z2, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z3
 	VMOVUPS     Z3, 192(R12)
-	JMP         stored212
+	JMP         stored214
 
-set211:
+set213:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R12)
 	VMULPS  Z30, Z1, Z1
@@ -4251,13 +4354,13 @@ set211:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R12)
 
-stored212:
+stored214:
 	ADDQ         ldc+120(FP), R12
 	ADDQ         ldsums+64(FP), R13
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS 4(R14), Z30
 	TESTQ        R8, R8
-	JZ           single213
+	JZ           single215
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -4270,15 +4373,15 @@ stored212:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert214
+	JMP          convert216
 
-single213:
+single215:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert214:
+convert216:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (DI), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -4288,7 +4391,7 @@ convert214:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(DI), Z7, Z7
 	TESTQ       R11, R11
-	JZ          set215
+	JZ          set217
 	VFMADD213PS (R12), Z30, Z4
 	VMOVUPS     Z4, (R12)
 	VFMADD213PS 64(R12), Z30, Z5
@@ -4297,9 +4400,9 @@ convert214:
 	VMOVUPS     Z6, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z7
 	VMOVUPS     Z7, 192(R12)
-	JMP         stored216
+	JMP         stored218
 
-set215:
+set217:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R12)
 	VMULPS  Z30, Z5, Z5
@@ -4309,18 +4412,18 @@ set215:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R12)
 
-stored216:
+stored218:
 	ADDQ  lds+80(FP), DI
 	ADDQ  ldz+96(FP), R8
 	ADDQ  $+4, R9
 	MOVQ  $0x00000001, R11
 	TESTQ R10, R10
-	JNZ   group204
-	JMP   finished107
+	JNZ   group206
+	JMP   finished109
 
-fewer203:
+fewer205:
 	CMPQ m+0(FP), $0x01
-	JNE  fewer217
+	JNE  fewer219
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -4335,7 +4438,7 @@ fewer203:
 	ADDQ SI, CX
 	XORQ DX, DX
 
-group218:
+group220:
 	MOVQ    R10, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -4347,9 +4450,9 @@ group218:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 
-loop219:
+loop221:
 	CMPQ         R11, $0x02
-	JLT          done220
+	JLT          done222
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(SI*1), Z25
 	VMOVDQU32    (BX)(SI*2), Z26
@@ -4372,12 +4475,12 @@ loop219:
 	ADDQ         $+128, BX
 	ADDQ         $+128, CX
 	SUBQ         $0x02, R11
-	JMP          loop219
+	JMP          loop221
 
-done220:
-loop221:
+done222:
+loop223:
 	CMPQ         R11, $0x01
-	JLT          done222
+	JLT          done224
 	VMOVDQU32    (BX), Z24
 	VMOVDQU32    (BX)(SI*1), Z25
 	VMOVDQU32    (BX)(SI*2), Z26
@@ -4391,9 +4494,9 @@ loop221:
 	ADDQ         $+64, BX
 	ADDQ         $+64, CX
 	SUBQ         $0x01, R11
-	JMP          loop221
+	JMP          loop223
 
-done222:
+done224:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R9, R12
@@ -4402,7 +4505,7 @@ done222:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        R8, R8
-	JZ           single223
+	JZ           single225
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -4415,15 +4518,15 @@ done222:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert224
+	JMP          convert226
 
-single223:
+single225:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert224:
+convert226:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (DI), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -4433,7 +4536,7 @@ convert224:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(DI), Z3, Z3
 	TESTQ       DX, DX
-	JZ          set225
+	JZ          set227
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
 	VFMADD213PS 64(R11), Z30, Z1
@@ -4442,9 +4545,9 @@ convert224:
 	VMOVUPS     Z2, 128(R11)
 	VFMADD213PS 192(R11), Z30, Z3
 	VMOVUPS     Z3, 192(R11)
-	JMP         stored226
+	JMP         stored228
 
-set225:
+set227:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 	VMULPS  Z30, Z1, Z1
@@ -4454,26 +4557,26 @@ set225:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R11)
 
-stored226:
+stored228:
 	ADDQ  lds+80(FP), DI
 	ADDQ  ldz+96(FP), R8
 	ADDQ  $+4, R9
 	MOVQ  $0x00000001, DX
 	TESTQ R10, R10
-	JNZ   group218
-	JMP   finished107
+	JNZ   group220
+	JMP   finished109
 
-fewer217:
-finished107:
+fewer219:
+finished109:
 	VZEROUPPER
 	RET
 
 // func int8x1AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV
 TEXT ·int8x1AVX512(SB), NOSPLIT, $0-128
-rows227:
+rows229:
 	CMPQ m+0(FP), $0x06
-	JLT  rest228
+	JLT  rest230
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -4486,7 +4589,7 @@ rows227:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group230:
+group232:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -4500,9 +4603,9 @@ group230:
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 
-loop231:
+loop233:
 	CMPQ         R11, $0x02
-	JLT          done232
+	JLT          done234
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4533,12 +4636,12 @@ loop231:
 	ADDQ         $+8, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop231
+	JMP          loop233
 
-done232:
-loop233:
+done234:
+loop235:
 	CMPQ         R11, $0x01
-	JLT          done234
+	JLT          done236
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4556,9 +4659,9 @@ loop233:
 	ADDQ         $+4, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop233
+	JMP          loop235
 
-done234:
+done236:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -4567,175 +4670,175 @@ done234:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        DI, DI
-	JZ           single235
+	JZ           single237
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert236
+	JMP          convert238
 
-single235:
+single237:
 	VPADDD Z28, Z0, Z0
 
-convert236:
+convert238:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       R10, R10
-	JZ          set237
+	JZ          set239
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
-	JMP         stored238
+	JMP         stored240
 
-set237:
+set239:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 
-stored238:
+stored240:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 4(R13), Z30
 	TESTQ        DI, DI
-	JZ           single239
+	JZ           single241
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert240
+	JMP          convert242
 
-single239:
+single241:
 	VPADDD Z28, Z1, Z1
 
-convert240:
+convert242:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       R10, R10
-	JZ          set241
+	JZ          set243
 	VFMADD213PS (R11), Z30, Z1
 	VMOVUPS     Z1, (R11)
-	JMP         stored242
+	JMP         stored244
 
-set241:
+set243:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R11)
 
-stored242:
+stored244:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 8(R13), Z30
 	TESTQ        DI, DI
-	JZ           single243
+	JZ           single245
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert244
+	JMP          convert246
 
-single243:
+single245:
 	VPADDD Z28, Z2, Z2
 
-convert244:
+convert246:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       R10, R10
-	JZ          set245
+	JZ          set247
 	VFMADD213PS (R11), Z30, Z2
 	VMOVUPS     Z2, (R11)
-	JMP         stored246
+	JMP         stored248
 
-set245:
+set247:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R11)
 
-stored246:
+stored248:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 12(R13), Z30
 	TESTQ        DI, DI
-	JZ           single247
+	JZ           single249
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert248
+	JMP          convert250
 
-single247:
+single249:
 	VPADDD Z28, Z3, Z3
 
-convert248:
+convert250:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      (SI), Z3, Z3
 	TESTQ       R10, R10
-	JZ          set249
+	JZ          set251
 	VFMADD213PS (R11), Z30, Z3
 	VMOVUPS     Z3, (R11)
-	JMP         stored250
+	JMP         stored252
 
-set249:
+set251:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, (R11)
 
-stored250:
+stored252:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 16(R13), Z30
 	TESTQ        DI, DI
-	JZ           single251
+	JZ           single253
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
-	JMP          convert252
+	JMP          convert254
 
-single251:
+single253:
 	VPADDD Z28, Z4, Z4
 
-convert252:
+convert254:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (SI), Z4, Z4
 	TESTQ       R10, R10
-	JZ          set253
+	JZ          set255
 	VFMADD213PS (R11), Z30, Z4
 	VMOVUPS     Z4, (R11)
-	JMP         stored254
+	JMP         stored256
 
-set253:
+set255:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R11)
 
-stored254:
+stored256:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 20(R13), Z30
 	TESTQ        DI, DI
-	JZ           single255
+	JZ           single257
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z5, Z5
-	JMP          convert256
+	JMP          convert258
 
-single255:
+single257:
 	VPADDD Z28, Z5, Z5
 
-convert256:
+convert258:
 	VCVTDQ2PS   Z5, Z5
 	VMULPS      (SI), Z5, Z5
 	TESTQ       R10, R10
-	JZ          set257
+	JZ          set259
 	VFMADD213PS (R11), Z30, Z5
 	VMOVUPS     Z5, (R11)
-	JMP         stored258
+	JMP         stored260
 
-set257:
+set259:
 	VMULPS  Z30, Z5, Z5
 	VMOVUPS Z5, (R11)
 
-stored258:
+stored260:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group230
+	JNZ   group232
 	MOVQ  lda+32(FP), AX
 	LEAQ  (AX)(AX*2), AX
 	SHLQ  $0x01, AX
@@ -4750,11 +4853,11 @@ stored258:
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x18, sx+104(FP)
 	SUBQ  $0x06, m+0(FP)
-	JMP   rows227
+	JMP   rows229
 
-rest228:
+rest230:
 	CMPQ m+0(FP), $0x05
-	JNE  fewer259
+	JNE  fewer261
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -4767,7 +4870,7 @@ rest228:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group260:
+group262:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -4780,9 +4883,9 @@ group260:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 
-loop261:
+loop263:
 	CMPQ         R11, $0x02
-	JLT          done262
+	JLT          done264
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4809,12 +4912,12 @@ loop261:
 	ADDQ         $+8, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop261
+	JMP          loop263
 
-done262:
-loop263:
+done264:
+loop265:
 	CMPQ         R11, $0x01
-	JLT          done264
+	JLT          done266
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -4830,9 +4933,9 @@ loop263:
 	ADDQ         $+4, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop263
+	JMP          loop265
 
-done264:
+done266:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -4841,152 +4944,152 @@ done264:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        DI, DI
-	JZ           single265
+	JZ           single267
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert266
+	JMP          convert268
 
-single265:
+single267:
 	VPADDD Z28, Z0, Z0
 
-convert266:
+convert268:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       R10, R10
-	JZ          set267
+	JZ          set269
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
-	JMP         stored268
+	JMP         stored270
 
-set267:
+set269:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 
-stored268:
+stored270:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 4(R13), Z30
 	TESTQ        DI, DI
-	JZ           single269
+	JZ           single271
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert270
+	JMP          convert272
 
-single269:
+single271:
 	VPADDD Z28, Z1, Z1
 
-convert270:
+convert272:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       R10, R10
-	JZ          set271
+	JZ          set273
 	VFMADD213PS (R11), Z30, Z1
 	VMOVUPS     Z1, (R11)
-	JMP         stored272
+	JMP         stored274
 
-set271:
+set273:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R11)
 
-stored272:
+stored274:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 8(R13), Z30
 	TESTQ        DI, DI
-	JZ           single273
+	JZ           single275
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert274
+	JMP          convert276
 
-single273:
+single275:
 	VPADDD Z28, Z2, Z2
 
-convert274:
+convert276:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       R10, R10
-	JZ          set275
+	JZ          set277
 	VFMADD213PS (R11), Z30, Z2
 	VMOVUPS     Z2, (R11)
-	JMP         stored276
+	JMP         stored278
 
-set275:
+set277:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R11)
 
-stored276:
+stored278:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 12(R13), Z30
 	TESTQ        DI, DI
-	JZ           single277
+	JZ           single279
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert278
+	JMP          convert280
 
-single277:
+single279:
 	VPADDD Z28, Z3, Z3
 
-convert278:
+convert280:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      (SI), Z3, Z3
 	TESTQ       R10, R10
-	JZ          set279
+	JZ          set281
 	VFMADD213PS (R11), Z30, Z3
 	VMOVUPS     Z3, (R11)
-	JMP         stored280
+	JMP         stored282
 
-set279:
+set281:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, (R11)
 
-stored280:
+stored282:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 16(R13), Z30
 	TESTQ        DI, DI
-	JZ           single281
+	JZ           single283
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
-	JMP          convert282
+	JMP          convert284
 
-single281:
+single283:
 	VPADDD Z28, Z4, Z4
 
-convert282:
+convert284:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (SI), Z4, Z4
 	TESTQ       R10, R10
-	JZ          set283
+	JZ          set285
 	VFMADD213PS (R11), Z30, Z4
 	VMOVUPS     Z4, (R11)
-	JMP         stored284
+	JMP         stored286
 
-set283:
+set285:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R11)
 
-stored284:
+stored286:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group260
-	JMP   finished229
+	JNZ   group262
+	JMP   finished231
 
-fewer259:
+fewer261:
 	CMPQ m+0(FP), $0x04
-	JNE  fewer285
+	JNE  fewer287
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -4999,7 +5102,7 @@ fewer259:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group286:
+group288:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -5011,9 +5114,9 @@ group286:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 
-loop287:
+loop289:
 	CMPQ         R11, $0x02
-	JLT          done288
+	JLT          done290
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -5036,12 +5139,12 @@ loop287:
 	ADDQ         $+8, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop287
+	JMP          loop289
 
-done288:
-loop289:
+done290:
+loop291:
 	CMPQ         R11, $0x01
-	JLT          done290
+	JLT          done292
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -5055,9 +5158,9 @@ loop289:
 	ADDQ         $+4, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop289
+	JMP          loop291
 
-done290:
+done292:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -5066,124 +5169,124 @@ done290:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        DI, DI
-	JZ           single291
+	JZ           single293
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert292
+	JMP          convert294
 
-single291:
+single293:
 	VPADDD Z28, Z0, Z0
 
-convert292:
+convert294:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       R10, R10
-	JZ          set293
+	JZ          set295
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
-	JMP         stored294
+	JMP         stored296
 
-set293:
+set295:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 
-stored294:
+stored296:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 4(R13), Z30
 	TESTQ        DI, DI
-	JZ           single295
+	JZ           single297
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert296
+	JMP          convert298
 
-single295:
+single297:
 	VPADDD Z28, Z1, Z1
 
-convert296:
+convert298:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       R10, R10
-	JZ          set297
+	JZ          set299
 	VFMADD213PS (R11), Z30, Z1
 	VMOVUPS     Z1, (R11)
-	JMP         stored298
+	JMP         stored300
 
-set297:
+set299:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R11)
 
-stored298:
+stored300:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 8(R13), Z30
 	TESTQ        DI, DI
-	JZ           single299
+	JZ           single301
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert300
+	JMP          convert302
 
-single299:
+single301:
 	VPADDD Z28, Z2, Z2
 
-convert300:
+convert302:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       R10, R10
-	JZ          set301
+	JZ          set303
 	VFMADD213PS (R11), Z30, Z2
 	VMOVUPS     Z2, (R11)
-	JMP         stored302
+	JMP         stored304
 
-set301:
+set303:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R11)
 
-stored302:
+stored304:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 12(R13), Z30
 	TESTQ        DI, DI
-	JZ           single303
+	JZ           single305
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert304
+	JMP          convert306
 
-single303:
+single305:
 	VPADDD Z28, Z3, Z3
 
-convert304:
+convert306:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      (SI), Z3, Z3
 	TESTQ       R10, R10
-	JZ          set305
+	JZ          set307
 	VFMADD213PS (R11), Z30, Z3
 	VMOVUPS     Z3, (R11)
-	JMP         stored306
+	JMP         stored308
 
-set305:
+set307:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, (R11)
 
-stored306:
+stored308:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group286
-	JMP   finished229
+	JNZ   group288
+	JMP   finished231
 
-fewer285:
+fewer287:
 	CMPQ m+0(FP), $0x03
-	JNE  fewer307
+	JNE  fewer309
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -5196,7 +5299,7 @@ fewer285:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group308:
+group310:
 	MOVQ    R9, R10
 	CMPQ    R10, per+16(FP)
 	CMOVQGT per+16(FP), R10
@@ -5207,9 +5310,9 @@ group308:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 
-loop309:
+loop311:
 	CMPQ         R10, $0x02
-	JLT          done310
+	JLT          done312
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -5227,12 +5330,12 @@ loop309:
 	ADDQ         $+8, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R10
-	JMP          loop309
+	JMP          loop311
 
-done310:
-loop311:
+done312:
+loop313:
 	CMPQ         R10, $0x01
-	JLT          done312
+	JLT          done314
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -5243,9 +5346,9 @@ loop311:
 	ADDQ         $+4, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop311
+	JMP          loop313
 
-done312:
+done314:
 	MOVQ c+112(FP), R10
 	MOVQ sx+104(FP), R12
 	MOVQ R8, R11
@@ -5254,96 +5357,96 @@ done312:
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS (R12), Z30
 	TESTQ        DI, DI
-	JZ           single313
+	JZ           single315
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert314
+	JMP          convert316
 
-single313:
+single315:
 	VPADDD Z28, Z0, Z0
 
-convert314:
+convert316:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set315
+	JZ          set317
 	VFMADD213PS (R10), Z30, Z0
 	VMOVUPS     Z0, (R10)
-	JMP         stored316
+	JMP         stored318
 
-set315:
+set317:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R10)
 
-stored316:
+stored318:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 4(R12), Z30
 	TESTQ        DI, DI
-	JZ           single317
+	JZ           single319
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert318
+	JMP          convert320
 
-single317:
+single319:
 	VPADDD Z28, Z1, Z1
 
-convert318:
+convert320:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       CX, CX
-	JZ          set319
+	JZ          set321
 	VFMADD213PS (R10), Z30, Z1
 	VMOVUPS     Z1, (R10)
-	JMP         stored320
+	JMP         stored322
 
-set319:
+set321:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R10)
 
-stored320:
+stored322:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 8(R12), Z30
 	TESTQ        DI, DI
-	JZ           single321
+	JZ           single323
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert322
+	JMP          convert324
 
-single321:
+single323:
 	VPADDD Z28, Z2, Z2
 
-convert322:
+convert324:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       CX, CX
-	JZ          set323
+	JZ          set325
 	VFMADD213PS (R10), Z30, Z2
 	VMOVUPS     Z2, (R10)
-	JMP         stored324
+	JMP         stored326
 
-set323:
+set325:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R10)
 
-stored324:
+stored326:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group308
-	JMP   finished229
+	JNZ   group310
+	JMP   finished231
 
-fewer307:
+fewer309:
 	CMPQ m+0(FP), $0x02
-	JNE  fewer325
+	JNE  fewer327
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -5356,7 +5459,7 @@ fewer307:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group326:
+group328:
 	MOVQ    R9, R10
 	CMPQ    R10, per+16(FP)
 	CMOVQGT per+16(FP), R10
@@ -5366,9 +5469,9 @@ group326:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 
-loop327:
+loop329:
 	CMPQ         R10, $0x02
-	JLT          done328
+	JLT          done330
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -5382,12 +5485,12 @@ loop327:
 	ADDQ         $+8, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R10
-	JMP          loop327
+	JMP          loop329
 
-done328:
-loop329:
+done330:
+loop331:
 	CMPQ         R10, $0x01
-	JLT          done330
+	JLT          done332
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -5396,9 +5499,9 @@ loop329:
 	ADDQ         $+4, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop329
+	JMP          loop331
 
-done330:
+done332:
 	MOVQ c+112(FP), R10
 	MOVQ sx+104(FP), R12
 	MOVQ R8, R11
@@ -5407,68 +5510,68 @@ done330:
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS (R12), Z30
 	TESTQ        DI, DI
-	JZ           single331
+	JZ           single333
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert332
+	JMP          convert334
 
-single331:
+single333:
 	VPADDD Z28, Z0, Z0
 
-convert332:
+convert334:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set333
+	JZ          set335
 	VFMADD213PS (R10), Z30, Z0
 	VMOVUPS     Z0, (R10)
-	JMP         stored334
+	JMP         stored336
 
-set333:
+set335:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R10)
 
-stored334:
+stored336:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 4(R12), Z30
 	TESTQ        DI, DI
-	JZ           single335
+	JZ           single337
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert336
+	JMP          convert338
 
-single335:
+single337:
 	VPADDD Z28, Z1, Z1
 
-convert336:
+convert338:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       CX, CX
-	JZ          set337
+	JZ          set339
 	VFMADD213PS (R10), Z30, Z1
 	VMOVUPS     Z1, (R10)
-	JMP         stored338
+	JMP         stored340
 
-set337:
+set339:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R10)
 
-stored338:
+stored340:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group326
-	JMP   finished229
+	JNZ   group328
+	JMP   finished231
 
-fewer325:
+fewer327:
 	CMPQ m+0(FP), $0x01
-	JNE  fewer339
+	JNE  fewer341
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -5481,7 +5584,7 @@ fewer325:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group340:
+group342:
 	MOVQ    R9, DX
 	CMPQ    DX, per+16(FP)
 	CMOVQGT per+16(FP), DX
@@ -5490,9 +5593,9 @@ group340:
 	// 1 rows: sums = 0
 	VPXORD Z0, Z0, Z0
 
-loop341:
+loop343:
 	CMPQ         DX, $0x02
-	JLT          done342
+	JLT          done344
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -5502,21 +5605,21 @@ loop341:
 	ADDQ         $+8, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, DX
-	JMP          loop341
+	JMP          loop343
 
-done342:
-loop343:
+done344:
+loop345:
 	CMPQ         DX, $0x01
-	JLT          done344
+	JLT          done346
 	VMOVDQU32    (BX), Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
 	ADDQ         $+4, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, DX
-	JMP          loop343
+	JMP          loop345
 
-done344:
+done346:
 	MOVQ c+112(FP), DX
 	MOVQ sx+104(FP), R11
 	MOVQ R8, R10
@@ -5525,48 +5628,48 @@ done344:
 	VPBROADCASTD (R10), Z28
 	VBROADCASTSS (R11), Z30
 	TESTQ        DI, DI
-	JZ           single345
+	JZ           single347
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert346
+	JMP          convert348
 
-single345:
+single347:
 	VPADDD Z28, Z0, Z0
 
-convert346:
+convert348:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set347
+	JZ          set349
 	VFMADD213PS (DX), Z30, Z0
 	VMOVUPS     Z0, (DX)
-	JMP         stored348
+	JMP         stored350
 
-set347:
+set349:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (DX)
 
-stored348:
+stored350:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group340
-	JMP   finished229
+	JNZ   group342
+	JMP   finished231
 
-fewer339:
-finished229:
+fewer341:
+finished231:
 	VZEROUPPER
 	RET
 
 // func int4x4AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV
 TEXT ·int4x4AVX512(SB), NOSPLIT, $0-128
-rows349:
+rows351:
 	CMPQ m+0(FP), $0x06
-	JLT  rest350
+	JLT  rest352
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -5581,7 +5684,7 @@ rows349:
 	ADDQ DI, SI
 	XORQ R12, R12
 
-group352:
+group354:
 	MOVQ    R11, R13
 	CMPQ    R13, per+16(FP)
 	CMOVQGT per+16(FP), R13
@@ -5614,163 +5717,8 @@ group352:
 	VPXORD       Z22, Z22, Z22
 	VPXORD       Z23, Z23, Z23
 
-loop353:
-	CMPQ         R13, $0x02
-	JLT          done354
-	VPANDD       (BX), Z31, Z24
-	VPANDD       (BX)(DI*1), Z31, Z25
-	VPANDD       (BX)(DI*2), Z31, Z26
-	VPANDD       (SI), Z31, Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD (AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD (CX), Z28
-	VPDPBUSD     Z28, Z24, Z12
-	VPDPBUSD     Z28, Z25, Z13
-	VPDPBUSD     Z28, Z26, Z14
-	VPDPBUSD     Z28, Z27, Z15
-	VPBROADCASTD (CX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z16
-	VPDPBUSD     Z29, Z25, Z17
-	VPDPBUSD     Z29, Z26, Z18
-	VPDPBUSD     Z29, Z27, Z19
-	VPBROADCASTD (CX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z20
-	VPDPBUSD     Z30, Z25, Z21
-	VPDPBUSD     Z30, Z26, Z22
-	VPDPBUSD     Z30, Z27, Z23
-	VPSRLD       $0x04, (BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPSRLD       $0x04, (BX)(DI*1), Z25
-	VPANDD       Z31, Z25, Z25
-	VPSRLD       $0x04, (BX)(DI*2), Z26
-	VPANDD       Z31, Z26, Z26
-	VPSRLD       $0x04, (SI), Z27
-	VPANDD       Z31, Z27, Z27
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 4(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD 4(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD 4(CX), Z28
-	VPDPBUSD     Z28, Z24, Z12
-	VPDPBUSD     Z28, Z25, Z13
-	VPDPBUSD     Z28, Z26, Z14
-	VPDPBUSD     Z28, Z27, Z15
-	VPBROADCASTD 4(CX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z16
-	VPDPBUSD     Z29, Z25, Z17
-	VPDPBUSD     Z29, Z26, Z18
-	VPDPBUSD     Z29, Z27, Z19
-	VPBROADCASTD 4(CX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z20
-	VPDPBUSD     Z30, Z25, Z21
-	VPDPBUSD     Z30, Z26, Z22
-	VPDPBUSD     Z30, Z27, Z23
-	VPANDD       64(BX), Z31, Z24
-	VPANDD       64(BX)(DI*1), Z31, Z25
-	VPANDD       64(BX)(DI*2), Z31, Z26
-	VPANDD       64(SI), Z31, Z27
-	VPBROADCASTD 8(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 8(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD 8(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD 8(CX), Z28
-	VPDPBUSD     Z28, Z24, Z12
-	VPDPBUSD     Z28, Z25, Z13
-	VPDPBUSD     Z28, Z26, Z14
-	VPDPBUSD     Z28, Z27, Z15
-	VPBROADCASTD 8(CX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z16
-	VPDPBUSD     Z29, Z25, Z17
-	VPDPBUSD     Z29, Z26, Z18
-	VPDPBUSD     Z29, Z27, Z19
-	VPBROADCASTD 8(CX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z20
-	VPDPBUSD     Z30, Z25, Z21
-	VPDPBUSD     Z30, Z26, Z22
-	VPDPBUSD     Z30, Z27, Z23
-	VPSRLD       $0x04, 64(BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPSRLD       $0x04, 64(BX)(DI*1), Z25
-	VPANDD       Z31, Z25, Z25
-	VPSRLD       $0x04, 64(BX)(DI*2), Z26
-	VPANDD       Z31, Z26, Z26
-	VPSRLD       $0x04, 64(SI), Z27
-	VPANDD       Z31, Z27, Z27
-	VPBROADCASTD 12(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 12(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD 12(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD 12(CX), Z28
-	VPDPBUSD     Z28, Z24, Z12
-	VPDPBUSD     Z28, Z25, Z13
-	VPDPBUSD     Z28, Z26, Z14
-	VPDPBUSD     Z28, Z27, Z15
-	VPBROADCASTD 12(CX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z16
-	VPDPBUSD     Z29, Z25, Z17
-	VPDPBUSD     Z29, Z26, Z18
-	VPDPBUSD     Z29, Z27, Z19
-	VPBROADCASTD 12(CX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z20
-	VPDPBUSD     Z30, Z25, Z21
-	VPDPBUSD     Z30, Z26, Z22
-	VPDPBUSD     Z30, Z27, Z23
-	ADDQ         $+16, AX
-	ADDQ         $+16, CX
-	ADDQ         $+128, BX
-	ADDQ         $+128, SI
-	SUBQ         $0x02, R13
-	JMP          loop353
-
-done354:
 loop355:
-	CMPQ         R13, $0x01
+	CMPQ         R13, $0x02
 	JLT          done356
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(DI*1), Z31, Z25
@@ -5844,498 +5792,6 @@ loop355:
 	VPDPBUSD     Z30, Z25, Z21
 	VPDPBUSD     Z30, Z26, Z22
 	VPDPBUSD     Z30, Z27, Z23
-	ADDQ         $+8, AX
-	ADDQ         $+8, CX
-	ADDQ         $+64, BX
-	ADDQ         $+64, SI
-	SUBQ         $0x01, R13
-	JMP          loop355
-
-done356:
-	MOVQ c+112(FP), R13
-	MOVQ sx+104(FP), R15
-	MOVQ R10, R14
-
-	// C += sx·s·(sums + offset)
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS (R15), Z30
-	TESTQ        R9, R9
-	JZ           single357
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z0, Z0
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z1, Z1
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z2, Z2
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z3, Z3
-	JMP          convert358
-
-single357:
-	VPADDD Z28, Z0, Z0
-	VPADDD Z28, Z1, Z1
-	VPADDD Z28, Z2, Z2
-	VPADDD Z28, Z3, Z3
-
-convert358:
-	VCVTDQ2PS   Z0, Z0
-	VMULPS      (R8), Z0, Z0
-	VCVTDQ2PS   Z1, Z1
-	VMULPS      64(R8), Z1, Z1
-	VCVTDQ2PS   Z2, Z2
-	VMULPS      128(R8), Z2, Z2
-	VCVTDQ2PS   Z3, Z3
-	VMULPS      192(R8), Z3, Z3
-	TESTQ       R12, R12
-	JZ          set359
-	VFMADD213PS (R13), Z30, Z0
-	VMOVUPS     Z0, (R13)
-	VFMADD213PS 64(R13), Z30, Z1
-	VMOVUPS     Z1, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z2
-	VMOVUPS     Z2, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z3
-	VMOVUPS     Z3, 192(R13)
-	JMP         stored360
-
-set359:
-	VMULPS  Z30, Z0, Z0
-	VMOVUPS Z0, (R13)
-	VMULPS  Z30, Z1, Z1
-	VMOVUPS Z1, 64(R13)
-	VMULPS  Z30, Z2, Z2
-	VMOVUPS Z2, 128(R13)
-	VMULPS  Z30, Z3, Z3
-	VMOVUPS Z3, 192(R13)
-
-stored360:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 4(R15), Z30
-	TESTQ        R9, R9
-	JZ           single361
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z4, Z4
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z5, Z5
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z6, Z6
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z7, Z7
-	JMP          convert362
-
-single361:
-	VPADDD Z28, Z4, Z4
-	VPADDD Z28, Z5, Z5
-	VPADDD Z28, Z6, Z6
-	VPADDD Z28, Z7, Z7
-
-convert362:
-	VCVTDQ2PS   Z4, Z4
-	VMULPS      (R8), Z4, Z4
-	VCVTDQ2PS   Z5, Z5
-	VMULPS      64(R8), Z5, Z5
-	VCVTDQ2PS   Z6, Z6
-	VMULPS      128(R8), Z6, Z6
-	VCVTDQ2PS   Z7, Z7
-	VMULPS      192(R8), Z7, Z7
-	TESTQ       R12, R12
-	JZ          set363
-	VFMADD213PS (R13), Z30, Z4
-	VMOVUPS     Z4, (R13)
-	VFMADD213PS 64(R13), Z30, Z5
-	VMOVUPS     Z5, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z6
-	VMOVUPS     Z6, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z7
-	VMOVUPS     Z7, 192(R13)
-	JMP         stored364
-
-set363:
-	VMULPS  Z30, Z4, Z4
-	VMOVUPS Z4, (R13)
-	VMULPS  Z30, Z5, Z5
-	VMOVUPS Z5, 64(R13)
-	VMULPS  Z30, Z6, Z6
-	VMOVUPS Z6, 128(R13)
-	VMULPS  Z30, Z7, Z7
-	VMOVUPS Z7, 192(R13)
-
-stored364:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 8(R15), Z30
-	TESTQ        R9, R9
-	JZ           single365
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z8, Z8
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z9, Z9
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z10, Z10
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z11, Z11
-	JMP          convert366
-
-single365:
-	VPADDD Z28, Z8, Z8
-	VPADDD Z28, Z9, Z9
-	VPADDD Z28, Z10, Z10
-	VPADDD Z28, Z11, Z11
-
-convert366:
-	VCVTDQ2PS   Z8, Z8
-	VMULPS      (R8), Z8, Z8
-	VCVTDQ2PS   Z9, Z9
-	VMULPS      64(R8), Z9, Z9
-	VCVTDQ2PS   Z10, Z10
-	VMULPS      128(R8), Z10, Z10
-	VCVTDQ2PS   Z11, Z11
-	VMULPS      192(R8), Z11, Z11
-	TESTQ       R12, R12
-	JZ          set367
-	VFMADD213PS (R13), Z30, Z8
-	VMOVUPS     Z8, (R13)
-	VFMADD213PS 64(R13), Z30, Z9
-	VMOVUPS     Z9, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z10
-	VMOVUPS     Z10, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z11
-	VMOVUPS     Z11, 192(R13)
-	JMP         stored368
-
-set367:
-	VMULPS  Z30, Z8, Z8
-	VMOVUPS Z8, (R13)
-	VMULPS  Z30, Z9, Z9
-	VMOVUPS Z9, 64(R13)
-	VMULPS  Z30, Z10, Z10
-	VMOVUPS Z10, 128(R13)
-	VMULPS  Z30, Z11, Z11
-	VMOVUPS Z11, 192(R13)
-
-stored368:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 12(R15), Z30
-	TESTQ        R9, R9
-	JZ           single369
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z12, Z12
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z13, Z13
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z14, Z14
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z15, Z15
-	JMP          convert370
-
-single369:
-	VPADDD Z28, Z12, Z12
-	VPADDD Z28, Z13, Z13
-	VPADDD Z28, Z14, Z14
-	VPADDD Z28, Z15, Z15
-
-convert370:
-	VCVTDQ2PS   Z12, Z12
-	VMULPS      (R8), Z12, Z12
-	VCVTDQ2PS   Z13, Z13
-	VMULPS      64(R8), Z13, Z13
-	VCVTDQ2PS   Z14, Z14
-	VMULPS      128(R8), Z14, Z14
-	VCVTDQ2PS   Z15, Z15
-	VMULPS      192(R8), Z15, Z15
-	TESTQ       R12, R12
-	JZ          set371
-	VFMADD213PS (R13), Z30, Z12
-	VMOVUPS     Z12, (R13)
-	VFMADD213PS 64(R13), Z30, Z13
-	VMOVUPS     Z13, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z14
-	VMOVUPS     Z14, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z15
-	VMOVUPS     Z15, 192(R13)
-	JMP         stored372
-
-set371:
-	VMULPS  Z30, Z12, Z12
-	VMOVUPS Z12, (R13)
-	VMULPS  Z30, Z13, Z13
-	VMOVUPS Z13, 64(R13)
-	VMULPS  Z30, Z14, Z14
-	VMOVUPS Z14, 128(R13)
-	VMULPS  Z30, Z15, Z15
-	VMOVUPS Z15, 192(R13)
-
-stored372:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 16(R15), Z30
-	TESTQ        R9, R9
-	JZ           single373
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z16, Z16
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z17, Z17
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z18, Z18
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z19, Z19
-	JMP          convert374
-
-single373:
-	VPADDD Z28, Z16, Z16
-	VPADDD Z28, Z17, Z17
-	VPADDD Z28, Z18, Z18
-	VPADDD Z28, Z19, Z19
-
-convert374:
-	VCVTDQ2PS   Z16, Z16
-	VMULPS      (R8), Z16, Z16
-	VCVTDQ2PS   Z17, Z17
-	VMULPS      64(R8), Z17, Z17
-	VCVTDQ2PS   Z18, Z18
-	VMULPS      128(R8), Z18, Z18
-	VCVTDQ2PS   Z19, Z19
-	VMULPS      192(R8), Z19, Z19
-	TESTQ       R12, R12
-	JZ          set375
-	VFMADD213PS (R13), Z30, Z16
-	VMOVUPS     Z16, (R13)
-	VFMADD213PS 64(R13), Z30, Z17
-	VMOVUPS     Z17, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z18
-	VMOVUPS     Z18, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z19
-	VMOVUPS     Z19, 192(R13)
-	JMP         stored376
-
-set375:
-	VMULPS  Z30, Z16, Z16
-	VMOVUPS Z16, (R13)
-	VMULPS  Z30, Z17, Z17
-	VMOVUPS Z17, 64(R13)
-	VMULPS  Z30, Z18, Z18
-	VMOVUPS Z18, 128(R13)
-	VMULPS  Z30, Z19, Z19
-	VMOVUPS Z19, 192(R13)
-
-stored376:
-	ADDQ         ldc+120(FP), R13
-	ADDQ         ldsums+64(FP), R14
-	VPBROADCASTD (R14), Z28
-	VBROADCASTSS 20(R15), Z30
-	TESTQ        R9, R9
-	JZ           single377
-	VPMOVZXBD    (R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z20, Z20
-	VPMOVZXBD    16(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z21, Z21
-	VPMOVZXBD    32(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z22, Z22
-	VPMOVZXBD    48(R9), Z29
-	VPMULLD      Z28, Z29, Z29
-	VPADDD       Z29, Z23, Z23
-	JMP          convert378
-
-single377:
-	VPADDD Z28, Z20, Z20
-	VPADDD Z28, Z21, Z21
-	VPADDD Z28, Z22, Z22
-	VPADDD Z28, Z23, Z23
-
-convert378:
-	VCVTDQ2PS   Z20, Z20
-	VMULPS      (R8), Z20, Z20
-	VCVTDQ2PS   Z21, Z21
-	VMULPS      64(R8), Z21, Z21
-	VCVTDQ2PS   Z22, Z22
-	VMULPS      128(R8), Z22, Z22
-	VCVTDQ2PS   Z23, Z23
-	VMULPS      192(R8), Z23, Z23
-	TESTQ       R12, R12
-	JZ          set379
-	VFMADD213PS (R13), Z30, Z20
-	VMOVUPS     Z20, (R13)
-	VFMADD213PS 64(R13), Z30, Z21
-	VMOVUPS     Z21, 64(R13)
-	VFMADD213PS 128(R13), Z30, Z22
-	VMOVUPS     Z22, 128(R13)
-	VFMADD213PS 192(R13), Z30, Z23
-	VMOVUPS     Z23, 192(R13)
-	JMP         stored380
-
-set379:
-	VMULPS  Z30, Z20, Z20
-	VMOVUPS Z20, (R13)
-	VMULPS  Z30, Z21, Z21
-	VMOVUPS Z21, 64(R13)
-	VMULPS  Z30, Z22, Z22
-	VMOVUPS Z22, 128(R13)
-	VMULPS  Z30, Z23, Z23
-	VMOVUPS Z23, 192(R13)
-
-stored380:
-	ADDQ  lds+80(FP), R8
-	ADDQ  ldz+96(FP), R9
-	ADDQ  $+4, R10
-	MOVQ  $0x00000001, R12
-	TESTQ R11, R11
-	JNZ   group352
-	MOVQ  lda+32(FP), AX
-	LEAQ  (AX)(AX*2), AX
-	SHLQ  $0x01, AX
-	ADDQ  AX, a+24(FP)
-	MOVQ  ldc+120(FP), AX
-	LEAQ  (AX)(AX*2), AX
-	SHLQ  $0x01, AX
-	ADDQ  AX, c+112(FP)
-	MOVQ  ldsums+64(FP), AX
-	LEAQ  (AX)(AX*2), AX
-	SHLQ  $0x01, AX
-	ADDQ  AX, sums+56(FP)
-	ADDQ  $0x18, sx+104(FP)
-	SUBQ  $0x06, m+0(FP)
-	JMP   rows349
-
-rest350:
-	CMPQ m+0(FP), $0x05
-	JNE  fewer381
-	MOVQ a+24(FP), AX
-	MOVQ lda+32(FP), DX
-	MOVQ codes+40(FP), BX
-	MOVQ panel+48(FP), DI
-	MOVQ s+72(FP), R8
-	MOVQ z+88(FP), R9
-	MOVQ sums+56(FP), R10
-	MOVQ steps+8(FP), R11
-	LEAQ (AX)(DX*2), CX
-	ADDQ DX, CX
-	LEAQ (BX)(DI*2), SI
-	ADDQ DI, SI
-	XORQ R12, R12
-
-group382:
-	MOVQ    R11, R13
-	CMPQ    R13, per+16(FP)
-	CMOVQGT per+16(FP), R13
-	SUBQ    R13, R11
-
-	// 5 rows: sums = 0
-	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z31
-	VPXORD       Z0, Z0, Z0
-	VPXORD       Z1, Z1, Z1
-	VPXORD       Z2, Z2, Z2
-	VPXORD       Z3, Z3, Z3
-	VPXORD       Z4, Z4, Z4
-	VPXORD       Z5, Z5, Z5
-	VPXORD       Z6, Z6, Z6
-	VPXORD       Z7, Z7, Z7
-	VPXORD       Z8, Z8, Z8
-	VPXORD       Z9, Z9, Z9
-	VPXORD       Z10, Z10, Z10
-	VPXORD       Z11, Z11, Z11
-	VPXORD       Z12, Z12, Z12
-	VPXORD       Z13, Z13, Z13
-	VPXORD       Z14, Z14, Z14
-	VPXORD       Z15, Z15, Z15
-	VPXORD       Z16, Z16, Z16
-	VPXORD       Z17, Z17, Z17
-	VPXORD       Z18, Z18, Z18
-	VPXORD       Z19, Z19, Z19
-
-loop383:
-	CMPQ         R13, $0x02
-	JLT          done384
-	VPANDD       (BX), Z31, Z24
-	VPANDD       (BX)(DI*1), Z31, Z25
-	VPANDD       (BX)(DI*2), Z31, Z26
-	VPANDD       (SI), Z31, Z27
-	VPBROADCASTD (AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD (AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD (AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD (CX), Z28
-	VPDPBUSD     Z28, Z24, Z12
-	VPDPBUSD     Z28, Z25, Z13
-	VPDPBUSD     Z28, Z26, Z14
-	VPDPBUSD     Z28, Z27, Z15
-	VPBROADCASTD (CX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z16
-	VPDPBUSD     Z29, Z25, Z17
-	VPDPBUSD     Z29, Z26, Z18
-	VPDPBUSD     Z29, Z27, Z19
-	VPSRLD       $0x04, (BX), Z24
-	VPANDD       Z31, Z24, Z24
-	VPSRLD       $0x04, (BX)(DI*1), Z25
-	VPANDD       Z31, Z25, Z25
-	VPSRLD       $0x04, (BX)(DI*2), Z26
-	VPANDD       Z31, Z26, Z26
-	VPSRLD       $0x04, (SI), Z27
-	VPANDD       Z31, Z27, Z27
-	VPBROADCASTD 4(AX), Z28
-	VPDPBUSD     Z28, Z24, Z0
-	VPDPBUSD     Z28, Z25, Z1
-	VPDPBUSD     Z28, Z26, Z2
-	VPDPBUSD     Z28, Z27, Z3
-	VPBROADCASTD 4(AX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z4
-	VPDPBUSD     Z29, Z25, Z5
-	VPDPBUSD     Z29, Z26, Z6
-	VPDPBUSD     Z29, Z27, Z7
-	VPBROADCASTD 4(AX)(DX*2), Z30
-	VPDPBUSD     Z30, Z24, Z8
-	VPDPBUSD     Z30, Z25, Z9
-	VPDPBUSD     Z30, Z26, Z10
-	VPDPBUSD     Z30, Z27, Z11
-	VPBROADCASTD 4(CX), Z28
-	VPDPBUSD     Z28, Z24, Z12
-	VPDPBUSD     Z28, Z25, Z13
-	VPDPBUSD     Z28, Z26, Z14
-	VPDPBUSD     Z28, Z27, Z15
-	VPBROADCASTD 4(CX)(DX*1), Z29
-	VPDPBUSD     Z29, Z24, Z16
-	VPDPBUSD     Z29, Z25, Z17
-	VPDPBUSD     Z29, Z26, Z18
-	VPDPBUSD     Z29, Z27, Z19
 	VPANDD       64(BX), Z31, Z24
 	VPANDD       64(BX)(DI*1), Z31, Z25
 	VPANDD       64(BX)(DI*2), Z31, Z26
@@ -6365,6 +5821,11 @@ loop383:
 	VPDPBUSD     Z29, Z25, Z17
 	VPDPBUSD     Z29, Z26, Z18
 	VPDPBUSD     Z29, Z27, Z19
+	VPBROADCASTD 8(CX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z20
+	VPDPBUSD     Z30, Z25, Z21
+	VPDPBUSD     Z30, Z26, Z22
+	VPDPBUSD     Z30, Z27, Z23
 	VPSRLD       $0x04, 64(BX), Z24
 	VPANDD       Z31, Z24, Z24
 	VPSRLD       $0x04, 64(BX)(DI*1), Z25
@@ -6398,16 +5859,523 @@ loop383:
 	VPDPBUSD     Z29, Z25, Z17
 	VPDPBUSD     Z29, Z26, Z18
 	VPDPBUSD     Z29, Z27, Z19
+	VPBROADCASTD 12(CX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z20
+	VPDPBUSD     Z30, Z25, Z21
+	VPDPBUSD     Z30, Z26, Z22
+	VPDPBUSD     Z30, Z27, Z23
 	ADDQ         $+16, AX
 	ADDQ         $+16, CX
 	ADDQ         $+128, BX
 	ADDQ         $+128, SI
 	SUBQ         $0x02, R13
-	JMP          loop383
+	JMP          loop355
 
-done384:
-loop385:
+done356:
+loop357:
 	CMPQ         R13, $0x01
+	JLT          done358
+	VPANDD       (BX), Z31, Z24
+	VPANDD       (BX)(DI*1), Z31, Z25
+	VPANDD       (BX)(DI*2), Z31, Z26
+	VPANDD       (SI), Z31, Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD (AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD (CX), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPDPBUSD     Z28, Z26, Z14
+	VPDPBUSD     Z28, Z27, Z15
+	VPBROADCASTD (CX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z16
+	VPDPBUSD     Z29, Z25, Z17
+	VPDPBUSD     Z29, Z26, Z18
+	VPDPBUSD     Z29, Z27, Z19
+	VPBROADCASTD (CX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z20
+	VPDPBUSD     Z30, Z25, Z21
+	VPDPBUSD     Z30, Z26, Z22
+	VPDPBUSD     Z30, Z27, Z23
+	VPSRLD       $0x04, (BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPSRLD       $0x04, (BX)(DI*1), Z25
+	VPANDD       Z31, Z25, Z25
+	VPSRLD       $0x04, (BX)(DI*2), Z26
+	VPANDD       Z31, Z26, Z26
+	VPSRLD       $0x04, (SI), Z27
+	VPANDD       Z31, Z27, Z27
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 4(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD 4(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD 4(CX), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPDPBUSD     Z28, Z26, Z14
+	VPDPBUSD     Z28, Z27, Z15
+	VPBROADCASTD 4(CX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z16
+	VPDPBUSD     Z29, Z25, Z17
+	VPDPBUSD     Z29, Z26, Z18
+	VPDPBUSD     Z29, Z27, Z19
+	VPBROADCASTD 4(CX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z20
+	VPDPBUSD     Z30, Z25, Z21
+	VPDPBUSD     Z30, Z26, Z22
+	VPDPBUSD     Z30, Z27, Z23
+	ADDQ         $+8, AX
+	ADDQ         $+8, CX
+	ADDQ         $+64, BX
+	ADDQ         $+64, SI
+	SUBQ         $0x01, R13
+	JMP          loop357
+
+done358:
+	MOVQ c+112(FP), R13
+	MOVQ sx+104(FP), R15
+	MOVQ R10, R14
+
+	// C += sx·s·(sums + offset)
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS (R15), Z30
+	TESTQ        R9, R9
+	JZ           single359
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z0, Z0
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z1, Z1
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z2, Z2
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z3, Z3
+	JMP          convert360
+
+single359:
+	VPADDD Z28, Z0, Z0
+	VPADDD Z28, Z1, Z1
+	VPADDD Z28, Z2, Z2
+	VPADDD Z28, Z3, Z3
+
+convert360:
+	VCVTDQ2PS   Z0, Z0
+	VMULPS      (R8), Z0, Z0
+	VCVTDQ2PS   Z1, Z1
+	VMULPS      64(R8), Z1, Z1
+	VCVTDQ2PS   Z2, Z2
+	VMULPS      128(R8), Z2, Z2
+	VCVTDQ2PS   Z3, Z3
+	VMULPS      192(R8), Z3, Z3
+	TESTQ       R12, R12
+	JZ          set361
+	VFMADD213PS (R13), Z30, Z0
+	VMOVUPS     Z0, (R13)
+	VFMADD213PS 64(R13), Z30, Z1
+	VMOVUPS     Z1, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z2
+	VMOVUPS     Z2, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z3
+	VMOVUPS     Z3, 192(R13)
+	JMP         stored362
+
+set361:
+	VMULPS  Z30, Z0, Z0
+	VMOVUPS Z0, (R13)
+	VMULPS  Z30, Z1, Z1
+	VMOVUPS Z1, 64(R13)
+	VMULPS  Z30, Z2, Z2
+	VMOVUPS Z2, 128(R13)
+	VMULPS  Z30, Z3, Z3
+	VMOVUPS Z3, 192(R13)
+
+stored362:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 4(R15), Z30
+	TESTQ        R9, R9
+	JZ           single363
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z4, Z4
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z5, Z5
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z6, Z6
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z7, Z7
+	JMP          convert364
+
+single363:
+	VPADDD Z28, Z4, Z4
+	VPADDD Z28, Z5, Z5
+	VPADDD Z28, Z6, Z6
+	VPADDD Z28, Z7, Z7
+
+convert364:
+	VCVTDQ2PS   Z4, Z4
+	VMULPS      (R8), Z4, Z4
+	VCVTDQ2PS   Z5, Z5
+	VMULPS      64(R8), Z5, Z5
+	VCVTDQ2PS   Z6, Z6
+	VMULPS      128(R8), Z6, Z6
+	VCVTDQ2PS   Z7, Z7
+	VMULPS      192(R8), Z7, Z7
+	TESTQ       R12, R12
+	JZ          set365
+	VFMADD213PS (R13), Z30, Z4
+	VMOVUPS     Z4, (R13)
+	VFMADD213PS 64(R13), Z30, Z5
+	VMOVUPS     Z5, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z6
+	VMOVUPS     Z6, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z7
+	VMOVUPS     Z7, 192(R13)
+	JMP         stored366
+
+set365:
+	VMULPS  Z30, Z4, Z4
+	VMOVUPS Z4, (R13)
+	VMULPS  Z30, Z5, Z5
+	VMOVUPS Z5, 64(R13)
+	VMULPS  Z30, Z6, Z6
+	VMOVUPS Z6, 128(R13)
+	VMULPS  Z30, Z7, Z7
+	VMOVUPS Z7, 192(R13)
+
+stored366:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 8(R15), Z30
+	TESTQ        R9, R9
+	JZ           single367
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z8, Z8
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z9, Z9
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z10, Z10
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z11, Z11
+	JMP          convert368
+
+single367:
+	VPADDD Z28, Z8, Z8
+	VPADDD Z28, Z9, Z9
+	VPADDD Z28, Z10, Z10
+	VPADDD Z28, Z11, Z11
+
+convert368:
+	VCVTDQ2PS   Z8, Z8
+	VMULPS      (R8), Z8, Z8
+	VCVTDQ2PS   Z9, Z9
+	VMULPS      64(R8), Z9, Z9
+	VCVTDQ2PS   Z10, Z10
+	VMULPS      128(R8), Z10, Z10
+	VCVTDQ2PS   Z11, Z11
+	VMULPS      192(R8), Z11, Z11
+	TESTQ       R12, R12
+	JZ          set369
+	VFMADD213PS (R13), Z30, Z8
+	VMOVUPS     Z8, (R13)
+	VFMADD213PS 64(R13), Z30, Z9
+	VMOVUPS     Z9, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z10
+	VMOVUPS     Z10, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z11
+	VMOVUPS     Z11, 192(R13)
+	JMP         stored370
+
+set369:
+	VMULPS  Z30, Z8, Z8
+	VMOVUPS Z8, (R13)
+	VMULPS  Z30, Z9, Z9
+	VMOVUPS Z9, 64(R13)
+	VMULPS  Z30, Z10, Z10
+	VMOVUPS Z10, 128(R13)
+	VMULPS  Z30, Z11, Z11
+	VMOVUPS Z11, 192(R13)
+
+stored370:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 12(R15), Z30
+	TESTQ        R9, R9
+	JZ           single371
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z12, Z12
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z13, Z13
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z14, Z14
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z15, Z15
+	JMP          convert372
+
+single371:
+	VPADDD Z28, Z12, Z12
+	VPADDD Z28, Z13, Z13
+	VPADDD Z28, Z14, Z14
+	VPADDD Z28, Z15, Z15
+
+convert372:
+	VCVTDQ2PS   Z12, Z12
+	VMULPS      (R8), Z12, Z12
+	VCVTDQ2PS   Z13, Z13
+	VMULPS      64(R8), Z13, Z13
+	VCVTDQ2PS   Z14, Z14
+	VMULPS      128(R8), Z14, Z14
+	VCVTDQ2PS   Z15, Z15
+	VMULPS      192(R8), Z15, Z15
+	TESTQ       R12, R12
+	JZ          set373
+	VFMADD213PS (R13), Z30, Z12
+	VMOVUPS     Z12, (R13)
+	VFMADD213PS 64(R13), Z30, Z13
+	VMOVUPS     Z13, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z14
+	VMOVUPS     Z14, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z15
+	VMOVUPS     Z15, 192(R13)
+	JMP         stored374
+
+set373:
+	VMULPS  Z30, Z12, Z12
+	VMOVUPS Z12, (R13)
+	VMULPS  Z30, Z13, Z13
+	VMOVUPS Z13, 64(R13)
+	VMULPS  Z30, Z14, Z14
+	VMOVUPS Z14, 128(R13)
+	VMULPS  Z30, Z15, Z15
+	VMOVUPS Z15, 192(R13)
+
+stored374:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 16(R15), Z30
+	TESTQ        R9, R9
+	JZ           single375
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z16, Z16
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z17, Z17
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z18, Z18
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z19, Z19
+	JMP          convert376
+
+single375:
+	VPADDD Z28, Z16, Z16
+	VPADDD Z28, Z17, Z17
+	VPADDD Z28, Z18, Z18
+	VPADDD Z28, Z19, Z19
+
+convert376:
+	VCVTDQ2PS   Z16, Z16
+	VMULPS      (R8), Z16, Z16
+	VCVTDQ2PS   Z17, Z17
+	VMULPS      64(R8), Z17, Z17
+	VCVTDQ2PS   Z18, Z18
+	VMULPS      128(R8), Z18, Z18
+	VCVTDQ2PS   Z19, Z19
+	VMULPS      192(R8), Z19, Z19
+	TESTQ       R12, R12
+	JZ          set377
+	VFMADD213PS (R13), Z30, Z16
+	VMOVUPS     Z16, (R13)
+	VFMADD213PS 64(R13), Z30, Z17
+	VMOVUPS     Z17, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z18
+	VMOVUPS     Z18, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z19
+	VMOVUPS     Z19, 192(R13)
+	JMP         stored378
+
+set377:
+	VMULPS  Z30, Z16, Z16
+	VMOVUPS Z16, (R13)
+	VMULPS  Z30, Z17, Z17
+	VMOVUPS Z17, 64(R13)
+	VMULPS  Z30, Z18, Z18
+	VMOVUPS Z18, 128(R13)
+	VMULPS  Z30, Z19, Z19
+	VMOVUPS Z19, 192(R13)
+
+stored378:
+	ADDQ         ldc+120(FP), R13
+	ADDQ         ldsums+64(FP), R14
+	VPBROADCASTD (R14), Z28
+	VBROADCASTSS 20(R15), Z30
+	TESTQ        R9, R9
+	JZ           single379
+	VPMOVZXBD    (R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z20, Z20
+	VPMOVZXBD    16(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z21, Z21
+	VPMOVZXBD    32(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z22, Z22
+	VPMOVZXBD    48(R9), Z29
+	VPMULLD      Z28, Z29, Z29
+	VPADDD       Z29, Z23, Z23
+	JMP          convert380
+
+single379:
+	VPADDD Z28, Z20, Z20
+	VPADDD Z28, Z21, Z21
+	VPADDD Z28, Z22, Z22
+	VPADDD Z28, Z23, Z23
+
+convert380:
+	VCVTDQ2PS   Z20, Z20
+	VMULPS      (R8), Z20, Z20
+	VCVTDQ2PS   Z21, Z21
+	VMULPS      64(R8), Z21, Z21
+	VCVTDQ2PS   Z22, Z22
+	VMULPS      128(R8), Z22, Z22
+	VCVTDQ2PS   Z23, Z23
+	VMULPS      192(R8), Z23, Z23
+	TESTQ       R12, R12
+	JZ          set381
+	VFMADD213PS (R13), Z30, Z20
+	VMOVUPS     Z20, (R13)
+	VFMADD213PS 64(R13), Z30, Z21
+	VMOVUPS     Z21, 64(R13)
+	VFMADD213PS 128(R13), Z30, Z22
+	VMOVUPS     Z22, 128(R13)
+	VFMADD213PS 192(R13), Z30, Z23
+	VMOVUPS     Z23, 192(R13)
+	JMP         stored382
+
+set381:
+	VMULPS  Z30, Z20, Z20
+	VMOVUPS Z20, (R13)
+	VMULPS  Z30, Z21, Z21
+	VMOVUPS Z21, 64(R13)
+	VMULPS  Z30, Z22, Z22
+	VMOVUPS Z22, 128(R13)
+	VMULPS  Z30, Z23, Z23
+	VMOVUPS Z23, 192(R13)
+
+stored382:
+	ADDQ  lds+80(FP), R8
+	ADDQ  ldz+96(FP), R9
+	ADDQ  $+4, R10
+	MOVQ  $0x00000001, R12
+	TESTQ R11, R11
+	JNZ   group354
+	MOVQ  lda+32(FP), AX
+	LEAQ  (AX)(AX*2), AX
+	SHLQ  $0x01, AX
+	ADDQ  AX, a+24(FP)
+	MOVQ  ldc+120(FP), AX
+	LEAQ  (AX)(AX*2), AX
+	SHLQ  $0x01, AX
+	ADDQ  AX, c+112(FP)
+	MOVQ  ldsums+64(FP), AX
+	LEAQ  (AX)(AX*2), AX
+	SHLQ  $0x01, AX
+	ADDQ  AX, sums+56(FP)
+	ADDQ  $0x18, sx+104(FP)
+	SUBQ  $0x06, m+0(FP)
+	JMP   rows351
+
+rest352:
+	CMPQ m+0(FP), $0x05
+	JNE  fewer383
+	MOVQ a+24(FP), AX
+	MOVQ lda+32(FP), DX
+	MOVQ codes+40(FP), BX
+	MOVQ panel+48(FP), DI
+	MOVQ s+72(FP), R8
+	MOVQ z+88(FP), R9
+	MOVQ sums+56(FP), R10
+	MOVQ steps+8(FP), R11
+	LEAQ (AX)(DX*2), CX
+	ADDQ DX, CX
+	LEAQ (BX)(DI*2), SI
+	ADDQ DI, SI
+	XORQ R12, R12
+
+group384:
+	MOVQ    R11, R13
+	CMPQ    R13, per+16(FP)
+	CMOVQGT per+16(FP), R13
+	SUBQ    R13, R11
+
+	// 5 rows: sums = 0
+	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z31
+	VPXORD       Z0, Z0, Z0
+	VPXORD       Z1, Z1, Z1
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+	VPXORD       Z16, Z16, Z16
+	VPXORD       Z17, Z17, Z17
+	VPXORD       Z18, Z18, Z18
+	VPXORD       Z19, Z19, Z19
+
+loop385:
+	CMPQ         R13, $0x02
 	JLT          done386
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(DI*1), Z31, Z25
@@ -6471,14 +6439,149 @@ loop385:
 	VPDPBUSD     Z29, Z25, Z17
 	VPDPBUSD     Z29, Z26, Z18
 	VPDPBUSD     Z29, Z27, Z19
+	VPANDD       64(BX), Z31, Z24
+	VPANDD       64(BX)(DI*1), Z31, Z25
+	VPANDD       64(BX)(DI*2), Z31, Z26
+	VPANDD       64(SI), Z31, Z27
+	VPBROADCASTD 8(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 8(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD 8(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD 8(CX), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPDPBUSD     Z28, Z26, Z14
+	VPDPBUSD     Z28, Z27, Z15
+	VPBROADCASTD 8(CX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z16
+	VPDPBUSD     Z29, Z25, Z17
+	VPDPBUSD     Z29, Z26, Z18
+	VPDPBUSD     Z29, Z27, Z19
+	VPSRLD       $0x04, 64(BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPSRLD       $0x04, 64(BX)(DI*1), Z25
+	VPANDD       Z31, Z25, Z25
+	VPSRLD       $0x04, 64(BX)(DI*2), Z26
+	VPANDD       Z31, Z26, Z26
+	VPSRLD       $0x04, 64(SI), Z27
+	VPANDD       Z31, Z27, Z27
+	VPBROADCASTD 12(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 12(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD 12(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD 12(CX), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPDPBUSD     Z28, Z26, Z14
+	VPDPBUSD     Z28, Z27, Z15
+	VPBROADCASTD 12(CX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z16
+	VPDPBUSD     Z29, Z25, Z17
+	VPDPBUSD     Z29, Z26, Z18
+	VPDPBUSD     Z29, Z27, Z19
+	ADDQ         $+16, AX
+	ADDQ         $+16, CX
+	ADDQ         $+128, BX
+	ADDQ         $+128, SI
+	SUBQ         $0x02, R13
+	JMP          loop385
+
+done386:
+loop387:
+	CMPQ         R13, $0x01
+	JLT          done388
+	VPANDD       (BX), Z31, Z24
+	VPANDD       (BX)(DI*1), Z31, Z25
+	VPANDD       (BX)(DI*2), Z31, Z26
+	VPANDD       (SI), Z31, Z27
+	VPBROADCASTD (AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD (AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD (AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD (CX), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPDPBUSD     Z28, Z26, Z14
+	VPDPBUSD     Z28, Z27, Z15
+	VPBROADCASTD (CX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z16
+	VPDPBUSD     Z29, Z25, Z17
+	VPDPBUSD     Z29, Z26, Z18
+	VPDPBUSD     Z29, Z27, Z19
+	VPSRLD       $0x04, (BX), Z24
+	VPANDD       Z31, Z24, Z24
+	VPSRLD       $0x04, (BX)(DI*1), Z25
+	VPANDD       Z31, Z25, Z25
+	VPSRLD       $0x04, (BX)(DI*2), Z26
+	VPANDD       Z31, Z26, Z26
+	VPSRLD       $0x04, (SI), Z27
+	VPANDD       Z31, Z27, Z27
+	VPBROADCASTD 4(AX), Z28
+	VPDPBUSD     Z28, Z24, Z0
+	VPDPBUSD     Z28, Z25, Z1
+	VPDPBUSD     Z28, Z26, Z2
+	VPDPBUSD     Z28, Z27, Z3
+	VPBROADCASTD 4(AX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z4
+	VPDPBUSD     Z29, Z25, Z5
+	VPDPBUSD     Z29, Z26, Z6
+	VPDPBUSD     Z29, Z27, Z7
+	VPBROADCASTD 4(AX)(DX*2), Z30
+	VPDPBUSD     Z30, Z24, Z8
+	VPDPBUSD     Z30, Z25, Z9
+	VPDPBUSD     Z30, Z26, Z10
+	VPDPBUSD     Z30, Z27, Z11
+	VPBROADCASTD 4(CX), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPDPBUSD     Z28, Z26, Z14
+	VPDPBUSD     Z28, Z27, Z15
+	VPBROADCASTD 4(CX)(DX*1), Z29
+	VPDPBUSD     Z29, Z24, Z16
+	VPDPBUSD     Z29, Z25, Z17
+	VPDPBUSD     Z29, Z26, Z18
+	VPDPBUSD     Z29, Z27, Z19
 	ADDQ         $+8, AX
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
 	ADDQ         $+64, SI
 	SUBQ         $0x01, R13
-	JMP          loop385
+	JMP          loop387
 
-done386:
+done388:
 	MOVQ c+112(FP), R13
 	MOVQ sx+104(FP), R15
 	MOVQ R10, R14
@@ -6487,7 +6590,7 @@ done386:
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS (R15), Z30
 	TESTQ        R9, R9
-	JZ           single387
+	JZ           single389
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -6500,15 +6603,15 @@ done386:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert388
+	JMP          convert390
 
-single387:
+single389:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert388:
+convert390:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (R8), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -6518,7 +6621,7 @@ convert388:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(R8), Z3, Z3
 	TESTQ       R12, R12
-	JZ          set389
+	JZ          set391
 	VFMADD213PS (R13), Z30, Z0
 	VMOVUPS     Z0, (R13)
 	VFMADD213PS 64(R13), Z30, Z1
@@ -6527,9 +6630,9 @@ convert388:
 	VMOVUPS     Z2, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z3
 	VMOVUPS     Z3, 192(R13)
-	JMP         stored390
+	JMP         stored392
 
-set389:
+set391:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R13)
 	VMULPS  Z30, Z1, Z1
@@ -6539,13 +6642,13 @@ set389:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R13)
 
-stored390:
+stored392:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 4(R15), Z30
 	TESTQ        R9, R9
-	JZ           single391
+	JZ           single393
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -6558,15 +6661,15 @@ stored390:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert392
+	JMP          convert394
 
-single391:
+single393:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert392:
+convert394:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (R8), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -6576,7 +6679,7 @@ convert392:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(R8), Z7, Z7
 	TESTQ       R12, R12
-	JZ          set393
+	JZ          set395
 	VFMADD213PS (R13), Z30, Z4
 	VMOVUPS     Z4, (R13)
 	VFMADD213PS 64(R13), Z30, Z5
@@ -6585,9 +6688,9 @@ convert392:
 	VMOVUPS     Z6, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z7
 	VMOVUPS     Z7, 192(R13)
-	JMP         stored394
+	JMP         stored396
 
-set393:
+set395:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R13)
 	VMULPS  Z30, Z5, Z5
@@ -6597,13 +6700,13 @@ set393:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R13)
 
-stored394:
+stored396:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 8(R15), Z30
 	TESTQ        R9, R9
-	JZ           single395
+	JZ           single397
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -6616,15 +6719,15 @@ stored394:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert396
+	JMP          convert398
 
-single395:
+single397:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert396:
+convert398:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (R8), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -6634,7 +6737,7 @@ convert396:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(R8), Z11, Z11
 	TESTQ       R12, R12
-	JZ          set397
+	JZ          set399
 	VFMADD213PS (R13), Z30, Z8
 	VMOVUPS     Z8, (R13)
 	VFMADD213PS 64(R13), Z30, Z9
@@ -6643,9 +6746,9 @@ convert396:
 	VMOVUPS     Z10, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z11
 	VMOVUPS     Z11, 192(R13)
-	JMP         stored398
+	JMP         stored400
 
-set397:
+set399:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R13)
 	VMULPS  Z30, Z9, Z9
@@ -6655,13 +6758,13 @@ set397:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R13)
 
-stored398:
+stored400:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 12(R15), Z30
 	TESTQ        R9, R9
-	JZ           single399
+	JZ           single401
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z12, Z12
@@ -6674,15 +6777,15 @@ stored398:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z15, Z15
-	JMP          convert400
+	JMP          convert402
 
-single399:
+single401:
 	VPADDD Z28, Z12, Z12
 	VPADDD Z28, Z13, Z13
 	VPADDD Z28, Z14, Z14
 	VPADDD Z28, Z15, Z15
 
-convert400:
+convert402:
 	VCVTDQ2PS   Z12, Z12
 	VMULPS      (R8), Z12, Z12
 	VCVTDQ2PS   Z13, Z13
@@ -6692,7 +6795,7 @@ convert400:
 	VCVTDQ2PS   Z15, Z15
 	VMULPS      192(R8), Z15, Z15
 	TESTQ       R12, R12
-	JZ          set401
+	JZ          set403
 	VFMADD213PS (R13), Z30, Z12
 	VMOVUPS     Z12, (R13)
 	VFMADD213PS 64(R13), Z30, Z13
@@ -6701,9 +6804,9 @@ convert400:
 	VMOVUPS     Z14, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z15
 	VMOVUPS     Z15, 192(R13)
-	JMP         stored402
+	JMP         stored404
 
-set401:
+set403:
 	VMULPS  Z30, Z12, Z12
 	VMOVUPS Z12, (R13)
 	VMULPS  Z30, Z13, Z13
@@ -6713,13 +6816,13 @@ set401:
 	VMULPS  Z30, Z15, Z15
 	VMOVUPS Z15, 192(R13)
 
-stored402:
+stored404:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 16(R15), Z30
 	TESTQ        R9, R9
-	JZ           single403
+	JZ           single405
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z16, Z16
@@ -6732,15 +6835,15 @@ stored402:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z19, Z19
-	JMP          convert404
+	JMP          convert406
 
-single403:
+single405:
 	VPADDD Z28, Z16, Z16
 	VPADDD Z28, Z17, Z17
 	VPADDD Z28, Z18, Z18
 	VPADDD Z28, Z19, Z19
 
-convert404:
+convert406:
 	VCVTDQ2PS   Z16, Z16
 	VMULPS      (R8), Z16, Z16
 	VCVTDQ2PS   Z17, Z17
@@ -6750,7 +6853,7 @@ convert404:
 	VCVTDQ2PS   Z19, Z19
 	VMULPS      192(R8), Z19, Z19
 	TESTQ       R12, R12
-	JZ          set405
+	JZ          set407
 	VFMADD213PS (R13), Z30, Z16
 	VMOVUPS     Z16, (R13)
 	VFMADD213PS 64(R13), Z30, Z17
@@ -6759,9 +6862,9 @@ convert404:
 	VMOVUPS     Z18, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z19
 	VMOVUPS     Z19, 192(R13)
-	JMP         stored406
+	JMP         stored408
 
-set405:
+set407:
 	VMULPS  Z30, Z16, Z16
 	VMOVUPS Z16, (R13)
 	VMULPS  Z30, Z17, Z17
@@ -6771,18 +6874,18 @@ set405:
 	VMULPS  Z30, Z19, Z19
 	VMOVUPS Z19, 192(R13)
 
-stored406:
+stored408:
 	ADDQ  lds+80(FP), R8
 	ADDQ  ldz+96(FP), R9
 	ADDQ  $+4, R10
 	MOVQ  $0x00000001, R12
 	TESTQ R11, R11
-	JNZ   group382
-	JMP   finished351
+	JNZ   group384
+	JMP   finished353
 
-fewer381:
+fewer383:
 	CMPQ m+0(FP), $0x04
-	JNE  fewer407
+	JNE  fewer409
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -6797,7 +6900,7 @@ fewer381:
 	ADDQ DI, SI
 	XORQ R12, R12
 
-group408:
+group410:
 	MOVQ    R11, R13
 	CMPQ    R13, per+16(FP)
 	CMOVQGT per+16(FP), R13
@@ -6822,9 +6925,9 @@ group408:
 	VPXORD       Z14, Z14, Z14
 	VPXORD       Z15, Z15, Z15
 
-loop409:
+loop411:
 	CMPQ         R13, $0x02
-	JLT          done410
+	JLT          done412
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(DI*1), Z31, Z25
 	VPANDD       (BX)(DI*2), Z31, Z26
@@ -6934,12 +7037,12 @@ loop409:
 	ADDQ         $+128, BX
 	ADDQ         $+128, SI
 	SUBQ         $0x02, R13
-	JMP          loop409
+	JMP          loop411
 
-done410:
-loop411:
+done412:
+loop413:
 	CMPQ         R13, $0x01
-	JLT          done412
+	JLT          done414
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(DI*1), Z31, Z25
 	VPANDD       (BX)(DI*2), Z31, Z26
@@ -6997,9 +7100,9 @@ loop411:
 	ADDQ         $+64, BX
 	ADDQ         $+64, SI
 	SUBQ         $0x01, R13
-	JMP          loop411
+	JMP          loop413
 
-done412:
+done414:
 	MOVQ c+112(FP), R13
 	MOVQ sx+104(FP), R15
 	MOVQ R10, R14
@@ -7008,7 +7111,7 @@ done412:
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS (R15), Z30
 	TESTQ        R9, R9
-	JZ           single413
+	JZ           single415
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -7021,15 +7124,15 @@ done412:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert414
+	JMP          convert416
 
-single413:
+single415:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert414:
+convert416:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (R8), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -7039,7 +7142,7 @@ convert414:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(R8), Z3, Z3
 	TESTQ       R12, R12
-	JZ          set415
+	JZ          set417
 	VFMADD213PS (R13), Z30, Z0
 	VMOVUPS     Z0, (R13)
 	VFMADD213PS 64(R13), Z30, Z1
@@ -7048,9 +7151,9 @@ convert414:
 	VMOVUPS     Z2, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z3
 	VMOVUPS     Z3, 192(R13)
-	JMP         stored416
+	JMP         stored418
 
-set415:
+set417:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R13)
 	VMULPS  Z30, Z1, Z1
@@ -7060,13 +7163,13 @@ set415:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R13)
 
-stored416:
+stored418:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 4(R15), Z30
 	TESTQ        R9, R9
-	JZ           single417
+	JZ           single419
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -7079,15 +7182,15 @@ stored416:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert418
+	JMP          convert420
 
-single417:
+single419:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert418:
+convert420:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (R8), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -7097,7 +7200,7 @@ convert418:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(R8), Z7, Z7
 	TESTQ       R12, R12
-	JZ          set419
+	JZ          set421
 	VFMADD213PS (R13), Z30, Z4
 	VMOVUPS     Z4, (R13)
 	VFMADD213PS 64(R13), Z30, Z5
@@ -7106,9 +7209,9 @@ convert418:
 	VMOVUPS     Z6, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z7
 	VMOVUPS     Z7, 192(R13)
-	JMP         stored420
+	JMP         stored422
 
-set419:
+set421:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R13)
 	VMULPS  Z30, Z5, Z5
@@ -7118,13 +7221,13 @@ set419:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R13)
 
-stored420:
+stored422:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 8(R15), Z30
 	TESTQ        R9, R9
-	JZ           single421
+	JZ           single423
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -7137,15 +7240,15 @@ stored420:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert422
+	JMP          convert424
 
-single421:
+single423:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert422:
+convert424:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (R8), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -7155,7 +7258,7 @@ convert422:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(R8), Z11, Z11
 	TESTQ       R12, R12
-	JZ          set423
+	JZ          set425
 	VFMADD213PS (R13), Z30, Z8
 	VMOVUPS     Z8, (R13)
 	VFMADD213PS 64(R13), Z30, Z9
@@ -7164,9 +7267,9 @@ convert422:
 	VMOVUPS     Z10, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z11
 	VMOVUPS     Z11, 192(R13)
-	JMP         stored424
+	JMP         stored426
 
-set423:
+set425:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R13)
 	VMULPS  Z30, Z9, Z9
@@ -7176,13 +7279,13 @@ set423:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R13)
 
-stored424:
+stored426:
 	ADDQ         ldc+120(FP), R13
 	ADDQ         ldsums+64(FP), R14
 	VPBROADCASTD (R14), Z28
 	VBROADCASTSS 12(R15), Z30
 	TESTQ        R9, R9
-	JZ           single425
+	JZ           single427
 	VPMOVZXBD    (R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z12, Z12
@@ -7195,15 +7298,15 @@ stored424:
 	VPMOVZXBD    48(R9), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z15, Z15
-	JMP          convert426
+	JMP          convert428
 
-single425:
+single427:
 	VPADDD Z28, Z12, Z12
 	VPADDD Z28, Z13, Z13
 	VPADDD Z28, Z14, Z14
 	VPADDD Z28, Z15, Z15
 
-convert426:
+convert428:
 	VCVTDQ2PS   Z12, Z12
 	VMULPS      (R8), Z12, Z12
 	VCVTDQ2PS   Z13, Z13
@@ -7213,7 +7316,7 @@ convert426:
 	VCVTDQ2PS   Z15, Z15
 	VMULPS      192(R8), Z15, Z15
 	TESTQ       R12, R12
-	JZ          set427
+	JZ          set429
 	VFMADD213PS (R13), Z30, Z12
 	VMOVUPS     Z12, (R13)
 	VFMADD213PS 64(R13), Z30, Z13
@@ -7222,9 +7325,9 @@ convert426:
 	VMOVUPS     Z14, 128(R13)
 	VFMADD213PS 192(R13), Z30, Z15
 	VMOVUPS     Z15, 192(R13)
-	JMP         stored428
+	JMP         stored430
 
-set427:
+set429:
 	VMULPS  Z30, Z12, Z12
 	VMOVUPS Z12, (R13)
 	VMULPS  Z30, Z13, Z13
@@ -7234,18 +7337,18 @@ set427:
 	VMULPS  Z30, Z15, Z15
 	VMOVUPS Z15, 192(R13)
 
-stored428:
+stored430:
 	ADDQ  lds+80(FP), R8
 	ADDQ  ldz+96(FP), R9
 	ADDQ  $+4, R10
 	MOVQ  $0x00000001, R12
 	TESTQ R11, R11
-	JNZ   group408
-	JMP   finished351
+	JNZ   group410
+	JMP   finished353
 
-fewer407:
+fewer409:
 	CMPQ m+0(FP), $0x03
-	JNE  fewer429
+	JNE  fewer431
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -7260,7 +7363,7 @@ fewer407:
 	ADDQ SI, CX
 	XORQ R11, R11
 
-group430:
+group432:
 	MOVQ    R10, R12
 	CMPQ    R12, per+16(FP)
 	CMOVQGT per+16(FP), R12
@@ -7281,9 +7384,9 @@ group430:
 	VPXORD       Z10, Z10, Z10
 	VPXORD       Z11, Z11, Z11
 
-loop431:
+loop433:
 	CMPQ         R12, $0x02
-	JLT          done432
+	JLT          done434
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(SI*1), Z31, Z25
 	VPANDD       (BX)(SI*2), Z31, Z26
@@ -7372,12 +7475,12 @@ loop431:
 	ADDQ         $+128, BX
 	ADDQ         $+128, CX
 	SUBQ         $0x02, R12
-	JMP          loop431
+	JMP          loop433
 
-done432:
-loop433:
+done434:
+loop435:
 	CMPQ         R12, $0x01
-	JLT          done434
+	JLT          done436
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(SI*1), Z31, Z25
 	VPANDD       (BX)(SI*2), Z31, Z26
@@ -7424,9 +7527,9 @@ loop433:
 	ADDQ         $+64, BX
 	ADDQ         $+64, CX
 	SUBQ         $0x01, R12
-	JMP          loop433
+	JMP          loop435
 
-done434:
+done436:
 	MOVQ c+112(FP), R12
 	MOVQ sx+104(FP), R14
 	MOVQ R9, R13
@@ -7435,7 +7538,7 @@ done434:
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS (R14), Z30
 	TESTQ        R8, R8
-	JZ           single435
+	JZ           single437
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -7448,15 +7551,15 @@ done434:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert436
+	JMP          convert438
 
-single435:
+single437:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert436:
+convert438:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (DI), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -7466,7 +7569,7 @@ convert436:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(DI), Z3, Z3
 	TESTQ       R11, R11
-	JZ          set437
+	JZ          set439
 	VFMADD213PS (R12), Z30, Z0
 	VMOVUPS     Z0, (R12)
 	VFMADD213PS 64(R12), Z30, Z1
@@ -7475,9 +7578,9 @@ convert436:
 	VMOVUPS     Z2, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z3
 	VMOVUPS     Z3, 192(R12)
-	JMP         stored438
+	JMP         stored440
 
-set437:
+set439:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R12)
 	VMULPS  Z30, Z1, Z1
@@ -7487,13 +7590,13 @@ set437:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R12)
 
-stored438:
+stored440:
 	ADDQ         ldc+120(FP), R12
 	ADDQ         ldsums+64(FP), R13
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS 4(R14), Z30
 	TESTQ        R8, R8
-	JZ           single439
+	JZ           single441
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -7506,15 +7609,15 @@ stored438:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert440
+	JMP          convert442
 
-single439:
+single441:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert440:
+convert442:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (DI), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -7524,7 +7627,7 @@ convert440:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(DI), Z7, Z7
 	TESTQ       R11, R11
-	JZ          set441
+	JZ          set443
 	VFMADD213PS (R12), Z30, Z4
 	VMOVUPS     Z4, (R12)
 	VFMADD213PS 64(R12), Z30, Z5
@@ -7533,9 +7636,9 @@ convert440:
 	VMOVUPS     Z6, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z7
 	VMOVUPS     Z7, 192(R12)
-	JMP         stored442
+	JMP         stored444
 
-set441:
+set443:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R12)
 	VMULPS  Z30, Z5, Z5
@@ -7545,13 +7648,13 @@ set441:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R12)
 
-stored442:
+stored444:
 	ADDQ         ldc+120(FP), R12
 	ADDQ         ldsums+64(FP), R13
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS 8(R14), Z30
 	TESTQ        R8, R8
-	JZ           single443
+	JZ           single445
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z8, Z8
@@ -7564,15 +7667,15 @@ stored442:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z11, Z11
-	JMP          convert444
+	JMP          convert446
 
-single443:
+single445:
 	VPADDD Z28, Z8, Z8
 	VPADDD Z28, Z9, Z9
 	VPADDD Z28, Z10, Z10
 	VPADDD Z28, Z11, Z11
 
-convert444:
+convert446:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      (DI), Z8, Z8
 	VCVTDQ2PS   Z9, Z9
@@ -7582,7 +7685,7 @@ convert444:
 	VCVTDQ2PS   Z11, Z11
 	VMULPS      192(DI), Z11, Z11
 	TESTQ       R11, R11
-	JZ          set445
+	JZ          set447
 	VFMADD213PS (R12), Z30, Z8
 	VMOVUPS     Z8, (R12)
 	VFMADD213PS 64(R12), Z30, Z9
@@ -7591,9 +7694,9 @@ convert444:
 	VMOVUPS     Z10, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z11
 	VMOVUPS     Z11, 192(R12)
-	JMP         stored446
+	JMP         stored448
 
-set445:
+set447:
 	VMULPS  Z30, Z8, Z8
 	VMOVUPS Z8, (R12)
 	VMULPS  Z30, Z9, Z9
@@ -7603,18 +7706,18 @@ set445:
 	VMULPS  Z30, Z11, Z11
 	VMOVUPS Z11, 192(R12)
 
-stored446:
+stored448:
 	ADDQ  lds+80(FP), DI
 	ADDQ  ldz+96(FP), R8
 	ADDQ  $+4, R9
 	MOVQ  $0x00000001, R11
 	TESTQ R10, R10
-	JNZ   group430
-	JMP   finished351
+	JNZ   group432
+	JMP   finished353
 
-fewer429:
+fewer431:
 	CMPQ m+0(FP), $0x02
-	JNE  fewer447
+	JNE  fewer449
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -7629,7 +7732,7 @@ fewer429:
 	ADDQ SI, CX
 	XORQ R11, R11
 
-group448:
+group450:
 	MOVQ    R10, R12
 	CMPQ    R12, per+16(FP)
 	CMOVQGT per+16(FP), R12
@@ -7646,9 +7749,9 @@ group448:
 	VPXORD       Z6, Z6, Z6
 	VPXORD       Z7, Z7, Z7
 
-loop449:
+loop451:
 	CMPQ         R12, $0x02
-	JLT          done450
+	JLT          done452
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(SI*1), Z31, Z25
 	VPANDD       (BX)(SI*2), Z31, Z26
@@ -7717,12 +7820,12 @@ loop449:
 	ADDQ         $+128, BX
 	ADDQ         $+128, CX
 	SUBQ         $0x02, R12
-	JMP          loop449
+	JMP          loop451
 
-done450:
-loop451:
+done452:
+loop453:
 	CMPQ         R12, $0x01
-	JLT          done452
+	JLT          done454
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(SI*1), Z31, Z25
 	VPANDD       (BX)(SI*2), Z31, Z26
@@ -7759,9 +7862,9 @@ loop451:
 	ADDQ         $+64, BX
 	ADDQ         $+64, CX
 	SUBQ         $0x01, R12
-	JMP          loop451
+	JMP          loop453
 
-done452:
+done454:
 	MOVQ c+112(FP), R12
 	MOVQ sx+104(FP), R14
 	MOVQ R9, R13
@@ -7770,7 +7873,7 @@ done452:
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS (R14), Z30
 	TESTQ        R8, R8
-	JZ           single453
+	JZ           single455
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -7783,15 +7886,15 @@ done452:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert454
+	JMP          convert456
 
-single453:
+single455:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert454:
+convert456:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (DI), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -7801,7 +7904,7 @@ convert454:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(DI), Z3, Z3
 	TESTQ       R11, R11
-	JZ          set455
+	JZ          set457
 	VFMADD213PS (R12), Z30, Z0
 	VMOVUPS     Z0, (R12)
 	VFMADD213PS 64(R12), Z30, Z1
@@ -7810,9 +7913,9 @@ convert454:
 	VMOVUPS     Z2, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z3
 	VMOVUPS     Z3, 192(R12)
-	JMP         stored456
+	JMP         stored458
 
-set455:
+set457:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R12)
 	VMULPS  Z30, Z1, Z1
@@ -7822,13 +7925,13 @@ set455:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R12)
 
-stored456:
+stored458:
 	ADDQ         ldc+120(FP), R12
 	ADDQ         ldsums+64(FP), R13
 	VPBROADCASTD (R13), Z28
 	VBROADCASTSS 4(R14), Z30
 	TESTQ        R8, R8
-	JZ           single457
+	JZ           single459
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
@@ -7841,15 +7944,15 @@ stored456:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z7, Z7
-	JMP          convert458
+	JMP          convert460
 
-single457:
+single459:
 	VPADDD Z28, Z4, Z4
 	VPADDD Z28, Z5, Z5
 	VPADDD Z28, Z6, Z6
 	VPADDD Z28, Z7, Z7
 
-convert458:
+convert460:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (DI), Z4, Z4
 	VCVTDQ2PS   Z5, Z5
@@ -7859,7 +7962,7 @@ convert458:
 	VCVTDQ2PS   Z7, Z7
 	VMULPS      192(DI), Z7, Z7
 	TESTQ       R11, R11
-	JZ          set459
+	JZ          set461
 	VFMADD213PS (R12), Z30, Z4
 	VMOVUPS     Z4, (R12)
 	VFMADD213PS 64(R12), Z30, Z5
@@ -7868,9 +7971,9 @@ convert458:
 	VMOVUPS     Z6, 128(R12)
 	VFMADD213PS 192(R12), Z30, Z7
 	VMOVUPS     Z7, 192(R12)
-	JMP         stored460
+	JMP         stored462
 
-set459:
+set461:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R12)
 	VMULPS  Z30, Z5, Z5
@@ -7880,18 +7983,18 @@ set459:
 	VMULPS  Z30, Z7, Z7
 	VMOVUPS Z7, 192(R12)
 
-stored460:
+stored462:
 	ADDQ  lds+80(FP), DI
 	ADDQ  ldz+96(FP), R8
 	ADDQ  $+4, R9
 	MOVQ  $0x00000001, R11
 	TESTQ R10, R10
-	JNZ   group448
-	JMP   finished351
+	JNZ   group450
+	JMP   finished353
 
-fewer447:
+fewer449:
 	CMPQ m+0(FP), $0x01
-	JNE  fewer461
+	JNE  fewer463
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -7906,7 +8009,7 @@ fewer447:
 	ADDQ SI, CX
 	XORQ DX, DX
 
-group462:
+group464:
 	MOVQ    R10, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -7919,9 +8022,9 @@ group462:
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z3, Z3, Z3
 
-loop463:
+loop465:
 	CMPQ         R11, $0x02
-	JLT          done464
+	JLT          done466
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(SI*1), Z31, Z25
 	VPANDD       (BX)(SI*2), Z31, Z26
@@ -7970,12 +8073,12 @@ loop463:
 	ADDQ         $+128, BX
 	ADDQ         $+128, CX
 	SUBQ         $0x02, R11
-	JMP          loop463
+	JMP          loop465
 
-done464:
-loop465:
+done466:
+loop467:
 	CMPQ         R11, $0x01
-	JLT          done466
+	JLT          done468
 	VPANDD       (BX), Z31, Z24
 	VPANDD       (BX)(SI*1), Z31, Z25
 	VPANDD       (BX)(SI*2), Z31, Z26
@@ -8002,9 +8105,9 @@ loop465:
 	ADDQ         $+64, BX
 	ADDQ         $+64, CX
 	SUBQ         $0x01, R11
-	JMP          loop465
+	JMP          loop467
 
-done466:
+done468:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R9, R12
@@ -8013,7 +8116,7 @@ done466:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        R8, R8
-	JZ           single467
+	JZ           single469
 	VPMOVZXBD    (R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
@@ -8026,15 +8129,15 @@ done466:
 	VPMOVZXBD    48(R8), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert468
+	JMP          convert470
 
-single467:
+single469:
 	VPADDD Z28, Z0, Z0
 	VPADDD Z28, Z1, Z1
 	VPADDD Z28, Z2, Z2
 	VPADDD Z28, Z3, Z3
 
-convert468:
+convert470:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (DI), Z0, Z0
 	VCVTDQ2PS   Z1, Z1
@@ -8044,7 +8147,7 @@ convert468:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      192(DI), Z3, Z3
 	TESTQ       DX, DX
-	JZ          set469
+	JZ          set471
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
 	VFMADD213PS 64(R11), Z30, Z1
@@ -8053,9 +8156,9 @@ convert468:
 	VMOVUPS     Z2, 128(R11)
 	VFMADD213PS 192(R11), Z30, Z3
 	VMOVUPS     Z3, 192(R11)
-	JMP         stored470
+	JMP         stored472
 
-set469:
+set471:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 	VMULPS  Z30, Z1, Z1
@@ -8065,26 +8168,26 @@ set469:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, 192(R11)
 
-stored470:
+stored472:
 	ADDQ  lds+80(FP), DI
 	ADDQ  ldz+96(FP), R8
 	ADDQ  $+4, R9
 	MOVQ  $0x00000001, DX
 	TESTQ R10, R10
-	JNZ   group462
-	JMP   finished351
+	JNZ   group464
+	JMP   finished353
 
-fewer461:
-finished351:
+fewer463:
+finished353:
 	VZEROUPPER
 	RET
 
 // func int4x1AVX512(m int, steps int, per int, a *int8, lda int, codes *uint8, panel int, sums *int32, ldsums int, s *float32, lds int, z *uint8, ldz int, sx *float32, c *float32, ldc int)
 // Requires: AVX, AVX512F, AVX512VNNI, CMOV
 TEXT ·int4x1AVX512(SB), NOSPLIT, $0-128
-rows471:
+rows473:
 	CMPQ m+0(FP), $0x06
-	JLT  rest472
+	JLT  rest474
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -8097,7 +8200,7 @@ rows471:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group474:
+group476:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -8112,9 +8215,9 @@ group474:
 	VPXORD       Z4, Z4, Z4
 	VPXORD       Z5, Z5, Z5
 
-loop475:
+loop477:
 	CMPQ         R11, $0x02
-	JLT          done476
+	JLT          done478
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8173,12 +8276,12 @@ loop475:
 	ADDQ         $+16, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop475
+	JMP          loop477
 
-done476:
-loop477:
+done478:
+loop479:
 	CMPQ         R11, $0x01
-	JLT          done478
+	JLT          done480
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8210,9 +8313,9 @@ loop477:
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop477
+	JMP          loop479
 
-done478:
+done480:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -8221,175 +8324,175 @@ done478:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        DI, DI
-	JZ           single479
+	JZ           single481
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert480
+	JMP          convert482
 
-single479:
+single481:
 	VPADDD Z28, Z0, Z0
 
-convert480:
+convert482:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       R10, R10
-	JZ          set481
+	JZ          set483
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
-	JMP         stored482
+	JMP         stored484
 
-set481:
+set483:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 
-stored482:
+stored484:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 4(R13), Z30
 	TESTQ        DI, DI
-	JZ           single483
+	JZ           single485
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert484
+	JMP          convert486
 
-single483:
+single485:
 	VPADDD Z28, Z1, Z1
 
-convert484:
+convert486:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       R10, R10
-	JZ          set485
+	JZ          set487
 	VFMADD213PS (R11), Z30, Z1
 	VMOVUPS     Z1, (R11)
-	JMP         stored486
+	JMP         stored488
 
-set485:
+set487:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R11)
 
-stored486:
+stored488:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 8(R13), Z30
 	TESTQ        DI, DI
-	JZ           single487
+	JZ           single489
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert488
+	JMP          convert490
 
-single487:
+single489:
 	VPADDD Z28, Z2, Z2
 
-convert488:
+convert490:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       R10, R10
-	JZ          set489
+	JZ          set491
 	VFMADD213PS (R11), Z30, Z2
 	VMOVUPS     Z2, (R11)
-	JMP         stored490
+	JMP         stored492
 
-set489:
+set491:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R11)
 
-stored490:
+stored492:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 12(R13), Z30
 	TESTQ        DI, DI
-	JZ           single491
+	JZ           single493
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert492
+	JMP          convert494
 
-single491:
+single493:
 	VPADDD Z28, Z3, Z3
 
-convert492:
+convert494:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      (SI), Z3, Z3
 	TESTQ       R10, R10
-	JZ          set493
+	JZ          set495
 	VFMADD213PS (R11), Z30, Z3
 	VMOVUPS     Z3, (R11)
-	JMP         stored494
+	JMP         stored496
 
-set493:
+set495:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, (R11)
 
-stored494:
+stored496:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 16(R13), Z30
 	TESTQ        DI, DI
-	JZ           single495
+	JZ           single497
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
-	JMP          convert496
+	JMP          convert498
 
-single495:
+single497:
 	VPADDD Z28, Z4, Z4
 
-convert496:
+convert498:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (SI), Z4, Z4
 	TESTQ       R10, R10
-	JZ          set497
+	JZ          set499
 	VFMADD213PS (R11), Z30, Z4
 	VMOVUPS     Z4, (R11)
-	JMP         stored498
+	JMP         stored500
 
-set497:
+set499:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R11)
 
-stored498:
+stored500:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 20(R13), Z30
 	TESTQ        DI, DI
-	JZ           single499
+	JZ           single501
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z5, Z5
-	JMP          convert500
+	JMP          convert502
 
-single499:
+single501:
 	VPADDD Z28, Z5, Z5
 
-convert500:
+convert502:
 	VCVTDQ2PS   Z5, Z5
 	VMULPS      (SI), Z5, Z5
 	TESTQ       R10, R10
-	JZ          set501
+	JZ          set503
 	VFMADD213PS (R11), Z30, Z5
 	VMOVUPS     Z5, (R11)
-	JMP         stored502
+	JMP         stored504
 
-set501:
+set503:
 	VMULPS  Z30, Z5, Z5
 	VMOVUPS Z5, (R11)
 
-stored502:
+stored504:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group474
+	JNZ   group476
 	MOVQ  lda+32(FP), AX
 	LEAQ  (AX)(AX*2), AX
 	SHLQ  $0x01, AX
@@ -8404,11 +8507,11 @@ stored502:
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x18, sx+104(FP)
 	SUBQ  $0x06, m+0(FP)
-	JMP   rows471
+	JMP   rows473
 
-rest472:
+rest474:
 	CMPQ m+0(FP), $0x05
-	JNE  fewer503
+	JNE  fewer505
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -8421,7 +8524,7 @@ rest472:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group504:
+group506:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -8435,9 +8538,9 @@ group504:
 	VPXORD       Z3, Z3, Z3
 	VPXORD       Z4, Z4, Z4
 
-loop505:
+loop507:
 	CMPQ         R11, $0x02
-	JLT          done506
+	JLT          done508
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8488,12 +8591,12 @@ loop505:
 	ADDQ         $+16, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop505
+	JMP          loop507
 
-done506:
-loop507:
+done508:
+loop509:
 	CMPQ         R11, $0x01
-	JLT          done508
+	JLT          done510
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8521,9 +8624,9 @@ loop507:
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop507
+	JMP          loop509
 
-done508:
+done510:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -8532,152 +8635,152 @@ done508:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        DI, DI
-	JZ           single509
+	JZ           single511
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert510
+	JMP          convert512
 
-single509:
+single511:
 	VPADDD Z28, Z0, Z0
 
-convert510:
+convert512:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       R10, R10
-	JZ          set511
+	JZ          set513
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
-	JMP         stored512
+	JMP         stored514
 
-set511:
+set513:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 
-stored512:
+stored514:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 4(R13), Z30
 	TESTQ        DI, DI
-	JZ           single513
+	JZ           single515
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert514
+	JMP          convert516
 
-single513:
+single515:
 	VPADDD Z28, Z1, Z1
 
-convert514:
+convert516:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       R10, R10
-	JZ          set515
+	JZ          set517
 	VFMADD213PS (R11), Z30, Z1
 	VMOVUPS     Z1, (R11)
-	JMP         stored516
+	JMP         stored518
 
-set515:
+set517:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R11)
 
-stored516:
+stored518:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 8(R13), Z30
 	TESTQ        DI, DI
-	JZ           single517
+	JZ           single519
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert518
+	JMP          convert520
 
-single517:
+single519:
 	VPADDD Z28, Z2, Z2
 
-convert518:
+convert520:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       R10, R10
-	JZ          set519
+	JZ          set521
 	VFMADD213PS (R11), Z30, Z2
 	VMOVUPS     Z2, (R11)
-	JMP         stored520
+	JMP         stored522
 
-set519:
+set521:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R11)
 
-stored520:
+stored522:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 12(R13), Z30
 	TESTQ        DI, DI
-	JZ           single521
+	JZ           single523
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert522
+	JMP          convert524
 
-single521:
+single523:
 	VPADDD Z28, Z3, Z3
 
-convert522:
+convert524:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      (SI), Z3, Z3
 	TESTQ       R10, R10
-	JZ          set523
+	JZ          set525
 	VFMADD213PS (R11), Z30, Z3
 	VMOVUPS     Z3, (R11)
-	JMP         stored524
+	JMP         stored526
 
-set523:
+set525:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, (R11)
 
-stored524:
+stored526:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 16(R13), Z30
 	TESTQ        DI, DI
-	JZ           single525
+	JZ           single527
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z4, Z4
-	JMP          convert526
+	JMP          convert528
 
-single525:
+single527:
 	VPADDD Z28, Z4, Z4
 
-convert526:
+convert528:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      (SI), Z4, Z4
 	TESTQ       R10, R10
-	JZ          set527
+	JZ          set529
 	VFMADD213PS (R11), Z30, Z4
 	VMOVUPS     Z4, (R11)
-	JMP         stored528
+	JMP         stored530
 
-set527:
+set529:
 	VMULPS  Z30, Z4, Z4
 	VMOVUPS Z4, (R11)
 
-stored528:
+stored530:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group504
-	JMP   finished473
+	JNZ   group506
+	JMP   finished475
 
-fewer503:
+fewer505:
 	CMPQ m+0(FP), $0x04
-	JNE  fewer529
+	JNE  fewer531
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -8690,7 +8793,7 @@ fewer503:
 	ADDQ DX, CX
 	XORQ R10, R10
 
-group530:
+group532:
 	MOVQ    R9, R11
 	CMPQ    R11, per+16(FP)
 	CMOVQGT per+16(FP), R11
@@ -8703,9 +8806,9 @@ group530:
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z3, Z3, Z3
 
-loop531:
+loop533:
 	CMPQ         R11, $0x02
-	JLT          done532
+	JLT          done534
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8748,12 +8851,12 @@ loop531:
 	ADDQ         $+16, CX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R11
-	JMP          loop531
+	JMP          loop533
 
-done532:
-loop533:
+done534:
+loop535:
 	CMPQ         R11, $0x01
-	JLT          done534
+	JLT          done536
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8777,9 +8880,9 @@ loop533:
 	ADDQ         $+8, CX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R11
-	JMP          loop533
+	JMP          loop535
 
-done534:
+done536:
 	MOVQ c+112(FP), R11
 	MOVQ sx+104(FP), R13
 	MOVQ R8, R12
@@ -8788,124 +8891,124 @@ done534:
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS (R13), Z30
 	TESTQ        DI, DI
-	JZ           single535
+	JZ           single537
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert536
+	JMP          convert538
 
-single535:
+single537:
 	VPADDD Z28, Z0, Z0
 
-convert536:
+convert538:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       R10, R10
-	JZ          set537
+	JZ          set539
 	VFMADD213PS (R11), Z30, Z0
 	VMOVUPS     Z0, (R11)
-	JMP         stored538
+	JMP         stored540
 
-set537:
+set539:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R11)
 
-stored538:
+stored540:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 4(R13), Z30
 	TESTQ        DI, DI
-	JZ           single539
+	JZ           single541
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert540
+	JMP          convert542
 
-single539:
+single541:
 	VPADDD Z28, Z1, Z1
 
-convert540:
+convert542:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       R10, R10
-	JZ          set541
+	JZ          set543
 	VFMADD213PS (R11), Z30, Z1
 	VMOVUPS     Z1, (R11)
-	JMP         stored542
+	JMP         stored544
 
-set541:
+set543:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R11)
 
-stored542:
+stored544:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 8(R13), Z30
 	TESTQ        DI, DI
-	JZ           single543
+	JZ           single545
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert544
+	JMP          convert546
 
-single543:
+single545:
 	VPADDD Z28, Z2, Z2
 
-convert544:
+convert546:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       R10, R10
-	JZ          set545
+	JZ          set547
 	VFMADD213PS (R11), Z30, Z2
 	VMOVUPS     Z2, (R11)
-	JMP         stored546
+	JMP         stored548
 
-set545:
+set547:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R11)
 
-stored546:
+stored548:
 	ADDQ         ldc+120(FP), R11
 	ADDQ         ldsums+64(FP), R12
 	VPBROADCASTD (R12), Z28
 	VBROADCASTSS 12(R13), Z30
 	TESTQ        DI, DI
-	JZ           single547
+	JZ           single549
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z3, Z3
-	JMP          convert548
+	JMP          convert550
 
-single547:
+single549:
 	VPADDD Z28, Z3, Z3
 
-convert548:
+convert550:
 	VCVTDQ2PS   Z3, Z3
 	VMULPS      (SI), Z3, Z3
 	TESTQ       R10, R10
-	JZ          set549
+	JZ          set551
 	VFMADD213PS (R11), Z30, Z3
 	VMOVUPS     Z3, (R11)
-	JMP         stored550
+	JMP         stored552
 
-set549:
+set551:
 	VMULPS  Z30, Z3, Z3
 	VMOVUPS Z3, (R11)
 
-stored550:
+stored552:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, R10
 	TESTQ R9, R9
-	JNZ   group530
-	JMP   finished473
+	JNZ   group532
+	JMP   finished475
 
-fewer529:
+fewer531:
 	CMPQ m+0(FP), $0x03
-	JNE  fewer551
+	JNE  fewer553
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -8918,7 +9021,7 @@ fewer529:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group552:
+group554:
 	MOVQ    R9, R10
 	CMPQ    R10, per+16(FP)
 	CMOVQGT per+16(FP), R10
@@ -8930,9 +9033,9 @@ group552:
 	VPXORD       Z1, Z1, Z1
 	VPXORD       Z2, Z2, Z2
 
-loop553:
+loop555:
 	CMPQ         R10, $0x02
-	JLT          done554
+	JLT          done556
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8966,12 +9069,12 @@ loop553:
 	ADDQ         $+16, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R10
-	JMP          loop553
+	JMP          loop555
 
-done554:
-loop555:
+done556:
+loop557:
 	CMPQ         R10, $0x01
-	JLT          done556
+	JLT          done558
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -8990,9 +9093,9 @@ loop555:
 	ADDQ         $+8, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop555
+	JMP          loop557
 
-done556:
+done558:
 	MOVQ c+112(FP), R10
 	MOVQ sx+104(FP), R12
 	MOVQ R8, R11
@@ -9001,96 +9104,96 @@ done556:
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS (R12), Z30
 	TESTQ        DI, DI
-	JZ           single557
+	JZ           single559
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert558
+	JMP          convert560
 
-single557:
+single559:
 	VPADDD Z28, Z0, Z0
 
-convert558:
+convert560:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set559
+	JZ          set561
 	VFMADD213PS (R10), Z30, Z0
 	VMOVUPS     Z0, (R10)
-	JMP         stored560
+	JMP         stored562
 
-set559:
+set561:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R10)
 
-stored560:
+stored562:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 4(R12), Z30
 	TESTQ        DI, DI
-	JZ           single561
+	JZ           single563
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert562
+	JMP          convert564
 
-single561:
+single563:
 	VPADDD Z28, Z1, Z1
 
-convert562:
+convert564:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       CX, CX
-	JZ          set563
+	JZ          set565
 	VFMADD213PS (R10), Z30, Z1
 	VMOVUPS     Z1, (R10)
-	JMP         stored564
+	JMP         stored566
 
-set563:
+set565:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R10)
 
-stored564:
+stored566:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 8(R12), Z30
 	TESTQ        DI, DI
-	JZ           single565
+	JZ           single567
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z2, Z2
-	JMP          convert566
+	JMP          convert568
 
-single565:
+single567:
 	VPADDD Z28, Z2, Z2
 
-convert566:
+convert568:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      (SI), Z2, Z2
 	TESTQ       CX, CX
-	JZ          set567
+	JZ          set569
 	VFMADD213PS (R10), Z30, Z2
 	VMOVUPS     Z2, (R10)
-	JMP         stored568
+	JMP         stored570
 
-set567:
+set569:
 	VMULPS  Z30, Z2, Z2
 	VMOVUPS Z2, (R10)
 
-stored568:
+stored570:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group552
-	JMP   finished473
+	JNZ   group554
+	JMP   finished475
 
-fewer551:
+fewer553:
 	CMPQ m+0(FP), $0x02
-	JNE  fewer569
+	JNE  fewer571
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -9103,7 +9206,7 @@ fewer551:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group570:
+group572:
 	MOVQ    R9, R10
 	CMPQ    R10, per+16(FP)
 	CMOVQGT per+16(FP), R10
@@ -9114,9 +9217,9 @@ group570:
 	VPXORD       Z0, Z0, Z0
 	VPXORD       Z1, Z1, Z1
 
-loop571:
+loop573:
 	CMPQ         R10, $0x02
-	JLT          done572
+	JLT          done574
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -9142,12 +9245,12 @@ loop571:
 	ADDQ         $+16, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, R10
-	JMP          loop571
+	JMP          loop573
 
-done572:
-loop573:
+done574:
+loop575:
 	CMPQ         R10, $0x01
-	JLT          done574
+	JLT          done576
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -9162,9 +9265,9 @@ loop573:
 	ADDQ         $+8, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, R10
-	JMP          loop573
+	JMP          loop575
 
-done574:
+done576:
 	MOVQ c+112(FP), R10
 	MOVQ sx+104(FP), R12
 	MOVQ R8, R11
@@ -9173,68 +9276,68 @@ done574:
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS (R12), Z30
 	TESTQ        DI, DI
-	JZ           single575
+	JZ           single577
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert576
+	JMP          convert578
 
-single575:
+single577:
 	VPADDD Z28, Z0, Z0
 
-convert576:
+convert578:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set577
+	JZ          set579
 	VFMADD213PS (R10), Z30, Z0
 	VMOVUPS     Z0, (R10)
-	JMP         stored578
+	JMP         stored580
 
-set577:
+set579:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (R10)
 
-stored578:
+stored580:
 	ADDQ         ldc+120(FP), R10
 	ADDQ         ldsums+64(FP), R11
 	VPBROADCASTD (R11), Z28
 	VBROADCASTSS 4(R12), Z30
 	TESTQ        DI, DI
-	JZ           single579
+	JZ           single581
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z1, Z1
-	JMP          convert580
+	JMP          convert582
 
-single579:
+single581:
 	VPADDD Z28, Z1, Z1
 
-convert580:
+convert582:
 	VCVTDQ2PS   Z1, Z1
 	VMULPS      (SI), Z1, Z1
 	TESTQ       CX, CX
-	JZ          set581
+	JZ          set583
 	VFMADD213PS (R10), Z30, Z1
 	VMOVUPS     Z1, (R10)
-	JMP         stored582
+	JMP         stored584
 
-set581:
+set583:
 	VMULPS  Z30, Z1, Z1
 	VMOVUPS Z1, (R10)
 
-stored582:
+stored584:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group570
-	JMP   finished473
+	JNZ   group572
+	JMP   finished475
 
-fewer569:
+fewer571:
 	CMPQ m+0(FP), $0x01
-	JNE  fewer583
+	JNE  fewer585
 	MOVQ a+24(FP), AX
 	MOVQ lda+32(FP), DX
 	MOVQ codes+40(FP), BX
@@ -9247,7 +9350,7 @@ fewer569:
 	ADDQ DX, CX
 	XORQ CX, CX
 
-group584:
+group586:
 	MOVQ    R9, DX
 	CMPQ    DX, per+16(FP)
 	CMOVQGT per+16(FP), DX
@@ -9257,9 +9360,9 @@ group584:
 	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z31
 	VPXORD       Z0, Z0, Z0
 
-loop585:
+loop587:
 	CMPQ         DX, $0x02
-	JLT          done586
+	JLT          done588
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -9277,12 +9380,12 @@ loop585:
 	ADDQ         $+16, AX
 	ADDQ         $+128, BX
 	SUBQ         $0x02, DX
-	JMP          loop585
+	JMP          loop587
 
-done586:
-loop587:
+done588:
+loop589:
 	CMPQ         DX, $0x01
-	JLT          done588
+	JLT          done590
 	VPANDD       (BX), Z31, Z24
 	VPBROADCASTD (AX), Z28
 	VPDPBUSD     Z28, Z24, Z0
@@ -9293,9 +9396,9 @@ loop587:
 	ADDQ         $+8, AX
 	ADDQ         $+64, BX
 	SUBQ         $0x01, DX
-	JMP          loop587
+	JMP          loop589
 
-done588:
+done590:
 	MOVQ c+112(FP), DX
 	MOVQ sx+104(FP), R11
 	MOVQ R8, R10
@@ -9304,39 +9407,39 @@ done588:
 	VPBROADCASTD (R10), Z28
 	VBROADCASTSS (R11), Z30
 	TESTQ        DI, DI
-	JZ           single589
+	JZ           single591
 	VPMOVZXBD    (DI), Z29
 	VPMULLD      Z28, Z29, Z29
 	VPADDD       Z29, Z0, Z0
-	JMP          convert590
+	JMP          convert592
 
-single589:
+single591:
 	VPADDD Z28, Z0, Z0
 
-convert590:
+convert592:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      (SI), Z0, Z0
 	TESTQ       CX, CX
-	JZ          set591
+	JZ          set593
 	VFMADD213PS (DX), Z30, Z0
 	VMOVUPS     Z0, (DX)
-	JMP         stored592
+	JMP         stored594
 
-set591:
+set593:
 	VMULPS  Z30, Z0, Z0
 	VMOVUPS Z0, (DX)
 
-stored592:
+stored594:
 	ADDQ  lds+80(FP), SI
 	ADDQ  ldz+96(FP), DI
 	ADDQ  $+4, R8
 	MOVQ  $0x00000001, CX
 	TESTQ R9, R9
-	JNZ   group584
-	JMP   finished473
+	JNZ   group586
+	JMP   finished475
 
-fewer583:
-finished473:
+fewer585:
+finished475:
 	VZEROUPPER
 	RET
 
@@ -9351,9 +9454,9 @@ TEXT ·splitRowAVX512(SB), NOSPLIT, $0-24
 	VBROADCASTSS w7f800000AVX512<>+0(SB), Z10
 	VBROADCASTSS w00400000AVX512<>+0(SB), Z11
 
-loop593:
+loop595:
 	CMPQ     DX, $0x01
-	JLT      done594
+	JLT      done596
 	VMOVUPS  (CX), Z0
 	VPANDD   Z0, Z9, Z4
 	VCMPPS   $0x01, Z10, Z4, K1
@@ -9387,9 +9490,9 @@ loop593:
 	ADDQ     $+128, CX
 	ADDQ     $+192, AX
 	SUBQ     $0x01, DX
-	JMP      loop593
+	JMP      loop595
 
-done594:
+done596:
 	VZEROUPPER
 	RET
 
@@ -9407,14 +9510,14 @@ TEXT ·splitFloat16AVX512(SB), NOSPLIT, $0-24
 	VBROADCASTSS w7f800000AVX512<>+0(SB), Z10
 	VBROADCASTSS w00400000AVX512<>+0(SB), Z11
 
-loop595:
+loop597:
 	CMPQ DX, $0x01
-	JLT  done596
+	JLT  done598
 	MOVQ $0x00000010, BX
 
-loop597:
+loop599:
 	CMPQ      BX, $0x01
-	JLT       done598
+	JLT       done600
 	VCVTPH2PS (CX), Z0
 	VPANDD    Z0, Z9, Z4
 	VCMPPS    $0x01, Z10, Z4, K1
@@ -9438,14 +9541,14 @@ loop597:
 	ADDQ      $+64, CX
 	ADDQ      $+64, AX
 	SUBQ      $0x01, BX
-	JMP       loop597
+	JMP       loop599
 
-done598:
+done600:
 	ADDQ $+1024, AX
 	SUBQ $0x01, DX
-	JMP  loop595
+	JMP  loop597
 
-done596:
+done598:
 	VZEROUPPER
 	RET
 
@@ -9464,9 +9567,9 @@ TEXT ·pairCodes8AVX512(SB), NOSPLIT, $0-32
 	VPMOVZXBD       (BX), Z6
 	VPORD           Z6, Z4, Z6
 
-loop599:
+loop601:
 	CMPQ      DX, $0x01
-	JLT       done600
+	JLT       done602
 	VMOVDQU32 (CX), Z5
 	VPSHUFB   Z0, Z5, Z7
 	VPORD     Z7, Z4, Z7
@@ -9489,9 +9592,9 @@ loop599:
 	ADDQ      $+64, CX
 	ADDQ      $+128, AX
 	SUBQ      $0x01, DX
-	JMP       loop599
+	JMP       loop601
 
-done600:
+done602:
 	VZEROUPPER
 	RET
 
@@ -9510,9 +9613,9 @@ TEXT ·pairCodes4AVX512(SB), NOSPLIT, $0-32
 	VPMOVZXBD       (BX), Z6
 	VPORD           Z6, Z4, Z6
 
-loop601:
+loop603:
 	CMPQ      DX, $0x01
-	JLT       done602
+	JLT       done604
 	VMOVDQU32 (CX), Z5
 	VPANDD    v0f0f0f0fAVX512<>+0(SB), Z5, Z5
 	VPSHUFB   Z0, Z5, Z7
@@ -9557,9 +9660,9 @@ loop601:
 	ADDQ      $+64, CX
 	ADDQ      $+256, AX
 	SUBQ      $0x01, DX
-	JMP       loop601
+	JMP       loop603
 
-done602:
+done604:
 	VZEROUPPER
 	RET
 
@@ -9571,9 +9674,9 @@ TEXT ·unpackCodes4AVX512(SB), NOSPLIT, $0-24
 	MOVQ         steps+16(FP), DX
 	VBROADCASTSS w0f0f0f0fAVX512<>+0(SB), Z0
 
-loop603:
+loop605:
 	CMPQ      DX, $0x01
-	JLT       done604
+	JLT       done606
 	VMOVDQU32 (CX), Z2
 	VPANDD    Z2, Z0, Z1
 	VPSRLD    $0x04, Z2, Z2
@@ -9583,9 +9686,9 @@ loop603:
 	ADDQ      $+64, CX
 	ADDQ      $+128, AX
 	SUBQ      $0x01, DX
-	JMP       loop603
+	JMP       loop605
 
-done604:
+done606:
 	VZEROUPPER
 	RET
 
@@ -9601,9 +9704,9 @@ TEXT ·matrixBytes64AVX512(SB), NOSPLIT, $0-144
 	BYTE $0x49
 	BYTE $0x00
 
-rows605:
+rows607:
 	CMPQ m+0(FP), $0x10
-	JLE  few606
+	JLE  few608
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -9615,7 +9718,7 @@ rows605:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group608:
+group610:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -9653,7 +9756,7 @@ group608:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile609:
+tile611:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9734,7 +9837,7 @@ tile609:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile609
+	JNZ  tile611
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -9796,15 +9899,15 @@ tile609:
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
 	CMPQ      R11, $0x00
-	JEQ       other611
+	JEQ       other613
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
 	CMPQ      R13, $0x00
-	JEQ       other612
+	JEQ       other614
 	CMPQ      R8, $0x00
-	JEQ       other613
+	JEQ       other615
 
-row614:
+row616:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9826,11 +9929,11 @@ row614:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row614
-	JMP          scaled610
+	JNZ          row616
+	JMP          scaled612
 
-other613:
-row615:
+other615:
+row617:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9852,40 +9955,11 @@ row615:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row615
-	JMP          scaled610
-
-other612:
-	CMPQ R8, $0x00
-	JEQ  other616
-
-row617:
-	VPBROADCASTD (R9), Z6
-	VBROADCASTSS (R14), Z7
-	ADDQ         ldsums+64(FP), R9
-	ADDQ         $+4, R14
-	VMOVUPS      (AX), Z0
-	VPMULLD      Z4, Z6, Z8
-	VPADDD       Z8, Z0, Z0
-	VCVTDQ2PS    Z0, Z0
-	VMULPS       Z2, Z0, Z0
-	VMULPS       Z7, Z0, Z0
-	VMOVUPS      Z0, 4096(AX)
-	VMOVUPS      64(AX), Z1
-	VPMULLD      Z5, Z6, Z9
-	VPADDD       Z9, Z1, Z1
-	VCVTDQ2PS    Z1, Z1
-	VMULPS       Z3, Z1, Z1
-	VMULPS       Z7, Z1, Z1
-	VMOVUPS      Z1, 4160(AX)
-	ADDQ         $+128, AX
-	ADDQ         ldc+120(FP), SI
-	DECQ         BX
 	JNZ          row617
-	JMP          scaled610
+	JMP          scaled612
 
-other616:
-	CMPQ stream+136(FP), $0x00
+other614:
+	CMPQ R8, $0x00
 	JEQ  other618
 
 row619:
@@ -9899,6 +9973,35 @@ row619:
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
 	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row619
+	JMP          scaled612
+
+other618:
+	CMPQ stream+136(FP), $0x00
+	JEQ  other620
+
+row621:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
 	VMOVNTPS     Z0, (SI)
 	VMOVUPS      64(AX), Z1
 	VPMULLD      Z5, Z6, Z9
@@ -9910,11 +10013,11 @@ row619:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row619
-	JMP          scaled610
+	JNZ          row621
+	JMP          scaled612
 
-other618:
-row620:
+other620:
+row622:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9936,16 +10039,16 @@ row620:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row620
-	JMP          scaled610
+	JNZ          row622
+	JMP          scaled612
 
-other611:
+other613:
 	CMPQ R13, $0x00
-	JEQ  other621
+	JEQ  other623
 	CMPQ R8, $0x00
-	JEQ  other622
+	JEQ  other624
 
-row623:
+row625:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9965,11 +10068,11 @@ row623:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row623
-	JMP          scaled610
+	JNZ          row625
+	JMP          scaled612
 
-other622:
-row624:
+other624:
+row626:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -9989,14 +10092,14 @@ row624:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row624
-	JMP          scaled610
+	JNZ          row626
+	JMP          scaled612
 
-other621:
+other623:
 	CMPQ R8, $0x00
-	JEQ  other625
+	JEQ  other627
 
-row626:
+row628:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10016,14 +10119,14 @@ row626:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row626
-	JMP          scaled610
+	JNZ          row628
+	JMP          scaled612
 
-other625:
+other627:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other627
+	JEQ  other629
 
-row628:
+row630:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10043,11 +10146,11 @@ row628:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row628
-	JMP          scaled610
+	JNZ          row630
+	JMP          scaled612
 
-other627:
-row629:
+other629:
+row631:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10067,18 +10170,18 @@ row629:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row629
+	JNZ          row631
 
-scaled610:
+scaled612:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group608
+	JNZ   group610
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished607
+	JLE   finished609
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
@@ -10089,9 +10192,9 @@ scaled610:
 	SHLQ  $0x05, AX
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x80, sx+104(FP)
-	JMP   rows605
+	JMP   rows607
 
-few606:
+few608:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -10103,7 +10206,7 @@ few606:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group630:
+group632:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -10124,7 +10227,7 @@ group630:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile631:
+tile633:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10178,7 +10281,7 @@ tile631:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile631
+	JNZ  tile633
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -10216,15 +10319,15 @@ tile631:
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
 	CMPQ      R11, $0x00
-	JEQ       other633
+	JEQ       other635
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
 	CMPQ      R13, $0x00
-	JEQ       other634
+	JEQ       other636
 	CMPQ      R8, $0x00
-	JEQ       other635
+	JEQ       other637
 
-row636:
+row638:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10246,11 +10349,11 @@ row636:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row636
-	JMP          scaled632
+	JNZ          row638
+	JMP          scaled634
 
-other635:
-row637:
+other637:
+row639:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10272,40 +10375,11 @@ row637:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row637
-	JMP          scaled632
-
-other634:
-	CMPQ R8, $0x00
-	JEQ  other638
-
-row639:
-	VPBROADCASTD (R9), Z6
-	VBROADCASTSS (R14), Z7
-	ADDQ         ldsums+64(FP), R9
-	ADDQ         $+4, R14
-	VMOVUPS      (AX), Z0
-	VPMULLD      Z4, Z6, Z8
-	VPADDD       Z8, Z0, Z0
-	VCVTDQ2PS    Z0, Z0
-	VMULPS       Z2, Z0, Z0
-	VMULPS       Z7, Z0, Z0
-	VMOVUPS      Z0, 4096(AX)
-	VMOVUPS      64(AX), Z1
-	VPMULLD      Z5, Z6, Z9
-	VPADDD       Z9, Z1, Z1
-	VCVTDQ2PS    Z1, Z1
-	VMULPS       Z3, Z1, Z1
-	VMULPS       Z7, Z1, Z1
-	VMOVUPS      Z1, 4160(AX)
-	ADDQ         $+128, AX
-	ADDQ         ldc+120(FP), SI
-	DECQ         BX
 	JNZ          row639
-	JMP          scaled632
+	JMP          scaled634
 
-other638:
-	CMPQ stream+136(FP), $0x00
+other636:
+	CMPQ R8, $0x00
 	JEQ  other640
 
 row641:
@@ -10319,6 +10393,35 @@ row641:
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
 	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row641
+	JMP          scaled634
+
+other640:
+	CMPQ stream+136(FP), $0x00
+	JEQ  other642
+
+row643:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
 	VMOVNTPS     Z0, (SI)
 	VMOVUPS      64(AX), Z1
 	VPMULLD      Z5, Z6, Z9
@@ -10330,11 +10433,11 @@ row641:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row641
-	JMP          scaled632
+	JNZ          row643
+	JMP          scaled634
 
-other640:
-row642:
+other642:
+row644:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10356,16 +10459,16 @@ row642:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row642
-	JMP          scaled632
+	JNZ          row644
+	JMP          scaled634
 
-other633:
+other635:
 	CMPQ R13, $0x00
-	JEQ  other643
+	JEQ  other645
 	CMPQ R8, $0x00
-	JEQ  other644
+	JEQ  other646
 
-row645:
+row647:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10385,11 +10488,11 @@ row645:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row645
-	JMP          scaled632
+	JNZ          row647
+	JMP          scaled634
 
-other644:
-row646:
+other646:
+row648:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10409,14 +10512,14 @@ row646:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row646
-	JMP          scaled632
+	JNZ          row648
+	JMP          scaled634
 
-other643:
+other645:
 	CMPQ R8, $0x00
-	JEQ  other647
+	JEQ  other649
 
-row648:
+row650:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10436,14 +10539,14 @@ row648:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row648
-	JMP          scaled632
+	JNZ          row650
+	JMP          scaled634
 
-other647:
+other649:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other649
+	JEQ  other651
 
-row650:
+row652:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10463,11 +10566,11 @@ row650:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row650
-	JMP          scaled632
+	JNZ          row652
+	JMP          scaled634
 
-other649:
-row651:
+other651:
+row653:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10487,18 +10590,18 @@ row651:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row651
+	JNZ          row653
 
-scaled632:
+scaled634:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group630
+	JNZ   group632
 
-finished607:
+finished609:
 	SFENCE
 
 	// TILERELEASE
@@ -10588,9 +10691,9 @@ TEXT ·matrixBytes32AVX512(SB), NOSPLIT, $0-144
 	BYTE $0x49
 	BYTE $0x00
 
-rows652:
+rows654:
 	CMPQ m+0(FP), $0x10
-	JLE  few653
+	JLE  few655
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -10602,7 +10705,7 @@ rows652:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group655:
+group657:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -10640,7 +10743,7 @@ group655:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile656:
+tile658:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10721,7 +10824,7 @@ tile656:
 	ADDQ $+512, CX
 	ADDQ $+512, DX
 	DECQ R9
-	JNZ  tile656
+	JNZ  tile658
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -10783,15 +10886,15 @@ tile656:
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
 	CMPQ      R11, $0x00
-	JEQ       other658
+	JEQ       other660
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
 	CMPQ      R13, $0x00
-	JEQ       other659
+	JEQ       other661
 	CMPQ      R8, $0x00
-	JEQ       other660
+	JEQ       other662
 
-row661:
+row663:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10813,11 +10916,11 @@ row661:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row661
-	JMP          scaled657
+	JNZ          row663
+	JMP          scaled659
 
-other660:
-row662:
+other662:
+row664:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10839,40 +10942,11 @@ row662:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row662
-	JMP          scaled657
-
-other659:
-	CMPQ R8, $0x00
-	JEQ  other663
-
-row664:
-	VPBROADCASTD (R9), Z6
-	VBROADCASTSS (R14), Z7
-	ADDQ         ldsums+64(FP), R9
-	ADDQ         $+4, R14
-	VMOVUPS      (AX), Z0
-	VPMULLD      Z4, Z6, Z8
-	VPADDD       Z8, Z0, Z0
-	VCVTDQ2PS    Z0, Z0
-	VMULPS       Z2, Z0, Z0
-	VMULPS       Z7, Z0, Z0
-	VMOVUPS      Z0, 4096(AX)
-	VMOVUPS      64(AX), Z1
-	VPMULLD      Z5, Z6, Z9
-	VPADDD       Z9, Z1, Z1
-	VCVTDQ2PS    Z1, Z1
-	VMULPS       Z3, Z1, Z1
-	VMULPS       Z7, Z1, Z1
-	VMOVUPS      Z1, 4160(AX)
-	ADDQ         $+128, AX
-	ADDQ         ldc+120(FP), SI
-	DECQ         BX
 	JNZ          row664
-	JMP          scaled657
+	JMP          scaled659
 
-other663:
-	CMPQ stream+136(FP), $0x00
+other661:
+	CMPQ R8, $0x00
 	JEQ  other665
 
 row666:
@@ -10886,6 +10960,35 @@ row666:
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
 	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row666
+	JMP          scaled659
+
+other665:
+	CMPQ stream+136(FP), $0x00
+	JEQ  other667
+
+row668:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
 	VMOVNTPS     Z0, (SI)
 	VMOVUPS      64(AX), Z1
 	VPMULLD      Z5, Z6, Z9
@@ -10897,11 +11000,11 @@ row666:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row666
-	JMP          scaled657
+	JNZ          row668
+	JMP          scaled659
 
-other665:
-row667:
+other667:
+row669:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10923,16 +11026,16 @@ row667:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row667
-	JMP          scaled657
+	JNZ          row669
+	JMP          scaled659
 
-other658:
+other660:
 	CMPQ R13, $0x00
-	JEQ  other668
+	JEQ  other670
 	CMPQ R8, $0x00
-	JEQ  other669
+	JEQ  other671
 
-row670:
+row672:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10952,11 +11055,11 @@ row670:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row670
-	JMP          scaled657
+	JNZ          row672
+	JMP          scaled659
 
-other669:
-row671:
+other671:
+row673:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -10976,14 +11079,14 @@ row671:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row671
-	JMP          scaled657
+	JNZ          row673
+	JMP          scaled659
 
-other668:
+other670:
 	CMPQ R8, $0x00
-	JEQ  other672
+	JEQ  other674
 
-row673:
+row675:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -11003,14 +11106,14 @@ row673:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row673
-	JMP          scaled657
+	JNZ          row675
+	JMP          scaled659
 
-other672:
+other674:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other674
+	JEQ  other676
 
-row675:
+row677:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -11030,11 +11133,11 @@ row675:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row675
-	JMP          scaled657
+	JNZ          row677
+	JMP          scaled659
 
-other674:
-row676:
+other676:
+row678:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -11054,18 +11157,18 @@ row676:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row676
+	JNZ          row678
 
-scaled657:
+scaled659:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group655
+	JNZ   group657
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished654
+	JLE   finished656
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
@@ -11076,9 +11179,9 @@ scaled657:
 	SHLQ  $0x05, AX
 	ADDQ  AX, sums+56(FP)
 	ADDQ  $0x80, sx+104(FP)
-	JMP   rows652
+	JMP   rows654
 
-few653:
+few655:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -11090,7 +11193,7 @@ few653:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group677:
+group679:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -11111,7 +11214,7 @@ group677:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile678:
+tile680:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11165,7 +11268,7 @@ tile678:
 	ADDQ $+512, CX
 	ADDQ $+512, DX
 	DECQ R9
-	JNZ  tile678
+	JNZ  tile680
 	MOVQ AX, R15
 	MOVQ buf+128(FP), AX
 	MOVQ $0x00000080, BX
@@ -11203,15 +11306,15 @@ tile678:
 	VMOVUPS   (R10), Z2
 	VMOVUPS   64(R10), Z3
 	CMPQ      R11, $0x00
-	JEQ       other680
+	JEQ       other682
 	VPMOVZXBD (R11), Z4
 	VPMOVZXBD 16(R11), Z5
 	CMPQ      R13, $0x00
-	JEQ       other681
+	JEQ       other683
 	CMPQ      R8, $0x00
-	JEQ       other682
+	JEQ       other684
 
-row683:
+row685:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -11233,11 +11336,11 @@ row683:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row683
-	JMP          scaled679
+	JNZ          row685
+	JMP          scaled681
 
-other682:
-row684:
+other684:
+row686:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -11259,40 +11362,11 @@ row684:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row684
-	JMP          scaled679
-
-other681:
-	CMPQ R8, $0x00
-	JEQ  other685
-
-row686:
-	VPBROADCASTD (R9), Z6
-	VBROADCASTSS (R14), Z7
-	ADDQ         ldsums+64(FP), R9
-	ADDQ         $+4, R14
-	VMOVUPS      (AX), Z0
-	VPMULLD      Z4, Z6, Z8
-	VPADDD       Z8, Z0, Z0
-	VCVTDQ2PS    Z0, Z0
-	VMULPS       Z2, Z0, Z0
-	VMULPS       Z7, Z0, Z0
-	VMOVUPS      Z0, 4096(AX)
-	VMOVUPS      64(AX), Z1
-	VPMULLD      Z5, Z6, Z9
-	VPADDD       Z9, Z1, Z1
-	VCVTDQ2PS    Z1, Z1
-	VMULPS       Z3, Z1, Z1
-	VMULPS       Z7, Z1, Z1
-	VMOVUPS      Z1, 4160(AX)
-	ADDQ         $+128, AX
-	ADDQ         ldc+120(FP), SI
-	DECQ         BX
 	JNZ          row686
-	JMP          scaled679
+	JMP          scaled681
 
-other685:
-	CMPQ stream+136(FP), $0x00
+other683:
+	CMPQ R8, $0x00
 	JEQ  other687
 
 row688:
@@ -11306,6 +11380,35 @@ row688:
 	VCVTDQ2PS    Z0, Z0
 	VMULPS       Z2, Z0, Z0
 	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, 4096(AX)
+	VMOVUPS      64(AX), Z1
+	VPMULLD      Z5, Z6, Z9
+	VPADDD       Z9, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, 4160(AX)
+	ADDQ         $+128, AX
+	ADDQ         ldc+120(FP), SI
+	DECQ         BX
+	JNZ          row688
+	JMP          scaled681
+
+other687:
+	CMPQ stream+136(FP), $0x00
+	JEQ  other689
+
+row690:
+	VPBROADCASTD (R9), Z6
+	VBROADCASTSS (R14), Z7
+	ADDQ         ldsums+64(FP), R9
+	ADDQ         $+4, R14
+	VMOVUPS      (AX), Z0
+	VPMULLD      Z4, Z6, Z8
+	VPADDD       Z8, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VMULPS       Z7, Z0, Z0
 	VMOVNTPS     Z0, (SI)
 	VMOVUPS      64(AX), Z1
 	VPMULLD      Z5, Z6, Z9
@@ -11317,11 +11420,11 @@ row688:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row688
-	JMP          scaled679
+	JNZ          row690
+	JMP          scaled681
 
-other687:
-row689:
+other689:
+row691:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -11343,16 +11446,16 @@ row689:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row689
-	JMP          scaled679
+	JNZ          row691
+	JMP          scaled681
 
-other680:
+other682:
 	CMPQ R13, $0x00
-	JEQ  other690
+	JEQ  other692
 	CMPQ R8, $0x00
-	JEQ  other691
+	JEQ  other693
 
-row692:
+row694:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -11372,11 +11475,11 @@ row692:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row692
-	JMP          scaled679
+	JNZ          row694
+	JMP          scaled681
 
-other691:
-row693:
+other693:
+row695:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -11396,14 +11499,14 @@ row693:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row693
-	JMP          scaled679
+	JNZ          row695
+	JMP          scaled681
 
-other690:
+other692:
 	CMPQ R8, $0x00
-	JEQ  other694
+	JEQ  other696
 
-row695:
+row697:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -11423,14 +11526,14 @@ row695:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row695
-	JMP          scaled679
+	JNZ          row697
+	JMP          scaled681
 
-other694:
+other696:
 	CMPQ stream+136(FP), $0x00
-	JEQ  other696
+	JEQ  other698
 
-row697:
+row699:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -11450,11 +11553,11 @@ row697:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row697
-	JMP          scaled679
+	JNZ          row699
+	JMP          scaled681
 
-other696:
-row698:
+other698:
+row700:
 	VPBROADCASTD (R9), Z6
 	VBROADCASTSS (R14), Z7
 	ADDQ         ldsums+64(FP), R9
@@ -11474,18 +11577,18 @@ row698:
 	ADDQ         $+128, AX
 	ADDQ         ldc+120(FP), SI
 	DECQ         BX
-	JNZ          row698
+	JNZ          row700
 
-scaled679:
+scaled681:
 	MOVQ  R15, AX
 	ADDQ  lds+80(FP), R10
 	ADDQ  ldz+96(FP), R11
 	ADDQ  $+4, R12
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group677
+	JNZ   group679
 
-finished654:
+finished656:
 	SFENCE
 
 	// TILERELEASE
@@ -11575,9 +11678,9 @@ TEXT ·matrixFloats3AVX512(SB), NOSPLIT, $0-104
 	BYTE $0x49
 	BYTE $0x00
 
-rows699:
+rows701:
 	CMPQ m+0(FP), $0x10
-	JLE  few700
+	JLE  few702
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -11587,7 +11690,7 @@ rows699:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group702:
+group704:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -11625,7 +11728,7 @@ group702:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile703:
+tile705:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11810,7 +11913,7 @@ tile703:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile703
+	JNZ  tile705
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -11868,15 +11971,15 @@ tile703:
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
 	CMPQ    R10, $0x00
-	JEQ     other705
+	JEQ     other707
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
 	CMPQ    R13, $0x00
-	JEQ     other706
+	JEQ     other708
 	CMPQ    R8, $0x00
-	JEQ     other707
+	JEQ     other709
 
-row708:
+row710:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, 4096(AX)
@@ -11886,11 +11989,11 @@ row708:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row708
-	JMP         scaled704
+	JNZ         row710
+	JMP         scaled706
 
-other707:
-row709:
+other709:
+row711:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
@@ -11900,14 +12003,14 @@ row709:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row709
-	JMP         scaled704
+	JNZ         row711
+	JMP         scaled706
 
-other706:
+other708:
 	CMPQ R8, $0x00
-	JEQ  other710
+	JEQ  other712
 
-row711:
+row713:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -11917,14 +12020,14 @@ row711:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row711
-	JMP     scaled704
+	JNZ     row713
+	JMP     scaled706
 
-other710:
+other712:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other712
+	JEQ  other714
 
-row713:
+row715:
 	VMOVUPS  (AX), Z0
 	VMULPS   Z2, Z0, Z0
 	VMOVNTPS Z0, (SI)
@@ -11934,11 +12037,11 @@ row713:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row713
-	JMP      scaled704
+	JNZ      row715
+	JMP      scaled706
 
-other712:
-row714:
+other714:
+row716:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -11948,16 +12051,16 @@ row714:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row714
-	JMP     scaled704
+	JNZ     row716
+	JMP     scaled706
 
-other705:
+other707:
 	CMPQ R13, $0x00
-	JEQ  other715
+	JEQ  other717
 	CMPQ R8, $0x00
-	JEQ  other716
+	JEQ  other718
 
-row717:
+row719:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -11967,11 +12070,11 @@ row717:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row717
-	JMP     scaled704
+	JNZ     row719
+	JMP     scaled706
 
-other716:
-row718:
+other718:
+row720:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -11981,14 +12084,14 @@ row718:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row718
-	JMP     scaled704
+	JNZ     row720
+	JMP     scaled706
 
-other715:
+other717:
 	CMPQ R8, $0x00
-	JEQ  other719
+	JEQ  other721
 
-row720:
+row722:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
@@ -11996,14 +12099,14 @@ row720:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row720
-	JMP     scaled704
+	JNZ     row722
+	JMP     scaled706
 
-other719:
+other721:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other721
+	JEQ  other723
 
-row722:
+row724:
 	VMOVUPS  (AX), Z0
 	VMOVNTPS Z0, (SI)
 	VMOVUPS  64(AX), Z1
@@ -12011,11 +12114,11 @@ row722:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row722
-	JMP      scaled704
+	JNZ      row724
+	JMP      scaled706
 
-other721:
-row723:
+other723:
+row725:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, (SI)
 	VMOVUPS 64(AX), Z1
@@ -12023,25 +12126,25 @@ row723:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row723
+	JNZ     row725
 
-scaled704:
+scaled706:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group702
+	JNZ   group704
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished701
+	JLE   finished703
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
 	MOVQ  ldc+80(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, c+72(FP)
-	JMP   rows699
+	JMP   rows701
 
-few700:
+few702:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -12051,7 +12154,7 @@ few700:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group724:
+group726:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -12072,7 +12175,7 @@ group724:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile725:
+tile727:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -12178,7 +12281,7 @@ tile725:
 	ADDQ $+1024, CX
 	ADDQ $+1024, DX
 	DECQ R9
-	JNZ  tile725
+	JNZ  tile727
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -12212,15 +12315,15 @@ tile725:
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
 	CMPQ    R10, $0x00
-	JEQ     other727
+	JEQ     other729
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
 	CMPQ    R13, $0x00
-	JEQ     other728
+	JEQ     other730
 	CMPQ    R8, $0x00
-	JEQ     other729
+	JEQ     other731
 
-row730:
+row732:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, 4096(AX)
@@ -12230,11 +12333,11 @@ row730:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row730
-	JMP         scaled726
+	JNZ         row732
+	JMP         scaled728
 
-other729:
-row731:
+other731:
+row733:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
@@ -12244,14 +12347,14 @@ row731:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row731
-	JMP         scaled726
+	JNZ         row733
+	JMP         scaled728
 
-other728:
+other730:
 	CMPQ R8, $0x00
-	JEQ  other732
+	JEQ  other734
 
-row733:
+row735:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -12261,14 +12364,14 @@ row733:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row733
-	JMP     scaled726
+	JNZ     row735
+	JMP     scaled728
 
-other732:
+other734:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other734
+	JEQ  other736
 
-row735:
+row737:
 	VMOVUPS  (AX), Z0
 	VMULPS   Z2, Z0, Z0
 	VMOVNTPS Z0, (SI)
@@ -12278,11 +12381,11 @@ row735:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row735
-	JMP      scaled726
+	JNZ      row737
+	JMP      scaled728
 
-other734:
-row736:
+other736:
+row738:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -12292,16 +12395,16 @@ row736:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row736
-	JMP     scaled726
+	JNZ     row738
+	JMP     scaled728
 
-other727:
+other729:
 	CMPQ R13, $0x00
-	JEQ  other737
+	JEQ  other739
 	CMPQ R8, $0x00
-	JEQ  other738
+	JEQ  other740
 
-row739:
+row741:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -12311,11 +12414,11 @@ row739:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row739
-	JMP     scaled726
+	JNZ     row741
+	JMP     scaled728
 
-other738:
-row740:
+other740:
+row742:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -12325,14 +12428,14 @@ row740:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row740
-	JMP     scaled726
+	JNZ     row742
+	JMP     scaled728
 
-other737:
+other739:
 	CMPQ R8, $0x00
-	JEQ  other741
+	JEQ  other743
 
-row742:
+row744:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
@@ -12340,14 +12443,14 @@ row742:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row742
-	JMP     scaled726
+	JNZ     row744
+	JMP     scaled728
 
-other741:
+other743:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other743
+	JEQ  other745
 
-row744:
+row746:
 	VMOVUPS  (AX), Z0
 	VMOVNTPS Z0, (SI)
 	VMOVUPS  64(AX), Z1
@@ -12355,11 +12458,11 @@ row744:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row744
-	JMP      scaled726
+	JNZ      row746
+	JMP      scaled728
 
-other743:
-row745:
+other745:
+row747:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, (SI)
 	VMOVUPS 64(AX), Z1
@@ -12367,16 +12470,16 @@ row745:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row745
+	JNZ     row747
 
-scaled726:
+scaled728:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group724
+	JNZ   group726
 
-finished701:
+finished703:
 	SFENCE
 
 	// TILERELEASE
@@ -12400,9 +12503,9 @@ TEXT ·matrixFloats5AVX512(SB), NOSPLIT, $0-104
 	BYTE $0x49
 	BYTE $0x00
 
-rows746:
+rows748:
 	CMPQ m+0(FP), $0x10
-	JLE  few747
+	JLE  few749
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -12412,7 +12515,7 @@ rows746:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group749:
+group751:
 	MOVQ    lda+32(FP), BX
 	MOVQ    BX, SI
 	SHLQ    $0x04, SI
@@ -12450,7 +12553,7 @@ group749:
 	BYTE $0x49
 	BYTE $0xd8
 
-tile750:
+tile752:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -12763,7 +12866,7 @@ tile750:
 	ADDQ $+2048, CX
 	ADDQ $+2048, DX
 	DECQ R9
-	JNZ  tile750
+	JNZ  tile752
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -12821,15 +12924,15 @@ tile750:
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
 	CMPQ    R10, $0x00
-	JEQ     other752
+	JEQ     other754
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
 	CMPQ    R13, $0x00
-	JEQ     other753
+	JEQ     other755
 	CMPQ    R8, $0x00
-	JEQ     other754
+	JEQ     other756
 
-row755:
+row757:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, 4096(AX)
@@ -12839,11 +12942,11 @@ row755:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row755
-	JMP         scaled751
+	JNZ         row757
+	JMP         scaled753
 
-other754:
-row756:
+other756:
+row758:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
@@ -12853,14 +12956,14 @@ row756:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row756
-	JMP         scaled751
+	JNZ         row758
+	JMP         scaled753
 
-other753:
+other755:
 	CMPQ R8, $0x00
-	JEQ  other757
+	JEQ  other759
 
-row758:
+row760:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -12870,14 +12973,14 @@ row758:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row758
-	JMP     scaled751
+	JNZ     row760
+	JMP     scaled753
 
-other757:
+other759:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other759
+	JEQ  other761
 
-row760:
+row762:
 	VMOVUPS  (AX), Z0
 	VMULPS   Z2, Z0, Z0
 	VMOVNTPS Z0, (SI)
@@ -12887,11 +12990,11 @@ row760:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row760
-	JMP      scaled751
+	JNZ      row762
+	JMP      scaled753
 
-other759:
-row761:
+other761:
+row763:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -12901,16 +13004,16 @@ row761:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row761
-	JMP     scaled751
+	JNZ     row763
+	JMP     scaled753
 
-other752:
+other754:
 	CMPQ R13, $0x00
-	JEQ  other762
+	JEQ  other764
 	CMPQ R8, $0x00
-	JEQ  other763
+	JEQ  other765
 
-row764:
+row766:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -12920,11 +13023,11 @@ row764:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row764
-	JMP     scaled751
+	JNZ     row766
+	JMP     scaled753
 
-other763:
-row765:
+other765:
+row767:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -12934,14 +13037,14 @@ row765:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row765
-	JMP     scaled751
+	JNZ     row767
+	JMP     scaled753
 
-other762:
+other764:
 	CMPQ R8, $0x00
-	JEQ  other766
+	JEQ  other768
 
-row767:
+row769:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
@@ -12949,14 +13052,14 @@ row767:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row767
-	JMP     scaled751
+	JNZ     row769
+	JMP     scaled753
 
-other766:
+other768:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other768
+	JEQ  other770
 
-row769:
+row771:
 	VMOVUPS  (AX), Z0
 	VMOVNTPS Z0, (SI)
 	VMOVUPS  64(AX), Z1
@@ -12964,11 +13067,11 @@ row769:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row769
-	JMP      scaled751
+	JNZ      row771
+	JMP      scaled753
 
-other768:
-row770:
+other770:
+row772:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, (SI)
 	VMOVUPS 64(AX), Z1
@@ -12976,25 +13079,25 @@ row770:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row770
+	JNZ     row772
 
-scaled751:
+scaled753:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group749
+	JNZ   group751
 	SUBQ  $0x20, m+0(FP)
-	JLE   finished748
+	JLE   finished750
 	MOVQ  lda+32(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, a+24(FP)
 	MOVQ  ldc+80(FP), AX
 	SHLQ  $0x05, AX
 	ADDQ  AX, c+72(FP)
-	JMP   rows746
+	JMP   rows748
 
-few747:
+few749:
 	MOVQ a+24(FP), AX
 	MOVQ codes+40(FP), CX
 	MOVQ CX, DX
@@ -13004,7 +13107,7 @@ few747:
 	XORQ R13, R13
 	MOVQ $0x00000040, DI
 
-group771:
+group773:
 	MOVQ    lda+32(FP), BX
 	MOVQ    R8, R9
 	CMPQ    R9, per+16(FP)
@@ -13025,7 +13128,7 @@ group771:
 	BYTE $0x49
 	BYTE $0xc8
 
-tile772:
+tile774:
 	// TILELOADD 0(CX)(DI), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -13207,7 +13310,7 @@ tile772:
 	ADDQ $+2048, CX
 	ADDQ $+2048, DX
 	DECQ R9
-	JNZ  tile772
+	JNZ  tile774
 	MOVQ AX, R15
 	MOVQ buf+88(FP), AX
 	MOVQ $0x00000080, BX
@@ -13241,15 +13344,15 @@ tile772:
 	CMOVQGT SI, BX
 	MOVQ    c+72(FP), SI
 	CMPQ    R10, $0x00
-	JEQ     other774
+	JEQ     other776
 	VMOVUPS (R10), Z2
 	VMOVUPS 64(R10), Z3
 	CMPQ    R13, $0x00
-	JEQ     other775
+	JEQ     other777
 	CMPQ    R8, $0x00
-	JEQ     other776
+	JEQ     other778
 
-row777:
+row779:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, 4096(AX)
@@ -13259,11 +13362,11 @@ row777:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row777
-	JMP         scaled773
+	JNZ         row779
+	JMP         scaled775
 
-other776:
-row778:
+other778:
+row780:
 	VMOVUPS     (AX), Z0
 	VFMADD213PS 4096(AX), Z2, Z0
 	VMOVUPS     Z0, (SI)
@@ -13273,14 +13376,14 @@ row778:
 	ADDQ        $+128, AX
 	ADDQ        ldc+80(FP), SI
 	DECQ        BX
-	JNZ         row778
-	JMP         scaled773
+	JNZ         row780
+	JMP         scaled775
 
-other775:
+other777:
 	CMPQ R8, $0x00
-	JEQ  other779
+	JEQ  other781
 
-row780:
+row782:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -13290,14 +13393,14 @@ row780:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row780
-	JMP     scaled773
+	JNZ     row782
+	JMP     scaled775
 
-other779:
+other781:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other781
+	JEQ  other783
 
-row782:
+row784:
 	VMOVUPS  (AX), Z0
 	VMULPS   Z2, Z0, Z0
 	VMOVNTPS Z0, (SI)
@@ -13307,11 +13410,11 @@ row782:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row782
-	JMP      scaled773
+	JNZ      row784
+	JMP      scaled775
 
-other781:
-row783:
+other783:
+row785:
 	VMOVUPS (AX), Z0
 	VMULPS  Z2, Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -13321,16 +13424,16 @@ row783:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row783
-	JMP     scaled773
+	JNZ     row785
+	JMP     scaled775
 
-other774:
+other776:
 	CMPQ R13, $0x00
-	JEQ  other784
+	JEQ  other786
 	CMPQ R8, $0x00
-	JEQ  other785
+	JEQ  other787
 
-row786:
+row788:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, 4096(AX)
@@ -13340,11 +13443,11 @@ row786:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row786
-	JMP     scaled773
+	JNZ     row788
+	JMP     scaled775
 
-other785:
-row787:
+other787:
+row789:
 	VMOVUPS (AX), Z0
 	VADDPS  4096(AX), Z0, Z0
 	VMOVUPS Z0, (SI)
@@ -13354,14 +13457,14 @@ row787:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row787
-	JMP     scaled773
+	JNZ     row789
+	JMP     scaled775
 
-other784:
+other786:
 	CMPQ R8, $0x00
-	JEQ  other788
+	JEQ  other790
 
-row789:
+row791:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, 4096(AX)
 	VMOVUPS 64(AX), Z1
@@ -13369,14 +13472,14 @@ row789:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row789
-	JMP     scaled773
+	JNZ     row791
+	JMP     scaled775
 
-other788:
+other790:
 	CMPQ stream+96(FP), $0x00
-	JEQ  other790
+	JEQ  other792
 
-row791:
+row793:
 	VMOVUPS  (AX), Z0
 	VMOVNTPS Z0, (SI)
 	VMOVUPS  64(AX), Z1
@@ -13384,11 +13487,11 @@ row791:
 	ADDQ     $+128, AX
 	ADDQ     ldc+80(FP), SI
 	DECQ     BX
-	JNZ      row791
-	JMP      scaled773
+	JNZ      row793
+	JMP      scaled775
 
-other790:
-row792:
+other792:
+row794:
 	VMOVUPS (AX), Z0
 	VMOVUPS Z0, (SI)
 	VMOVUPS 64(AX), Z1
@@ -13396,16 +13499,16 @@ row792:
 	ADDQ    $+128, AX
 	ADDQ    ldc+80(FP), SI
 	DECQ    BX
-	JNZ     row792
+	JNZ     row794
 
-scaled773:
+scaled775:
 	MOVQ  R15, AX
 	ADDQ  lds+64(FP), R10
 	MOVQ  $0x00000001, R13
 	TESTQ R8, R8
-	JNZ   group771
+	JNZ   group773
 
-finished748:
+finished750:
 	SFENCE
 
 	// TILERELEASE
@@ -13454,7 +13557,7 @@ TEXT ·peakBytesAVX512(SB), NOSPLIT, $0-8
 	VPXORD Z30, Z30, Z30
 	VPXORD Z31, Z31, Z31
 
-loop793:
+loop795:
 	VPDPBUSD Z24, Z25, Z0
 	VPDPBUSD Z24, Z25, Z1
 	VPDPBUSD Z24, Z25, Z2
@@ -13504,7 +13607,7 @@ loop793:
 	VPDPBUSD Z24, Z25, Z22
 	VPDPBUSD Z24, Z25, Z23
 	SUBQ     $0x02, AX
-	JGT      loop793
+	JGT      loop795
 	VZEROUPPER
 	RET
 
@@ -13518,9 +13621,9 @@ TEXT ·readMemoryAVX512(SB), NOSPLIT, $0-16
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 
-loop794:
+loop796:
 	CMPQ  CX, $0x08
-	JLT   done795
+	JLT   done797
 	VPORD (AX), Z0, Z0
 	VPORD 64(AX), Z1, Z1
 	VPORD 128(AX), Z2, Z2
@@ -13531,8 +13634,8 @@ loop794:
 	VPORD 448(AX), Z3, Z3
 	ADDQ  $+512, AX
 	SUBQ  $0x08, CX
-	JMP   loop794
+	JMP   loop796
 
-done795:
+done797:
 	VZEROUPPER
 	RET

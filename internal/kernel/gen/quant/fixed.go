@@ -20,7 +20,8 @@ func (e *emitter) fixed() {
 	if !e.wide() {
 		return
 	}
-	e.fixRow()
+	e.fixRow(8)
+	e.fixRow(4)
 	for _, bits := range []int{8, 4} {
 		for _, panels := range []int{4, 1} {
 			(&fixedVector{emitter: e, bits: bits, panels: panels, digits: digits}).emit()
@@ -29,24 +30,44 @@ func (e *emitter) fixed() {
 	}
 }
 
-// fixRow emits the cutting of a row.
-func (e *emitter) fixRow() {
-	e.function("fixRow", "func(dst *int8, x *float32, blocks int, scales *float32, sums *int32, factor int32) uint32",
+// fixRow emits the cutting of a row. Codes of 4 bits are multiplied as they lie: four rows by the low nibbles, lo, and four by whole
+// bytes, 16·hi + lo. With q' = 16·q(lo) − q(hi) in place of q(lo) for the former that comes to 16 times what is wanted.
+func (e *emitter) fixRow(bits int) {
+	doc := []string{
 		"cuts blocks of 32 numbers into digits: with the largest magnitude of block b in [2ᴱ, 2ᴱ⁺¹), at least 2⁻⁹⁷, and t = 29 − E,",
-		"round(2ᵗ·x[32b+i]) = Σ_l 2⁸ˡ·d(l), −128 ≤ d(l) < 128, d(l) at dst[128b+16(i/4)+4l+i%4]. scales[2b] = 2⁻ᵗ, scales[2b+1] = 2¹⁶⁻ᵗ,",
+		"q(i) = round(2ᵗ·x[32b+i]) = Σ_l 2⁸ˡ·d(l), −128 ≤ d(l) < 128, d(l) at dst[128b+16(i/4)+4l+i%4]. scales[2b] = 2⁻ᵗ, scales[2b+1] = 2¹⁶⁻ᵗ,",
 		"sums[4b+l] = factor·Σ_i d(l). It returns the bits of the largest magnitude, beyond those of the largest number if x is not finite.",
-		"blocks ≥ 0.")
+		"blocks ≥ 0.",
+	}
+	if bits == 4 {
+		doc[0] = "is fixRow8 for codes of 4 bits, with t = 25 − E and the digits of 16·q(i) − q(i+4) in place of q(i) where i%8 < 4,"
+		doc[1] = "scales[2b] = 2⁻ᵗ⁻⁴, scales[2b+1] = 2¹²⁻ᵗ, and sums of d(l) where i%8 < 4 and of 17·d(l) elsewhere."
+		doc = append(doc[:2], doc[3])
+	}
+	e.function(fmt.Sprintf("fixRow%d", bits), "func(dst *int8, x *float32, blocks int, scales *float32, sums *int32, factor int32) uint32", doc...)
 	dst, x, blocks, scales, sums := e.arg("dst"), e.arg("x"), e.arg("blocks"), e.arg("scales"), e.arg("sums")
 	v, t := e.regs[0:2], e.regs[2:4]
 	abs, all, least, up, down, down16 := e.regs[8], e.regs[9], e.regs[10], e.regs[11], e.regs[12], e.regs[13]
 	bias, turn, ones, factor, sum := e.regs[14], e.regs[15], e.regs[16], e.regs[17], e.regs[4]
 	e.splat(0x7fffffff, abs)
 	e.splat(30<<23, least)
-	e.splat((283<<23)&0xffffffff, up)
+	lower := e.K()
+	if bits == 4 {
+		e.splat((279<<23)&0xffffffff, up)
+		mask := e.GP32()
+		e.MOVL(operand.U32(0x0f0f), mask)
+		e.KMOVW(mask, lower)
+	} else {
+		e.splat((283<<23)&0xffffffff, up)
+	}
 	e.splat(29<<23, down)
 	e.splat(13<<23, down16)
 	e.splat(0x00808080, bias)
-	e.splat(0x01010101, ones)
+	if bits == 4 {
+		e.VBROADCASTI64X4(e.words("weights4", 0x01010101, 0x01010101, 0x01010101, 0x01010101, 0x11111111, 0x11111111, 0x11111111, 0x11111111), ones)
+	} else {
+		e.splat(0x01010101, ones)
+	}
 	e.VBROADCASTI32X4(e.words("digits", 0x0c080400, 0x0d090501, 0x0e0a0602, 0x0f0b0703), turn)
 	e.VPBROADCASTD(e.Load(e.Param("factor"), e.GP32()), factor)
 	e.zero(all)
@@ -65,11 +86,17 @@ func (e *emitter) fixRow() {
 		e.VMOVD(t[1].AsX(), at(scales, 0))
 		e.VPSUBD(down16, t[0], t[1])
 		e.VMOVD(t[1].AsX(), at(scales, 4))
-		e.VPSUBD(t[0], up, t[1])
+		factors := e.regs[5]
+		e.VPSUBD(t[0], up, factors)
 		e.zero(sum)
 		for i := range v {
-			e.VMULPS(t[1], v[i], v[i])
+			e.VMULPS(factors, v[i], v[i])
 			e.VCVTPS2DQ(v[i], v[i])
+			if bits == 4 {
+				e.VSHUFI64X2(operand.Imm(0xb1), v[i], v[i], t[0])
+				e.VPSLLD(operand.Imm(4), v[i], t[1])
+				e.VPSUBD(t[0], t[1], lower, v[i])
+			}
 			e.VPADDD(bias, v[i], v[i])
 			e.VPXORD(bias, v[i], v[i])
 			e.VPSHUFB(turn, v[i], v[i])
@@ -189,7 +216,7 @@ func (f *fixedVector) emit() {
 
 func (f *fixedVector) header() {
 	name, sum := "fixed", fmt.Sprintf("computes y[j] = Σ_g s(g, j)·Σ_p x[p]·(code(p, j) − z(g, j)) for j < %d, p over the %d rows of each of the steps of group g,", 16*f.panels, f.rows())
-	row := "per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow): its sums −1 times those of"
+	row := fmt.Sprintf("per steps, whole blocks, in each group but the last. x is a row of digits, with scales and sums (fixRow%d): its sums −1 times those of", f.bits)
 	row2 := "digits, or without z times the zero point."
 	if f.digits == 1 {
 		name, sum = "rounded", fmt.Sprintf("computes y[j] = scales[0]·Σ_g s(g, j)·(Σ_p x[p]·code(p, j) + z(g, j)·sums[g]) for j < %d, p over the %d rows of each of the steps", 16*f.panels, f.rows())
@@ -281,6 +308,10 @@ func (f *fixedVector) step() {
 		}
 		products(0)
 		for o := range f.panels {
+			if f.digits > 1 { // whole bytes: see fixRow
+				f.get(code(o), f.b[o])
+				continue
+			}
 			f.VPSRLD(operand.Imm(4), code(o), f.b[o])
 			f.VPANDD(f.low, f.b[o], f.b[o])
 		}
