@@ -61,8 +61,8 @@ func TestGemmExtremes(t *testing.T) {
 			clean := c.clone()
 			Gemm(clean.Matrix, a.Matrix, b.Matrix, false, Epilogue[float32]{})
 			for place, at := range map[string]*float32{
-				"A, first": &a.Data[a.at(0, 0)], "A": &a.Data[a.at(40, 33)], "A, last": &a.Data[a.at(m-1, k-1)],
-				"B, first": &b.Data[b.at(0, 0)], "B": &b.Data[b.at(33, 20)], "B, last": &b.Data[b.at(k-1, n-1)],
+				"A, first": &a.Data[a.at(0, 0)], "A": &a.Data[a.at(m/2, k/3)], "A, last": &a.Data[a.at(m-1, k-1)],
+				"B, first": &b.Data[b.at(0, 0)], "B": &b.Data[b.at(k/3, n/6)], "B, last": &b.Data[b.at(k-1, n-1)],
 			} {
 				old := *at
 				*at = x
