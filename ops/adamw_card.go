@@ -9,7 +9,6 @@ import (
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
-	"stheno/cudamodules"
 	"stheno/internal/card"
 	"stheno/internal/kernel"
 )
@@ -81,7 +80,7 @@ func (g *adamGroup[T]) squaresOnCard() error {
 	at := 0
 	for _, p := range g.params {
 		n := (len(p.grad) + adamBlock - 1) / adamBlock
-		if err := card.Launch("elements", "squares"+adamSuffix[T](), cudamodules.Geometry{Grid: [3]int{n}, Block: [3]int{256}},
+		if err := card.Launch("elements", "squares"+adamSuffix[T](), card.Geometry{Grid: [3]int{n}, Block: [3]int{256}},
 			card.At(g.parts.sums[at:]), card.At(p.grad), int64(len(p.grad))); err != nil {
 			return err
 		}
@@ -111,7 +110,7 @@ func (g *adamGroup[T]) updateOnCard(cfg kernel.AdamWConfig) error {
 			decay = 0
 		}
 		blocks := min((len(p.value)+255)/256, 4096)
-		if err := card.Launch("tokens", "adamw"+adamSuffix[T](), cudamodules.Geometry{Grid: [3]int{blocks}, Block: [3]int{256}},
+		if err := card.Launch("tokens", "adamw"+adamSuffix[T](), card.Geometry{Grid: [3]int{blocks}, Block: [3]int{256}},
 			card.At(p.value), card.At(p.m), card.At(p.v), card.At(p.grad), int64(len(p.value)), cfg.LR, cfg.Beta1, cfg.Beta2, cfg.Eps, decay,
 			1-math.Pow(cfg.Beta1, t), 1-math.Pow(cfg.Beta2, t), cfg.GradScale); err != nil {
 			return fmt.Errorf("parameter %s: %w; those before it have made their step", p.name, err)
@@ -127,7 +126,7 @@ func (g *adamGroup[T]) zeroOnCard() error {
 			continue
 		}
 		blocks := min((len(p.grad)+255)/256, 4096)
-		if err := card.Launch("elements", "zero"+adamSuffix[T](), cudamodules.Geometry{Grid: [3]int{blocks}, Block: [3]int{256}},
+		if err := card.Launch("elements", "zero"+adamSuffix[T](), card.Geometry{Grid: [3]int{blocks}, Block: [3]int{256}},
 			card.At(p.grad), int64(len(p.grad))); err != nil {
 			return fmt.Errorf("gradient of parameter %s: %w", p.name, err)
 		}

@@ -156,6 +156,7 @@ check_cuda() {
   go build "${tags[@]}" ./... &&
     go vet "${tags[@]}" ./cudamodules/... ./internal/op . ./ops/... gorgonia.org/cu gorgonia.org/cu/blas gorgonia.org/cu/dnn &&
     STHENO_CHECK_CUDA=${STHENO_CHECK_CUDA:-short} go test "${short[@]}" ./cudamodules/... &&
+    go test "${tags[@]}" ./internal/card &&
     go test "${tags[@]}" -run 'OnTheCard|GiveTheCardBack' . ./internal/op ./ops/...
 }
 

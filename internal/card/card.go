@@ -1,7 +1,5 @@
-// Package card has memory that the card and the host share: managed memory, which the driver moves to whoever touches it. Weights in
-// it are copied to the card once, by the first kernel that reads them, and back when the host reads what a kernel has written.
-//
-// The host may touch it while no kernel runs: after a machine's run or Synchronize.
+//go:build cuda
+
 package card
 
 import (
@@ -20,8 +18,15 @@ var state struct {
 	modules map[string]*cudamodules.Module
 }
 
+// The types of cudamodules that callers name.
+type (
+	Number   = cudamodules.Number
+	Ptr      = cudamodules.Ptr
+	Geometry = cudamodules.Geometry
+)
+
 // Alloc takes memory for n numbers, with arbitrary contents.
-func Alloc[T cudamodules.Number](n int) ([]T, error) {
+func Alloc[T Number](n int) ([]T, error) {
 	if n < 1 {
 		return nil, fmt.Errorf("card: got %d numbers, want at least 1", n)
 	}
@@ -70,7 +75,7 @@ func closeUnused() error {
 }
 
 // Free gives memory of Alloc back. Nobody may touch it any more.
-func Free[T cudamodules.Number](x []T) error {
+func Free[T Number](x []T) error {
 	state.Lock()
 	defer state.Unlock()
 	p := uintptr(unsafe.Pointer(unsafe.SliceData(x)))
@@ -78,7 +83,7 @@ func Free[T cudamodules.Number](x []T) error {
 		return nil
 	}
 	delete(state.held, p)
-	err := state.ctx.Free(cudamodules.Ptr(p))
+	err := state.ctx.Free(Ptr(p))
 	if e := closeUnused(); err == nil {
 		err = e
 	}
@@ -93,12 +98,12 @@ func Holds(p uintptr) bool {
 }
 
 // At is the address of numbers, as a parameter of Launch.
-func At[T cudamodules.Number](x []T) cudamodules.Ptr {
-	return cudamodules.Ptr(uintptr(unsafe.Pointer(unsafe.SliceData(x))))
+func At[T Number](x []T) Ptr {
+	return Ptr(uintptr(unsafe.Pointer(unsafe.SliceData(x))))
 }
 
 // Launch starts kernel module.name. Parameters are those of cudamodules.Function.Launch.
-func Launch(module, name string, g cudamodules.Geometry, params ...any) error {
+func Launch(module, name string, g Geometry, params ...any) error {
 	state.Lock()
 	defer state.Unlock()
 	if err := open(); err != nil {
