@@ -2398,10 +2398,12 @@ loop30:
 	VSUBPS       Z8, Z0, Z0
 	VPANDD       Z23, Z0, Z9
 	VSUBPS       Z9, Z0, Z0
+	VPANDD       Z23, Z0, Z0
 	VPANDD       Z23, Z1, Z10
 	VSUBPS       Z10, Z1, Z1
 	VPANDD       Z23, Z1, Z11
 	VSUBPS       Z11, Z1, Z1
+	VPANDD       Z23, Z1, Z1
 	VPSRLD       $0x10, Z8, Z8
 	VPORD        Z8, Z10, Z10
 	VMOVDQU32    Z10, (SI)
@@ -2415,10 +2417,12 @@ loop30:
 	VSUBPS       Z8, Z2, Z2
 	VPANDD       Z23, Z2, Z9
 	VSUBPS       Z9, Z2, Z2
+	VPANDD       Z23, Z2, Z2
 	VPANDD       Z23, Z3, Z10
 	VSUBPS       Z10, Z3, Z3
 	VPANDD       Z23, Z3, Z11
 	VSUBPS       Z11, Z3, Z3
+	VPANDD       Z23, Z3, Z3
 	VPSRLD       $0x10, Z8, Z8
 	VPORD        Z8, Z10, Z10
 	VMOVDQU32    Z10, (SI)(R10*1)
@@ -2466,6 +2470,9 @@ loop30:
 	VMOVDQU32    Z0, 1024(DI)(R10*1)
 	VPORD        Z13, Z11, Z1
 	VMOVDQU32    Z1, 1024(R8)(R11*1)
+	VPANDD       Z23, Z5, Z5
+	VPANDD       Z23, Z6, Z6
+	VPANDD       Z23, Z7, Z7
 	VPSRLD       $0x10, Z4, Z12
 	VPSRLD       $0x10, Z5, Z13
 	VPSRLD       $0x10, Z6, Z14

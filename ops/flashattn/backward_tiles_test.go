@@ -38,3 +38,33 @@ func TestBackwardOfNumbersBeyondTiles(t *testing.T) {
 		}
 	})
 }
+
+// Numbers and weights so small that their pieces are none of BF16 must not change those beside them.
+func TestBackwardOfTinyNumbers(t *testing.T) {
+	onAll(t, func(t *testing.T) {
+		for _, features := range []int{0, 1 << 2, 1 << 3, 1 << 4, 1 << 5} {
+			c := instance{name: fmt.Sprint("tiny ", features), batch: 1, seqQ: 70, seqKV: 90, heads: 2, kvHeads: 1, d: 40, dv: 24}.with(features)
+			v := generate(c)
+			for _, x := range [][]float64{v.q, v.k, v.v, v.dOut} {
+				for i := range x {
+					if i%3 == 0 {
+						x[i] = float64(float32(x[i] * 0x1p-135))
+					}
+				}
+			}
+			c.checkOn(t, v)
+
+			v = generate(c)
+			c.name = fmt.Sprint("tiny weights ", features)
+			for i := range v.k { // of every other 16 keys, whose logits are far below the others
+				if e, key := i%c.d, i/c.d; e == 0 {
+					v.k[i] = float64(key / 16 % 2 * -87)
+				}
+			}
+			for i := 0; i < len(v.q); i += c.d {
+				v.q[i] = 6
+			}
+			c.checkOn(t, v)
+		}
+	})
+}

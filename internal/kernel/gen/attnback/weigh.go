@@ -87,6 +87,9 @@ func (e *emitter) weigh() {
 					part := z[8:12]
 					if k == pieces-1 {
 						part = d
+						for _, v := range d[1:] { // as cut does
+							e.VPANDD(upper, v, v)
+						}
 					} else {
 						each(func(i int) { e.VPANDD(upper, d[i], part[i]) })
 						each(func(i int) { e.VSUBPS(part[i], d[i], d[i]) })

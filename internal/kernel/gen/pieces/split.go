@@ -55,7 +55,8 @@ func rounded(k *isa.K, v isa.V) isa.V {
 	return k.IntAdd(k.IntAdd(v, isa.Bits(0x7fff)), odd)
 }
 
-// pairs cuts the vectors of p and p+16 and writes their pieces, a tile apart, or rounds them to the only one.
+// pairs cuts the vectors of p and p+16 and writes their pieces, a tile apart, or rounds them to the only one. Pieces below 2⁻¹²⁶ need not
+// be numbers of BF16: what is beyond one's 16 bits is lost, and does not become part of the other.
 func pairs(k *isa.K, b bounds, low, high isa.V, dst operand.Mem, parts int) {
 	b.note(k, low)
 	b.note(k, high)
@@ -64,9 +65,10 @@ func pairs(k *isa.K, b bounds, low, high isa.V, dst operand.Mem, parts int) {
 		x, y := cut(k, low), cut(k, high)
 		l, h = x[:], y[:]
 	} else {
-		l[0], h[0] = rounded(k, low), k.And(rounded(k, high), isa.Bits(0xffff0000))
+		l[0], h[0] = rounded(k, low), rounded(k, high)
 	}
 	for i := range parts {
+		h[i] = k.And(h[i], isa.Bits(0xffff0000))
 		k.VPSRLD(operand.Imm(16), l[i].R(), l[i].R())
 		k.VPORD(l[i].R(), h[i].R(), h[i].R())
 		k.VMOVDQU32(h[i].R(), dst.Offset(i*tileBytes))
@@ -83,7 +85,7 @@ func ahead(k *isa.K, x, ldx reg.Register, disp int) {
 
 func pin(k *isa.K, parts int) {
 	if parts == pieces {
-		k.Pin(isa.C(veltkamp), isa.Bits(0x7fffffff), isa.Bits(1))
+		k.Pin(isa.C(veltkamp), isa.Bits(0xffff0000), isa.Bits(0x7fffffff), isa.Bits(1))
 		return
 	}
 	k.Pin(isa.Bits(0x7fff), isa.Bits(0xffff0000), isa.Bits(0x7fffffff), isa.Bits(1))
