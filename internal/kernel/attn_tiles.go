@@ -16,6 +16,7 @@ const (
 	TileQueries  = 32                                                         // of a group of rows
 	TileKeys     = 64                                                         // of a panel of keys, at most
 	TileWork     = 2*TileKeys*TileQueries + TileKeys*TileQueries*pieceParts/2 // elements of OnlineTiles.Work
+	tilesMaxD    = 256                                                        // of D: scores in 8 steps, each of which makes the weights of two pairs of keys
 	tilesMaxWork = 1 << 24                                                    // multiply-adds of one call
 )
 
@@ -42,9 +43,9 @@ func (s *OnlineTiles) Step(g0, g1 int, k, v []uint16, j, n int) {
 	if g0 >= g1 || n <= 0 {
 		return
 	}
-	if g0 < 0 || n > TileKeys || s.Ld%16 != 0 || s.Ld <= 0 || s.D <= 0 || !(s.Scale > 0) {
-		panic(fmt.Sprintf("kernel: OnlineTiles.Step: got groups from %d, %d keys of %d, values in rows of %d, scale %v, want 0, 1 to %d of 1, a multiple of 16, more than 0",
-			g0, n, s.D, s.Ld, s.Scale, TileKeys))
+	if g0 < 0 || n > TileKeys || s.Ld%16 != 0 || s.Ld <= 0 || s.D <= 0 || s.D > tilesMaxD || !(s.Scale > 0) {
+		panic(fmt.Sprintf("kernel: OnlineTiles.Step: got groups from %d, %d keys of %d, values in rows of %d, scale %v, want 0, 1 to %d of 1 to %d, a multiple of 16, more than 0",
+			g0, n, s.D, s.Ld, s.Scale, TileKeys, tilesMaxD))
 	}
 	length, panel := PiecesLen, 2*PiecePanel(n)
 	if s.Rounded {

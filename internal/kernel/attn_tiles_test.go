@@ -82,7 +82,7 @@ func TestOnlineTiles(t *testing.T) {
 	needTiles(t)
 	rng := rand.New(rand.NewPCG(41, 42))
 	for _, rows := range []int{32, 96} {
-		for _, dims := range [][2]int{{64, 64}, {1, 1}, {5, 17}, {16, 40}, {33, 80}, {80, 100}, {3, 128}, {130, 250}} {
+		for _, dims := range [][2]int{{64, 64}, {1, 1}, {5, 17}, {16, 40}, {33, 80}, {80, 100}, {3, 128}, {130, 250}, {256, 16}} {
 			for _, keys := range []int{1, 15, 17, 32, 33, 64, 65, 100, 150} {
 				for _, window := range []int{0, 1, 40} {
 					for _, causal := range []bool{false, true} {
@@ -137,6 +137,16 @@ func (c tilesCase) checkTiles(t *testing.T, s *Online[float32], kts, vs [][]floa
 		}
 	}
 	c.check(t, s, kts, vs)
+}
+
+// What the assembly does not take is reported: rows of more than 256 would make it write weights without end.
+func TestOnlineTilesChecks(t *testing.T) {
+	needTiles(t)
+	c := tilesCase{onlineCase{rows: 64, d: 257, dv: 16, keys: 64}}
+	s, kts, vs, _ := c.fill(rand.New(rand.NewPCG(3, 3)))
+	run := c.pack(s, kts, vs, false)
+	require.PanicsWithValue(t, "kernel: OnlineTiles.Step: got groups from 0, 64 keys of 257, values in rows of 16, scale 1, want 0, 1 to 64 of 1 to 256, a multiple of 16, more than 0",
+		func() { run.run(c, 0, 2) })
 }
 
 // Groups do not depend on each other.
