@@ -55,7 +55,8 @@ const (
 // not overlap A, B or the bias. Where k is 0 the product is 0.
 //
 // The result does not depend on the number of threads: a sum over p is never split between them, and its order depends
-// only on the shapes, the strides, the instruction set and the place of (i, j).
+// only on the shapes, the strides, the instruction set and the place of (i, j). With tiles of AMX it also depends on whether the rows
+// and columns of the block of 32×32 around (i, j) hold numbers that pieces of BF16 do not multiply (see pieceGemm).
 func Gemm[T Float](c, a, b Matrix[T], accumulate bool, ep Epilogue[T]) {
 	checkGemm(c, a, b, ep)
 	m, n, k := c.Rows, c.Cols, a.Cols

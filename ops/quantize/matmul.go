@@ -16,7 +16,8 @@ type Input int
 
 // The precisions of inputs.
 const (
-	// InputFull multiplies x as it is: to the accuracy of a product in its own dtype.
+	// InputFull multiplies x as it is: to the accuracy of a product in its own dtype. Where a few rows of float32 meet INT8 or INT4 as
+	// integers (docs/numerics.md), a number is off by up to 2⁻³⁰, or 2⁻²⁶ with INT4, of the largest of 32 neighbours in its row.
 	InputFull Input = iota
 	// InputINT8 rounds x to 8 bits while the node runs: each row with a scale of its own, max|x|/127, or all with InputScale. For
 	// INT8 and INT4.
