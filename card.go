@@ -3,6 +3,8 @@ package stheno
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
@@ -10,37 +12,62 @@ import (
 	"stheno/internal/card"
 )
 
+// residence is where weights are, for all models that share some: one and what Quantize made of it.
+type residence struct {
+	open atomic.Int32                    // graphs that are not closed
+	host map[*tensor.Dense]*tensor.Dense // of weights on the card, the memory that they had
+}
+
 // ToCard moves the weights to memory that the card and the host share, where they stay: graphs made after it read
 // them there, and ops.AdamW updates them there, while without it every run copies them. Parameters keep their tensors; the memory that
 // they had is kept for FromCard, and what it holds is old until then.
 //
-// It wants the build tag cuda and a card, and no open graph or session of the model. Train does this by itself, for as long as it lasts.
+// It wants the build tag cuda and a card, and no open graph or session of the model. Models that share weights (Quantize) share where
+// these lie, and what is open. Train does this by itself, for as long as it lasts.
 func (m *Model) ToCard() error {
+	_, err := m.toCard()
+	return err
+}
+
+// toCard returns the weights that were not there before.
+func (m *Model) toCard() (moved []stored, err error) {
 	const fn = "stheno: Model.ToCard"
 	if !G.CUDA {
-		return fmt.Errorf("%s: got a build without the tag cuda, want one with it", fn)
+		return nil, fmt.Errorf("%s: got a build without the tag cuda, want one with it", fn)
 	}
-	if n := m.open.Load(); n > 0 {
-		return fmt.Errorf("%s: got %d open graphs, want them closed first: they read the weights where they are", fn, n)
-	}
-	if m.OnCard() {
-		return nil
-	}
-	all := m.stored()
-	moved := make([]*tensor.Dense, len(all))
-	for i, w := range all {
-		var err error
-		if moved[i], err = cardTensor(w.value); err != nil {
-			for _, d := range moved[:i] {
-				err = errors.Join(err, freeCardTensor(d))
-			}
-			return fmt.Errorf("%s: %s: %w", fn, w.name, err)
+	for _, w := range m.stored() {
+		if !w.onCard() {
+			moved = append(moved, w)
 		}
 	}
-	m.host = make([]*tensor.Dense, len(all))
-	for i, w := range all {
+	if len(moved) == 0 {
+		return nil, nil
+	}
+	if err := m.home.noneOpen(fn); err != nil {
+		return nil, err
+	}
+	there := make([]*tensor.Dense, len(moved))
+	for i, w := range moved {
+		if there[i], err = cardTensor(w.value); err != nil {
+			for _, d := range there[:i] {
+				err = errors.Join(err, freeCardTensor(d))
+			}
+			return nil, fmt.Errorf("%s: %s: %w", fn, w.name, err)
+		}
+	}
+	if m.home.host == nil {
+		m.home.host = map[*tensor.Dense]*tensor.Dense{}
+	}
+	for i, w := range moved {
 		host := *w.value
-		m.host[i], *w.value = &host, *moved[i]
+		m.home.host[w.value], *w.value = &host, *there[i]
+	}
+	return moved, nil
+}
+
+func (r *residence) noneOpen(fn string) error {
+	if n := r.open.Load(); n > 0 {
+		return fmt.Errorf("%s: got %d open graphs, want them closed first: they read the weights where they are", fn, n)
 	}
 	return nil
 }
@@ -50,6 +77,8 @@ type stored struct {
 	name  string
 	value *tensor.Dense
 }
+
+func (w stored) onCard() bool { return card.Holds(w.value.Uintptr()) }
 
 func (m *Model) stored() (all []stored) {
 	for _, p := range m.params {
@@ -70,44 +99,48 @@ func (m *Model) stored() (all []stored) {
 }
 
 // FromCard moves the weights back to the memory that they had. Slices that were taken of their memory meanwhile must not be used any
-// more. It wants no open graph or session of the model.
-func (m *Model) FromCard() error {
+// more. It wants no open graph or session of the model, or of one that shares weights with it.
+func (m *Model) FromCard() error { return m.fromCard(m.stored()) }
+
+func (m *Model) fromCard(all []stored) error {
 	const fn = "stheno: Model.FromCard"
-	if n := m.open.Load(); n > 0 {
-		return fmt.Errorf("%s: got %d open graphs, want them closed first: they read the weights where they are", fn, n)
-	}
-	if !m.OnCard() {
-		return nil
+	if err := m.home.noneOpen(fn); err != nil {
+		return err
 	}
 	var errs []error
-	for i, w := range m.stored() {
+	for _, w := range all {
+		host := m.home.host[w.value]
+		if host == nil {
+			continue
+		}
 		old := *w.value
-		errs = append(errs, tensor.Copy(m.host[i], &old))
-		*w.value = *m.host[i]
+		errs = append(errs, tensor.Copy(host, &old))
+		*w.value = *host
+		delete(m.home.host, w.value)
 		errs = append(errs, freeCardTensor(&old))
 	}
-	m.host = nil
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%s: %w", fn, err)
 	}
 	return nil
 }
 
-// OnCard reports whether the weights lie in memory of the card.
+// OnCard reports whether all weights lie in memory of the card.
 func (m *Model) OnCard() bool {
-	return len(m.params) > 0 && card.Holds(m.params[0].Value.Uintptr())
+	return !slices.ContainsFunc(m.stored(), func(w stored) bool { return !w.onCard() })
 }
 
 // lendToCard moves the weights to the card for as long as something lasts, if that can be, and nothing keeps them where they are.
 func (m *Model) lendToCard() (back func(), err error) {
-	if !G.CUDA || m.OnCard() || m.open.Load() > 0 {
+	if !G.CUDA || m.home.open.Load() > 0 {
 		return func() {}, nil
 	}
-	if err := m.ToCard(); err != nil {
+	moved, err := m.toCard()
+	if err != nil {
 		return nil, err
 	}
 	// Where graphs were opened meanwhile and are still open, the weights stay: that is no failure of what lasted.
-	return func() { m.FromCard() }, nil
+	return func() { m.fromCard(moved) }, nil
 }
 
 // cardTensor is a copy of d on the card.

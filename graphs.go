@@ -200,10 +200,10 @@ func (g *InferenceGraph) Close() error { return g.m.closeGraph(g.vm, &g.closed) 
 
 // compile makes a machine, which closeGraph frees. Gorgonia panics on graphs that it cannot compile.
 func (m *Model) compile(g *G.ExprGraph) (vm G.VM, err error) {
-	m.open.Add(1)
+	m.home.open.Add(1)
 	defer func() {
 		if r := recover(); r != nil {
-			m.open.Add(-1)
+			m.home.open.Add(-1)
 			err = fmt.Errorf("stheno: compiling a graph of %d nodes: %v", len(g.AllNodes()), r)
 		}
 	}()
@@ -214,7 +214,7 @@ func (m *Model) compile(g *G.ExprGraph) (vm G.VM, err error) {
 func (m *Model) closeGraph(vm G.VM, closed *bool) error {
 	if !*closed {
 		*closed = true
-		m.open.Add(-1)
+		m.home.open.Add(-1)
 	}
 	return vm.Close()
 }

@@ -2,7 +2,6 @@ package stheno
 
 import (
 	"fmt"
-	"sync/atomic"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
@@ -20,8 +19,7 @@ type Model struct {
 	params []Parameter             // those in full precision
 	index  map[string]int          // places in params
 	packed map[string]*packedLayer // quantized weights by the parameter's name; empty unless Quantize made the model
-	open   atomic.Int32            // graphs that are not closed
-	host   []*tensor.Dense         // of weights on the card, the memory that they had
+	home   *residence              // where weights are
 }
 
 // NewModel returns a model with GPT-2's initial weights: N(0, 0.02²), projections into the residual stream divided by
@@ -54,7 +52,7 @@ func buildModel(cfg Config, dtype tensor.Dtype, value func(spec) (*tensor.Dense,
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	m := &Model{cfg: cfg.WithDefaults(), dtype: dtype, index: map[string]int{}}
+	m := &Model{cfg: cfg.WithDefaults(), dtype: dtype, index: map[string]int{}, home: &residence{}}
 	for _, s := range m.cfg.specs() {
 		v, err := value(s)
 		if err != nil {
