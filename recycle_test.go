@@ -89,3 +89,27 @@ func usedMemory(t *testing.T, cfg Config) map[string]any {
 	}
 	return out
 }
+
+// TestPrefillHoldsOneLayer: what a layer computes goes back before the next one needs memory, however many there are.
+func TestPrefillHoldsOneLayer(t *testing.T) {
+	defer op.Poison()()
+	held := func(layers int) (numbers int) {
+		m, err := NewModel(Llama(64, layers, 64, 4, 2, 32), 1)
+		require.NoError(t, err)
+		g, err := m.PrefillGraph(1, 32, Fused)
+		require.NoError(t, err)
+		defer g.Close()
+		stop := g.results.Watch()
+		defer stop()
+		require.NoError(t, g.t.let(feed{tokens: optest.Ints(5, 32, 64)}))
+		require.NoError(t, g.vm.RunAll())
+		for _, n := range g.Graph.AllNodes() {
+			if d, ok := n.Value().(*tensor.Dense); ok && n.Op() != nil {
+				numbers += d.Size()
+			}
+		}
+		return numbers
+	}
+	one := held(1)
+	require.Less(t, held(5)-one, one/4)
+}

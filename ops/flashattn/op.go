@@ -25,8 +25,8 @@ var (
 
 func (o *attendOp) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
-	if len(in) != o.Arity() {
-		return nil, fmt.Errorf("%s: got %d inputs, want %d", o.Name(), len(in), o.Arity())
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
 	}
 	var out G.Value
 	if in[0].Dtype() == tensor.Float64 {
@@ -78,7 +78,7 @@ func (o *attendOp) checkValues(in []G.Value) error {
 			return fmt.Errorf("input %d: got no value, want one of shape %v", i, want)
 		}
 		if got := in[i].Shape(); !got.Eq(want) {
-			return fmt.Errorf("input %d: got shape %v, want %v", i, got, want)
+			return fmt.Errorf("input %d: got a value of shape %v, want %v", i, got, want)
 		}
 	}
 	return nil

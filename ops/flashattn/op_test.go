@@ -86,7 +86,7 @@ func TestValueReshapedAfterItWasBoundIsRefused(t *testing.T) {
 			d := in[i].(*tensor.Dense).Clone().(*tensor.Dense)
 			require.NoError(t, d.Reshape(s...))
 			args[i] = d
-			want := fmt.Sprintf("input %d: got shape %v, want (1, 4, 2, 8)", i, s)
+			want := fmt.Sprintf("input %d: got a value of shape %v, want (1, 4, 2, 8)", i, s)
 			_, err := o.Do(args...)
 			require.ErrorContains(t, err, want)
 			require.ErrorContains(t, o.Backward(args, out, out, make([]*tensor.Dense, 4)), want)
