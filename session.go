@@ -143,7 +143,8 @@ func (s *Session) CacheBytes() int64 {
 
 // Feed appends tokens to the sequence and returns the logits of the token that follows, vocab numbers that belong to the
 // caller. Many tokens at once are a prefill, whose graph is built for their number; one is a decoding step. After an error
-// the session holds what it held before; tokens that a compressed cache has coded meanwhile stay coded.
+// the session holds what it held before; tokens that a compressed cache has coded meanwhile stay coded. Where one with
+// a Budget has evicted tokens meanwhile, that may be impossible: the error says so, and Truncate(0) begins anew.
 func (s *Session) Feed(tokens []int) ([]float32, error) {
 	if len(tokens) == 0 {
 		return nil, fmt.Errorf("stheno: Feed: got no tokens, want at least one")
@@ -224,7 +225,8 @@ func (s *Session) run(g *InferenceGraph, tokens []int) ([]float32, error) {
 	return logits, nil
 }
 
-// Truncate forgets all but the first n tokens.
+// Truncate forgets all but the first n tokens. Caches with a Budget cannot go back behind tokens that they have evicted
+// (kvcompress.Evicting); then nothing is forgotten.
 func (s *Session) Truncate(n int) error {
 	if n < 0 || n > s.Len() {
 		return fmt.Errorf("stheno: Truncate: got %d tokens, want 0 to %d", n, s.Len())
@@ -232,6 +234,13 @@ func (s *Session) Truncate(n int) error {
 	if s.past != nil {
 		s.past.truncate(n)
 		return nil
+	}
+	for _, c := range s.caches { // all or none
+		if e, ok := c.(*kvcompress.Evicting); ok && e.Len() >= n {
+			if err := e.CheckTruncate(n); err != nil {
+				return fmt.Errorf("stheno: %w", err)
+			}
+		}
 	}
 	for _, c := range s.caches {
 		if c.Len() < n { // the run failed before this layer

@@ -150,8 +150,27 @@ func (c *Evicting) Truncate(n int) error {
 	return c.TruncateEach(lens)
 }
 
+// CheckTruncate returns the error that Truncate would return, and changes nothing.
+func (c *Evicting) CheckTruncate(n int) error {
+	lens, err := c.shape.shortened(c.LenOf, n)
+	if err != nil {
+		return err
+	}
+	return c.checkTruncate(lens)
+}
+
 // TruncateEach is Truncate with a length for each sequence.
 func (c *Evicting) TruncateEach(n []int) error {
+	if err := c.checkTruncate(n); err != nil {
+		return err
+	}
+	for b := range c.seqs {
+		c.truncate(b, n[b])
+	}
+	return nil
+}
+
+func (c *Evicting) checkTruncate(n []int) error {
 	if err := c.shape.checkTruncate(c.LenOf, n); err != nil {
 		return err
 	}
@@ -160,9 +179,6 @@ func (c *Evicting) TruncateEach(n []int) error {
 			return fmt.Errorf("kvcompress: Truncate: got %d tokens, want at most the %d sinks or at least %d: of those between, some are evicted",
 				n[b], c.cfg.SinkTokens, s.floor)
 		}
-	}
-	for b := range c.seqs {
-		c.truncate(b, n[b])
 	}
 	return nil
 }
