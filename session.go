@@ -108,19 +108,6 @@ func KVConfig(p Precision, recent int) (kvcompress.Config, error) {
 	return out, nil
 }
 
-// kvName names what a cache stores old tokens as.
-func kvName(c kvcompress.Config) string {
-	switch c.Ratio {
-	case 2:
-		return F16.String()
-	case 4:
-		return INT8.String()
-	case 8:
-		return INT4.String()
-	}
-	return F32.String()
-}
-
 // Len is the number of tokens the session holds.
 func (s *Session) Len() int {
 	if s.past != nil {

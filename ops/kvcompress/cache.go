@@ -43,7 +43,7 @@ type Cache interface {
 	Bytes() int64
 }
 
-// Ragged is a Cache whose sequences may have different lengths. Plain and Compressed are.
+// Ragged is a Cache whose sequences may have different lengths. Plain, Compressed and Evicting are.
 type Ragged interface {
 	Cache
 
