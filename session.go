@@ -131,7 +131,7 @@ func (s *Session) CacheBytes() int64 {
 // Feed appends tokens to the sequence and returns the logits of the token that follows, vocab numbers that belong to the
 // caller. Many tokens at once are a prefill, whose graph is built for their number; one is a decoding step. After an error
 // the session holds what it held before; tokens that a compressed cache has coded meanwhile stay coded. Where one with
-// a Budget has evicted tokens meanwhile, that may be impossible: the error says so, and Truncate(0) begins anew.
+// a Budget or a Window has dropped tokens meanwhile, that may be impossible: the error says so, and Truncate(0) begins anew.
 func (s *Session) Feed(tokens []int) ([]float32, error) {
 	if len(tokens) == 0 {
 		return nil, fmt.Errorf("stheno: Feed: got no tokens, want at least one")
@@ -212,8 +212,8 @@ func (s *Session) run(g *InferenceGraph, tokens []int) ([]float32, error) {
 	return logits, nil
 }
 
-// Truncate forgets all but the first n tokens. Caches with a Budget cannot go back behind tokens that they have evicted
-// (kvcompress.Evicting); then nothing is forgotten.
+// Truncate forgets all but the first n tokens. Caches with a Budget or a Window cannot go back behind tokens that they have dropped;
+// then nothing is forgotten.
 func (s *Session) Truncate(n int) error {
 	if n < 0 || n > s.Len() {
 		return fmt.Errorf("stheno: Truncate: got %d tokens, want 0 to %d", n, s.Len())
@@ -223,8 +223,8 @@ func (s *Session) Truncate(n int) error {
 		return nil
 	}
 	for _, c := range s.caches { // all or none
-		if e, ok := c.(*kvcompress.Evicting); ok && e.Len() >= n {
-			if err := e.CheckTruncate(n); err != nil {
+		if may, ok := c.(interface{ CheckTruncate(n int) error }); ok && c.Len() >= n {
+			if err := may.CheckTruncate(n); err != nil {
 				return fmt.Errorf("stheno: %w", err)
 			}
 		}

@@ -299,25 +299,32 @@ func TestSampler(t *testing.T) {
 	require.ErrorContains(t, err, "logits[1]: got NaN")
 }
 
-// TestTruncateOfAllLayersOrNone: a layer whose cache has evicted what another still has refuses for all.
+// TestTruncateOfAllLayersOrNone: a layer whose cache has dropped what another still has refuses for all.
 func TestTruncateOfAllLayersOrNone(t *testing.T) {
 	cfg := Llama(13, 2, 32, 4, 2, 100)
 	m := noisy(t, cfg, tensor.Float32)
-	caches, err := m.NewCaches(1, 100, kvcompress.Config{})
-	require.NoError(t, err)
-	caches[1], err = kvcompress.New(caches[1].Shape(), kvcompress.Config{Budget: 40, SinkTokens: 1})
-	require.NoError(t, err)
-	s, err := m.NewSession(SessionConfig{Caches: caches})
-	require.NoError(t, err)
-	defer s.Close()
-	_, err = s.Feed(optest.Ints(5, 80, cfg.Vocab))
-	require.NoError(t, err)
-	require.ErrorContains(t, s.Truncate(30), "got 30 tokens, want at most the 1 sinks or at least ")
-	for _, c := range caches {
-		require.Equal(t, 80, c.Len())
+	for name, kv := range map[string]kvcompress.Config{
+		"budget": {Budget: 40, SinkTokens: 1},
+		"window": {Ratio: 4, GroupSize: 16, Recent: 16, Window: 16, SinkTokens: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			caches, err := m.NewCaches(1, 100, kvcompress.Config{})
+			require.NoError(t, err)
+			caches[1], err = kvcompress.New(caches[1].Shape(), kv)
+			require.NoError(t, err)
+			s, err := m.NewSession(SessionConfig{Caches: caches})
+			require.NoError(t, err)
+			defer s.Close()
+			_, err = s.Feed(optest.Ints(5, 80, cfg.Vocab))
+			require.NoError(t, err)
+			require.ErrorContains(t, s.Truncate(30), "got 30 tokens, want at most the 1 sinks or at least ")
+			for _, c := range caches {
+				require.Equal(t, 80, c.Len())
+			}
+			_, err = s.Feed([]int{1})
+			require.NoError(t, err)
+			require.NoError(t, s.Truncate(78))
+			require.Equal(t, 78, caches[1].Len())
+		})
 	}
-	_, err = s.Feed([]int{1})
-	require.NoError(t, err)
-	require.NoError(t, s.Truncate(78))
-	require.Equal(t, 78, caches[1].Len())
 }

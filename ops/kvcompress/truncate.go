@@ -20,8 +20,27 @@ func (c *Compressed) Truncate(n int) error {
 	return c.TruncateEach(lens)
 }
 
+// CheckTruncate returns the error that Truncate would return, and changes nothing.
+func (c *Compressed) CheckTruncate(n int) error {
+	lens, err := c.shape.shortened(c.LenOf, n)
+	if err != nil {
+		return err
+	}
+	return c.checkTruncate(lens)
+}
+
 // TruncateEach is Truncate with a length for each sequence.
 func (c *Compressed) TruncateEach(n []int) error {
+	if err := c.checkTruncate(n); err != nil {
+		return err
+	}
+	for b := range c.seqs {
+		c.truncate(&c.seqs[b], n[b])
+	}
+	return nil
+}
+
+func (c *Compressed) checkTruncate(n []int) error {
 	if err := c.shape.checkTruncate(c.LenOf, n); err != nil {
 		return err
 	}
@@ -30,9 +49,6 @@ func (c *Compressed) TruncateEach(n []int) error {
 			return fmt.Errorf("kvcompress: Truncate: got %d tokens, want at most the %d sinks or at least %d: the window has dropped those between",
 				n[b], c.sinks, c.sinks+s.first*c.group)
 		}
-	}
-	for b := range c.seqs {
-		c.truncate(&c.seqs[b], n[b])
 	}
 	return nil
 }
