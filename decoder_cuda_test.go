@@ -4,7 +4,6 @@ package stheno
 
 import (
 	"context"
-	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -128,27 +127,32 @@ func trainByHand(t *testing.T, m *Model, batch, seq, steps int) (losses []float6
 	return losses
 }
 
-// Loss, logits and gradients of a run are valid until the next one.
+// Loss, logits and gradients of a run are valid until the next one, also where some of them are nodes of the CPU, as Plain ones are.
 func TestResultsStayOnTheCard(t *testing.T) {
-	optest.Card(t)
-	cfg := cardConfigs()["llama"]
-	m, err := NewModel(cfg, 3)
-	require.NoError(t, err)
-	g, err := m.TrainingGraph(1, 7, Fused)
-	require.NoError(t, err)
-	defer g.Close()
-	ids := cardIDs(cfg, 7, 0)
-	_, err = g.Run(ids, ids)
-	require.NoError(t, err)
-	require.NoError(t, g.t.let(feed{tokens: ids, targets: ids}))
-	values := onCPU(t, g.Graph)
-	for _, n := range append(G.Nodes{g.Logits}, g.Grads...) {
-		want := optest.Values(t, values[n])
-		var largest float64
-		for _, x := range want {
-			largest = max(largest, math.Abs(x))
-		}
-		optest.Close(t, n.Name(), optest.Values(t, n.Value()), want, 1e-5*(largest+1e-3))
+	for name, nodes := range map[string]Nodes{"llama": Fused, "gpt2": Plain} {
+		t.Run(nodes.String(), func(t *testing.T) {
+			optest.Card(t)
+			cfg := cardConfigs()[name]
+			m, err := NewModel(cfg, 3)
+			require.NoError(t, err)
+			g, err := m.TrainingGraph(1, 7, nodes)
+			require.NoError(t, err)
+			defer g.Close()
+			ids := cardIDs(cfg, 7, 0)
+			_, err = g.Run(ids, ids)
+			require.NoError(t, err)
+			results := append(G.Nodes{g.Logits}, g.Grads...)
+			var got [][]float64
+			for _, n := range results {
+				got = append(got, optest.Values(t, n.Value()))
+			}
+			require.NoError(t, g.t.let(feed{tokens: ids, targets: ids}))
+			values := onCPU(t, g.Graph)
+			for i, n := range results {
+				want := optest.Values(t, values[n])
+				optest.Close(t, n.Name(), got[i], want, 1e-5*(magnitude(want)+1e-3))
+			}
+		})
 	}
 }
 
@@ -254,14 +258,19 @@ func TestSessionOnTheCard(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, g.Close())
 			want := optest.Values(t, all)
-			s, err := m.NewSession(SessionConfig{})
-			require.NoError(t, err)
-			for at, n := 0, 3; at < len(ids); at, n = at+n, 1 {
-				logits, err := s.Feed(ids[at : at+n])
+			for _, nodes := range []Nodes{Fused, Plain} {
+				if nodes == Plain && name != "gpt2" {
+					continue
+				}
+				s, err := m.NewSession(SessionConfig{Nodes: nodes})
 				require.NoError(t, err)
-				optest.Close(t, "logits", logits, want[(at+n-1)*cfg.Vocab:(at+n)*cfg.Vocab], 1e-5)
+				for at, n := 0, 3; at < len(ids); at, n = at+n, 1 {
+					logits, err := s.Feed(ids[at : at+n])
+					require.NoError(t, err)
+					optest.Close(t, "logits", logits, want[(at+n-1)*cfg.Vocab:(at+n)*cfg.Vocab], 1e-5)
+				}
+				require.NoError(t, s.Close())
 			}
-			require.NoError(t, s.Close())
 			require.NoError(t, m.FromCard())
 		})
 	}

@@ -161,6 +161,15 @@ func (m *Model) inference(p plan, nodes Nodes) (*InferenceGraph, error) {
 	if err != nil {
 		return nil, err
 	}
+	if t, ok := g.t.(*plain); ok { // its keys and values are read after a run
+		read := G.Nodes{g.logits}
+		for _, pair := range t.kv {
+			read = append(read, pair[:]...)
+		}
+		if err := op.Keep(read...); err != nil {
+			return nil, err
+		}
+	}
 	vm, err := m.compile(g.g)
 	if err != nil {
 		return nil, err

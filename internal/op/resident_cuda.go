@@ -96,14 +96,18 @@ func (o *residentOp) Backward(_ []G.Value, _, dOut G.Value, dIn []*tensor.Dense)
 	return addInto[float32](dIn[0], dOut.(*tensor.Dense))
 }
 
-// Keep has the memory of nodes on the card hold their values until the end of a run. Elsewhere they do anyhow.
+// Keep has the memory of those nodes that are on the card hold their values until the end of a run. The others do anyhow.
 func Keep(nodes ...*G.Node) error {
+	var there G.Nodes
 	for _, n := range nodes {
-		if _, ok := n.Op().(G.CUDADoer); !ok {
-			return nil
+		if _, ok := n.Op().(G.CUDADoer); ok {
+			there = append(there, n)
 		}
 	}
-	_, err := G.ApplyOp(&keepOp{NewBase("op.Keep", nil, tensor.Shape{1}, nodes[0].Dtype(), nodes...)}, nodes...)
+	if len(there) == 0 {
+		return nil
+	}
+	_, err := G.ApplyOp(&keepOp{NewBase("op.Keep", nil, tensor.Shape{1}, there[0].Dtype(), there...)}, there...)
 	return err
 }
 
