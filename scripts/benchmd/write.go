@@ -14,11 +14,13 @@ func (r results) write(w io.Writer, machine, commit, date string) {
 
 Written by `+"`scripts/bench.sh`"+`; medians. GFLOP/s count useful operations (half of them under a causal mask), and %%peak is
 their share of what register-only multiply-adds reach in the same process on the same threads. plain: a graph of Gorgonia's own
-nodes with gonum's products, over the same weights.
+nodes with gonum's products, over the same weights. No figure is from a card: the kernels of `+"`cudamodules`"+` have run on an
+emulated one only (`+"`scripts/gpu.sh`"+` measures them).
 
 - %s
 - %s, commit %s
-`, machine, date, commit)
+- the median of %d of each
+`, machine, date, commit, r.runs())
 	pkg := ""
 	for _, t := range r.tables {
 		if t.pkg != pkg {
@@ -27,6 +29,19 @@ nodes with gonum's products, over the same weights.
 		}
 		t.write(w)
 	}
+}
+
+// runs is how often a case ran, at most.
+func (r results) runs() int {
+	n := 0
+	for _, t := range r.tables {
+		for _, c := range t.cases {
+			for _, v := range c.values {
+				n = max(n, len(v))
+			}
+		}
+	}
+	return n
 }
 
 func (t *table) write(w io.Writer) {
