@@ -291,7 +291,8 @@ func packKeys[T kernel.Float](dst []T, x *Heads[T], b, h, j0, j1, panel int, sca
 // tile takes rows over a tile of one panel, which begins at key j; packed keys begin at j0.
 func (u *forwardUnit[T]) tile(t tile, j0, j int) {
 	rows, n, d, dv := t.rz-t.ra, t.jz-t.ja, u.problem.q.Dim, u.problem.v.Dim
-	v, ldv := u.v, u.ld
+	var v []T
+	ldv := u.ld
 	if u.direct {
 		v, ldv = u.products(t)
 	} else {

@@ -109,7 +109,6 @@ type tile struct {
 	scores          []float32 // (rows, ld)
 	fold            []float32
 	ld              int
-	wide            []float32 // recent tokens widened from FP16
 	lo, hi          []int32
 }
 

@@ -91,12 +91,3 @@ func (h Histogram) clone() Histogram {
 	h.counts = slices.Clone(h.counts)
 	return h
 }
-
-// total is the number of numbers that are not zero.
-func (h *Histogram) total() int64 {
-	var n int64
-	for _, c := range h.counts {
-		n += c
-	}
-	return n
-}
