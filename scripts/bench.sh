@@ -19,6 +19,12 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 go build -o "$work/benchmd" ./scripts/benchmd
 
+# kernel [NAME] has the following benchmarks ask for an instruction set, or for none.
+kernel() {
+  if [[ -n ${1:-} ]]; then export STHENO_KERNEL=$1; else unset STHENO_KERNEL; fi
+  echo "kernel: ${1:-}" >>"$work/raw"
+}
+
 # bench PATTERN PKG… adds to the raw results. Each package has a process of its own, one after the other.
 bench() {
   local pattern=$1
@@ -37,6 +43,13 @@ else
   bench '^BenchmarkMatMul$' ./ops/quantize
   bench '^BenchmarkDecode$' ./ops/kvcompress
   bench '^(BenchmarkGround|BenchmarkPool)$' ./ops/grounding
+  for isa in avx512 avx2; do
+    grep -q "^flags.*\b${isa/avx512/avx512f}\b" /proc/cpuinfo || continue
+    kernel "$isa"
+    bench '^Benchmark(Forward|Backward)$/seq=(1024|4096)$/d=64$' ./ops/flashattn
+    bench '^BenchmarkLinear$/m=512$' ./ops
+  done
+  kernel
   bench '^(BenchmarkBlock|BenchmarkTrainStep|BenchmarkPrefill|BenchmarkGenerate)$' .
 fi
 

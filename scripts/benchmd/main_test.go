@@ -22,6 +22,12 @@ pkg: stheno
 BenchmarkGenerate/model=gotext/nodes=plain-2 	 10	 2500000000 ns/op	 1234 tok/s
 BenchmarkSimple-2 	 10	 25 ns/op
 PASS
+kernel: avx2
+pkg: stheno/ops
+BenchmarkLinear/m=512/threads=1-2         	     100	   2200000 ns/op	        80.50 %peak	       60.00 GFLOP/s
+kernel:
+pkg: stheno
+BenchmarkSimple-2 	 10	 25 ns/op
 `
 
 func TestTables(t *testing.T) {
@@ -32,8 +38,8 @@ func TestTables(t *testing.T) {
 	text := out.String()
 	for _, want := range []string{
 		"- Some CPU @ 2.00GHz, 2 logical processors\n- 2026-01-02, commit abc1234\n- the median of 3 of each\n",
-		"## stheno/ops\n\n### Linear\n\n| m | threads | time | %peak | GFLOP/s | GB/s |\n|---|---|---:|---:|---:|---:|\n" +
-			"| 512 | 1 | 1.1 ms | 89.5 | 110 |  |\n| 1 | 2 | 950 ns |  |  | 12 |\n",
+		"## stheno/ops\n\n### Linear\n\n| m | threads | kernel | time | %peak | GFLOP/s | GB/s |\n|---|---|---|---:|---:|---:|---:|\n" +
+			"| 512 | 1 |  | 1.1 ms | 89.5 | 110 |  |\n| 1 | 2 |  | 950 ns |  |  | 12 |\n| 512 | 1 | avx2 | 2.2 ms | 80.5 | 60 |  |\n",
 		"## stheno\n\n### Generate\n\n| model | nodes | time | tok/s |\n|---|---|---:|---:|\n| gotext | plain | 2.5 s | 1234 |\n",
 		"### Simple\n\n| time |\n|---:|\n| 25 ns |\n",
 	} {

@@ -34,10 +34,11 @@ type benchCase struct {
 // procs is the GOMAXPROCS that go test puts behind a name.
 var procs = regexp.MustCompile(`-\d+$`)
 
-// parse reads the output of go test -bench. A package that failed is an error.
+// parse reads the output of go test -bench. A package that failed is an error. A line "kernel: NAME" gives all cases up to the next
+// such line the axis kernel=NAME: they ran with this instruction set asked for; no name ends that.
 func parse(r io.Reader) (results, error) {
 	out := results{cpu: "unknown processor"}
-	pkg := ""
+	pkg, kernel := "", ""
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		line := lines.Text()
@@ -45,6 +46,10 @@ func parse(r io.Reader) (results, error) {
 			pkg = rest
 		} else if rest, ok := strings.CutPrefix(line, "cpu: "); ok {
 			out.cpu = rest
+		} else if rest, ok := strings.CutPrefix(line, "kernel:"); ok {
+			if kernel = strings.TrimSpace(rest); kernel != "" {
+				kernel = "/kernel=" + kernel
+			}
 		} else if strings.HasPrefix(line, "FAIL") || strings.HasPrefix(line, "--- FAIL") {
 			return out, fmt.Errorf("the benchmarks failed: %s", line)
 		}
@@ -52,7 +57,7 @@ func parse(r io.Reader) (results, error) {
 		if len(f) < 4 || len(f)%2 != 0 || !strings.HasPrefix(f[0], "Benchmark") {
 			continue
 		}
-		if err := out.add(pkg, procs.ReplaceAllString(strings.TrimPrefix(f[0], "Benchmark"), ""), f[2:]); err != nil {
+		if err := out.add(pkg, procs.ReplaceAllString(strings.TrimPrefix(f[0], "Benchmark"), "")+kernel, f[2:]); err != nil {
 			return out, fmt.Errorf("%q: %w", line, err)
 		}
 	}

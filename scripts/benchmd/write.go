@@ -13,9 +13,10 @@ func (r results) write(w io.Writer, machine, commit, date string) {
 	fmt.Fprintf(w, `# Performance
 
 Written by `+"`scripts/bench.sh`"+`; medians. GFLOP/s count useful operations (half of them under a causal mask), and %%peak is
-their share of what register-only multiply-adds reach in the same process on the same threads. plain: a graph of Gorgonia's own
-nodes with gonum's products, over the same weights. No figure is from a card: the kernels of `+"`cudamodules`"+` have run on an
-emulated one only (`+"`scripts/gpu.sh`"+` measures them).
+their share of what register-only multiply-adds reach in the same process on the same threads, with the instruction set that
+kernel names where it names one (`+"`STHENO_KERNEL`"+`). plain: a graph of Gorgonia's own nodes with gonum's products, over the same
+weights. No figure is from a card: the kernels of `+"`cudamodules`"+` have run on an emulated one only (`+"`scripts/gpu.sh`"+`
+measures them).
 
 - %s
 - %s, commit %s
