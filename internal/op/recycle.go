@@ -1,126 +1,11 @@
 package op
 
 import (
-	"math"
-	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
-	"unsafe"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
-
-	"stheno/internal/kernel"
 )
-
-// Memory that the operating system has just given costs a page fault for every 4 KiB, which is a quarter of the time of a
-// prefill, and a graph keeps what every one of its nodes has computed. Whoever runs a graph again and again, and knows which results
-// are read outside of it, hands the memory of the others back by a Recycler; New then takes it from the pool. What is not handed back is ordinary garbage, and what the pool holds is freed
-// by the garbage collector when two of its cycles found no use for it.
-
-// recycleFrom is the size in bytes from which results are recycled; smaller ones come from memory that is warm anyway.
-const recycleFrom = 1 << 16
-
-// poison is for tests: memory of any size is recycled, and what New hands out again is full of NaN before it is zeroed.
-var poison atomic.Bool
-
-// Poison makes recycled memory of any size come back as NaN, until restore is called, so that tests see a node that reads what
-// it should have written.
-func Poison() (restore func()) {
-	poison.Store(true)
-	return func() { poison.Store(false) }
-}
-
-// recycles reports whether n numbers of the given size are recycled.
-func recycles(n, size int) bool { return n*size >= recycleFrom || poison.Load() && n > 0 }
-
-// idle is the memory that was handed back, by size. (A sync.Pool would keep one piece of each size for each processor, out of
-// reach of the others.)
-var idle struct {
-	sync.Mutex
-	pieces map[poolKey][]piece
-	cycle  int  // how many cycles of the garbage collector were seen
-	ticks  bool // they are being counted
-}
-
-type poolKey struct{ bytes, elements int } // of one element, and how many
-
-type piece struct {
-	data  any // a []T
-	since int // the cycle in which it was handed back
-}
-
-// tick is called after each cycle of the garbage collector, as long as there are pieces, and drops those that two cycles found idle.
-func tick() {
-	idle.Lock()
-	defer idle.Unlock()
-	idle.cycle++
-	for k, pieces := range idle.pieces {
-		pieces = slices.DeleteFunc(pieces, func(p piece) bool { return idle.cycle-p.since >= 2 })
-		idle.pieces[k] = pieces
-		if len(pieces) == 0 {
-			delete(idle.pieces, k)
-		}
-	}
-	idle.ticks = len(idle.pieces) > 0
-	if idle.ticks {
-		awaitCycle()
-	}
-}
-
-// awaitCycle has tick called when the next cycle is over, by way of a piece of garbage.
-func awaitCycle() { runtime.AddCleanup(new([16]byte), func(struct{}) { tick() }, struct{}{}) }
-
-// makeUnset returns n numbers, zeroed or else of any content.
-func makeUnset[T kernel.Float](n int) (data []T, zeroed bool) {
-	size := int(unsafe.Sizeof(*new(T)))
-	if !recycles(n, size) {
-		return make([]T, n), true
-	}
-	idle.Lock()
-	k := poolKey{size, n}
-	if have := idle.pieces[k]; len(have) > 0 {
-		last := len(have) - 1 // the warmest
-		data, have[last] = have[last].data.([]T), piece{}
-		idle.pieces[k] = have[:last]
-		idle.Unlock()
-		return data, false
-	}
-	idle.Unlock()
-	return make([]T, n), true
-}
-
-// recycle hands back memory that makeUnset returned.
-func recycle[T kernel.Float](data []T) {
-	size := int(unsafe.Sizeof(*new(T)))
-	if !recycles(len(data), size) {
-		return
-	}
-	if poison.Load() {
-		for i := range data {
-			data[i] = T(math.NaN())
-		}
-	}
-	idle.Lock()
-	defer idle.Unlock()
-	if idle.pieces == nil {
-		idle.pieces = map[poolKey][]piece{}
-	}
-	k := poolKey{size, len(data)}
-	idle.pieces[k] = append(idle.pieces[k], piece{data, idle.cycle})
-	if !idle.ticks {
-		idle.ticks = true
-		awaitCycle()
-	}
-}
-
-// Lend lends n numbers of any content to f, from the same store: scratch that is too large to keep.
-func Lend[T kernel.Float](n int, f func(data []T)) {
-	data, _ := makeUnset[T](n)
-	defer recycle(data)
-	f(data)
-}
 
 // Recycler hands the results of one graph's nodes back: between Watch and its stop as soon as the last node that reads them is
 // done, and what is left when Release is called. It is for the one goroutine that runs the graph.
@@ -220,7 +105,7 @@ func readersOf(n *G.Node, g *G.ExprGraph, outside G.Nodes, tells func(*G.Node) b
 }
 
 // Watch begins a run. Until stop is called, results are handed back as soon as nobody in the graph reads them any more; their
-// nodes then hold a single zero.
+// nodes then hold a single zero. Small ones stay.
 func (r *Recycler) Watch() (stop func()) {
 	for _, x := range r.results {
 		x.left = x.readers
@@ -245,7 +130,7 @@ func (r *Recycler) begin(n *G.Node) {
 // early hands back what x holds in the middle of a run.
 func (r *Recycler) early(x *result) {
 	d := hostDense(x.node)
-	if d == nil || d == x.last {
+	if d == nil || d == x.last || !recycles(d.Size(), int(d.Dtype().Size())) {
 		return
 	}
 	data := d.Data()

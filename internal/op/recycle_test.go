@@ -256,3 +256,33 @@ func TestIdleMemoryIsFreed(t *testing.T) {
 	Lend(n, func([]float32) { require.Equal(t, 1, held()) })
 	require.Eventually(t, func() bool { runtime.GC(); return held() == 0 }, 10*time.Second, time.Millisecond)
 }
+
+// TestLargerMemory: a result gets memory that is larger where there is none of its size, and it goes back as a whole.
+func TestLargerMemory(t *testing.T) {
+	const n = 7877 * 8
+	var whole *float32
+	Lend(n, func(data []float32) { whole = &data[0] })
+	for range 3 {
+		d, data := NewUnset[float32](tensor.Shape{n/2 + 1})
+		require.Same(t, whole, &data[0])
+		require.Equal(t, n/2+1, cap(data))
+		recycleAny(d.Data()) // a tensor knows its length alone
+		Lend(n, func(data []float32) {
+			require.Same(t, whole, &data[0])
+			data[n-1] = 1
+		})
+	}
+	Lend(n/2-1, func(data []float32) { require.NotSame(t, whole, &data[0], "not for less than half") })
+
+	// What is never handed back is forgotten, and memory that comes to lie there is nobody else's.
+	_, data := NewUnset[float32](tensor.Shape{n - 1})
+	require.Same(t, whole, &data[0])
+	lent := func() int {
+		idle.Lock()
+		defer idle.Unlock()
+		return len(idle.whole)
+	}
+	require.Equal(t, 1, lent())
+	whole, data = nil, nil
+	require.Eventually(t, func() bool { runtime.GC(); return lent() == 0 }, 10*time.Second, time.Millisecond)
+}
