@@ -269,6 +269,61 @@ func TestNothingIsFreedTwice(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
+// A module is loaded once, by whoever first asks for a kernel, and unloaded once.
+func TestModulesLoadOnDemand(t *testing.T) {
+	f := newFake()
+	f.kernels["rmsnorm_f32"] = func(*unsafe.Pointer) {}
+	c := fakeContext(t, f)
+	m, err := c.Load("norm")
+	require.NoError(t, err)
+	idle, err := c.Load("quantized")
+	require.NoError(t, err)
+	require.Zero(t, f.calls["cuModuleLoadData"], "nobody has asked for a kernel")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if _, err := m.Function("rmsnorm_f32"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, 1, f.calls["cuModuleLoadData"])
+	require.Equal(t, 1, f.calls["cuModuleGetFunction"])
+	for range 2 {
+		require.NoError(t, m.Close())
+		require.NoError(t, idle.Close())
+	}
+	require.Equal(t, 1, f.calls["cuModuleUnload"])
+	_, err = idle.Function("rounded_int8_f32")
+	require.ErrorIs(t, err, ErrClosed)
+	require.NoError(t, c.Close())
+	require.Empty(t, f.held)
+}
+
+// What the driver says of a module comes with the name of the kernel that was asked for, and a failure is not kept.
+func TestAModuleThatFailsIsTriedAgain(t *testing.T) {
+	f := newFake()
+	f.kernels["rmsnorm_f32"] = func(*unsafe.Pointer) {}
+	c := fakeContext(t, f)
+	m, err := c.Load("norm")
+	require.NoError(t, err)
+	for code, kind := range map[Result]error{2: ErrOutOfMemory, 218: ErrBadPTX, 222: ErrOldDriver} {
+		f.fail["cuModuleLoadData"] = code
+		_, err = m.Function("rmsnorm_f32")
+		require.ErrorIs(t, err, kind)
+		require.ErrorContains(t, err, "cudamodules: kernel norm.rmsnorm_f32: cudamodules: module norm: cudamodules: cuModuleLoadData: "+code.String())
+		for _, other := range []error{ErrOutOfMemory, ErrBadPTX, ErrOldDriver, ErrLaunch} {
+			require.Equal(t, kind == other, errors.Is(err, other))
+		}
+	}
+	delete(f.fail, "cuModuleLoadData")
+	_, err = m.Function("rmsnorm_f32")
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	require.Empty(t, f.held)
+}
+
 func TestConcurrentUse(t *testing.T) {
 	f := newFake()
 	f.kernels["k"] = func(*unsafe.Pointer) {}

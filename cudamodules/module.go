@@ -1,41 +1,78 @@
 package cudamodules
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"sync"
 	"unsafe"
 )
 
-// Module is a loaded file of kernels.
+// Module is a file of kernels. The driver compiles it for the card when it is loaded, which for Load and Later is when the first of its
+// kernels is asked for. All methods may be called from any goroutine.
 type Module struct {
-	ctx    *Context
-	name   string
-	handle uintptr
+	ctx  *Context
+	name string
+	text string
 
-	mu    sync.Mutex
-	funcs map[string]*Function
+	mu     sync.Mutex
+	handle uintptr // 0 until it is loaded
+	closed bool
+	funcs  map[string]*Function
 }
 
-// LoadPTX loads PTX text, which the driver compiles for the card. The name is for errors.
+// Later is a module of PTX text that is loaded when the first of its kernels is asked for. The name is for errors.
+func (c *Context) Later(name, ptx string) *Module {
+	return &Module{ctx: c, name: name, text: ptx, funcs: map[string]*Function{}}
+}
+
+// LoadPTX loads PTX text at once.
 func (c *Context) LoadPTX(name, ptx string) (*Module, error) {
-	m := &Module{ctx: c, name: name, funcs: map[string]*Function{}}
-	image := append([]byte(ptx), 0)
-	var err error
-	m.handle, err = c.take("cuModuleLoadData", heldModule, 0, func(a *api, h *uintptr) Result { return a.moduleLoadData(h, &image[0]) })
-	if err != nil {
-		return nil, fmt.Errorf("cudamodules: module %s: %w", name, err)
+	m := c.Later(name, ptx)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.load(); err != nil {
+		return nil, err
 	}
 	return m, nil
 }
 
-// Close unloads the module. Its functions may not be launched after it.
-func (m *Module) Close() error { return m.ctx.give(heldModule, m.handle) }
+// load has the driver compile the text, once. After a failure the next call tries again: memory may have become free. m.mu is held, so
+// that whoever asks meanwhile waits for the one compilation.
+func (m *Module) load() error {
+	if m.closed {
+		return fmt.Errorf("cudamodules: module %s: %w", m.name, ErrClosed)
+	}
+	if m.handle != 0 {
+		return nil
+	}
+	image := append([]byte(m.text), 0)
+	h, err := m.ctx.take("cuModuleLoadData", heldModule, 0, func(a *api, h *uintptr) Result { return a.moduleLoadData(h, &image[0]) })
+	if err != nil {
+		if h != 0 {
+			err = errors.Join(err, m.ctx.give(heldModule, h))
+		}
+		return fmt.Errorf("cudamodules: module %s: %w", m.name, err)
+	}
+	m.handle = h
+	return nil
+}
 
-// Function finds a kernel by its name in the source.
+// Close unloads the module, if it was loaded. Its functions may not be launched after it.
+func (m *Module) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	return m.ctx.give(heldModule, m.handle)
+}
+
+// Function finds a kernel by its name in the source, and loads the module if that has not been done.
 func (m *Module) Function(name string) (*Function, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.load(); err != nil {
+		return nil, fmt.Errorf("cudamodules: kernel %s.%s: %w", m.name, name, err)
+	}
 	if f := m.funcs[name]; f != nil {
 		return f, nil
 	}

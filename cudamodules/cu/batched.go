@@ -189,11 +189,15 @@ func (b *BatchedContext) MemFree(p DevicePtr) {
 // LaunchAndSync starts a kernel. params are the addresses of its parameters. What comes after it on the card waits for it; the host
 // does not.
 func (b *BatchedContext) LaunchAndSync(f Function, gx, gy, gz, bx, by, bz, shared int, _ Stream, params []unsafe.Pointer) {
-	if f.f == nil {
+	if f.m == nil {
 		b.fail("LaunchAndSync", errors.New("got no function: is its module loaded?"))
 		return
 	}
 	b.call("LaunchAndSync", func(*cudamodules.Context) error {
-		return f.f.LaunchPointers(cudamodules.Geometry{Grid: [3]int{gx, gy, gz}, Block: [3]int{bx, by, bz}, Shared: shared}, params)
+		kernel, err := f.m.Function(f.name)
+		if err != nil {
+			return err
+		}
+		return kernel.LaunchPointers(cudamodules.Geometry{Grid: [3]int{gx, gy, gz}, Block: [3]int{bx, by, bz}, Shared: shared}, params)
 	})
 }

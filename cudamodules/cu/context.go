@@ -32,7 +32,8 @@ var inUse struct {
 type shared struct {
 	*cudamodules.Context
 	users   int
-	scratch map[int64][]DevicePtr // by size: what nobody has borrowed
+	scratch map[int64][]DevicePtr    // by size: what nobody has borrowed
+	modules map[string]*sharedModule // by text
 }
 
 // MakeContext begins to use the card.

@@ -1,40 +1,92 @@
 package cu
 
-import "stheno/cudamodules"
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"stheno/cudamodules"
+)
 
 func ptr(p DevicePtr) cudamodules.Ptr { return cudamodules.Ptr(p) }
 
-// Module is a loaded file of kernels.
-type Module struct{ m *cudamodules.Module }
-
-// Function is a kernel.
-type Function struct{ f *cudamodules.Function }
-
-// LoadData loads PTX on the current card.
-func LoadData(ptx string) (Module, error) {
-	ctx, err := currentContext()
-	if err != nil {
-		return Module{}, err
-	}
-	m, err := ctx.LoadPTX("module", ptx)
-	return Module{m}, err
+// Module is a file of kernels of a card. Machines that load the same text share one, and the driver compiles it when one of its kernels
+// is first launched.
+type Module struct {
+	m    *cudamodules.Module
+	text string
+	on   *shared
+	use  *sync.Once // ends this use of it
 }
 
-// Unload gives the module back.
-func (m Module) Unload() error {
+// Function is a kernel.
+type Function struct {
+	m    *cudamodules.Module
+	name string
+}
+
+// LoadData gives the module of PTX text on the current card.
+func LoadData(ptx string) (Module, error) {
+	inUse.Lock()
+	defer inUse.Unlock()
+	s := inUse.contexts[inUse.current]
+	if s == nil {
+		return Module{}, errNoContext
+	}
+	m := s.modules[ptx]
+	if m == nil {
+		m = &sharedModule{Module: s.Later(nameOf(ptx), ptx)}
+		if s.modules == nil {
+			s.modules = map[string]*sharedModule{}
+		}
+		s.modules[ptx] = m
+	}
+	m.users++
+	return Module{m.Module, ptx, s, new(sync.Once)}, nil
+}
+
+// sharedModule is a module and how many machines have it.
+type sharedModule struct {
+	*cudamodules.Module
+	users int
+}
+
+// nameOf is what errors call PTX text.
+func nameOf(ptx string) string {
+	for _, name := range cudamodules.Modules() {
+		if text, err := cudamodules.PTX(name); err == nil && text == ptx {
+			return name
+		}
+	}
+	return "module"
+}
+
+// Unload ends this use of the module. The last one gives it back.
+func (m Module) Unload() (err error) {
 	if m.m == nil {
 		return nil
 	}
-	return m.m.Close()
+	m.use.Do(func() {
+		inUse.Lock()
+		defer inUse.Unlock()
+		s := m.on.modules[m.text]
+		if s.users--; s.users == 0 {
+			delete(m.on.modules, m.text)
+			err = m.m.Close()
+		}
+	})
+	return err
 }
 
-// Function finds a kernel.
+// Function finds a kernel in the module's text.
 func (m Module) Function(name string) (Function, error) {
 	if m.m == nil {
 		return Function{}, errNoContext
 	}
-	f, err := m.m.Function(name)
-	return Function{f}, err
+	if !slices.Contains(cudamodules.EntriesOf(m.text), name) {
+		return Function{}, fmt.Errorf("cu: module %s: got kernel %q, want one of its entries", nameOf(m.text), name)
+	}
+	return Function{m.m, name}, nil
 }
 
 // Stream is always the default stream here.

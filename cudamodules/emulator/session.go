@@ -167,6 +167,7 @@ var controls struct {
 type control struct {
 	Schedule func(seed uint32)
 	Held     func() int32
+	Modules  func() int32
 	Copied   func(toHost int32) int64
 }
 
@@ -183,6 +184,7 @@ func controlOf(path string) *control {
 	c := new(control)
 	purego.RegisterLibFunc(&c.Schedule, h, "emulator_schedule")
 	purego.RegisterLibFunc(&c.Held, h, "emulator_held")
+	purego.RegisterLibFunc(&c.Modules, h, "emulator_modules")
 	purego.RegisterLibFunc(&c.Copied, h, "emulator_copied")
 	if controls.byPath == nil {
 		controls.byPath = map[string]*control{}
@@ -196,6 +198,9 @@ func (s *Session) Emulated() bool { return s.path != "" }
 
 // Path is the library of the emulated card, empty for a real one.
 func (s *Session) Path() string { return s.path }
+
+// Loaded is how many modules the emulated card whose library is at path has loaded now.
+func Loaded(path string) int { return int(controlOf(path).Modules()) }
 
 // Copied is how many bytes have been copied to and from the emulated card whose library is at path.
 func Copied(path string) (toCard, toHost int64) {

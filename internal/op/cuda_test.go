@@ -5,6 +5,8 @@ package op_test
 import (
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -13,6 +15,8 @@ import (
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
+	"stheno/cudamodules"
+	"stheno/cudamodules/emulator"
 	"stheno/internal/optest"
 )
 
@@ -127,6 +131,33 @@ func TestGorgoniasGradientsOnTheCard(t *testing.T) {
 	}
 	optest.Close(t, "dx", got[0], dx, 1e-13)
 	optest.Close(t, "dw", got[1], dw, 1e-13)
+}
+
+// Of all modules, machines load those whose kernels they launch, and share them.
+func TestMachinesLoadWhatTheyLaunch(t *testing.T) {
+	optest.Card(t)
+	path := os.Getenv(cudamodules.LibraryVar)
+	if !filepath.IsAbs(path) {
+		t.Skip("a real card does not say what it has loaded")
+	}
+	before := emulator.Loaded(path)
+	var machines []G.VM
+	for i := range 2 {
+		g := G.NewGraph()
+		x := optest.Seeded("x", 1, 5, 7).Node(g, tensor.Float32)
+		y := G.Must(G.Tanh(x))
+		var v G.Value
+		G.Read(y, &v)
+		vm := G.NewTapeMachine(g)
+		machines = append(machines, vm)
+		require.Equal(t, before+i, emulator.Loaded(path))
+		require.NoError(t, vm.RunAll())
+		require.Equal(t, before+1, emulator.Loaded(path))
+	}
+	require.NoError(t, machines[0].Close())
+	require.Equal(t, before+1, emulator.Loaded(path), "the other has it still")
+	require.NoError(t, machines[1].Close())
+	require.Equal(t, before, emulator.Loaded(path))
 }
 
 // Machines come and go, several at a time, and the card's context goes with the last one.

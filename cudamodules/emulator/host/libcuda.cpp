@@ -226,5 +226,11 @@ int emulator_held() {
   for (auto &h : handles) n += h.second != 0;
   return n;
 }
+int emulator_modules() {
+  LOCKED;
+  int n = 0;
+  for (auto &h : handles) n += h.second == 1;
+  return n;
+}
 int64_t emulator_copied(int to_host) { LOCKED; return copied[to_host]; }
 }
