@@ -85,3 +85,62 @@ func BenchmarkEvicting(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkAppend appends tokens of 12 heads of 64 to a cache that holds 1,024: what a prompt costs, or a token, before attention. The
+// cache rolls back after each prompt, and after 512 single tokens.
+func BenchmarkAppend(b *testing.B) {
+	const heads, d, held, room = 12, 64, 1024, 512
+	for _, s := range benchSchemes {
+		for _, tokens := range []int{1, room} {
+			for _, threads := range []int{1, 2} {
+				b.Run(fmt.Sprintf("scheme=%s/tokens=%d/heads=%d/d=%d/threads=%d", s.name, tokens, heads, d, threads), func(b *testing.B) {
+					old, err := parallel.SetThreads(threads)
+					require.NoError(b, err)
+					defer parallel.SetThreads(old)
+					c, err := kvcompress.New(kvcompress.Shape{Batch: 1, KVHeads: heads, HeadDim: d, Capacity: held + room}, s.cfg)
+					require.NoError(b, err)
+					k, v := optest.Normal[float32](1, held*heads*d, 1), optest.Normal[float32](2, held*heads*d, 1)
+					require.NoError(b, c.Append(k, v, held))
+					n := tokens * heads * d
+					for b.Loop() {
+						if c.Len()+tokens > held+room {
+							require.NoError(b, c.Truncate(held))
+						}
+						at := (c.Len() - held) * heads * d
+						require.NoError(b, c.Append(k[at:at+n], v[at:at+n], tokens))
+					}
+					b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*tokens), "ns/token")
+				})
+			}
+		}
+	}
+}
+
+// BenchmarkPrompt appends and attends 512 tokens of 12 heads of 64, after as many that are cached as the name says.
+func BenchmarkPrompt(b *testing.B) {
+	const heads, d, rows = 12, 64, 512
+	for _, s := range benchSchemes {
+		for _, past := range []int{0, 3584} {
+			for _, threads := range []int{1, 2} {
+				b.Run(fmt.Sprintf("scheme=%s/past=%d/heads=%d/d=%d/threads=%d", s.name, past, heads, d, threads), func(b *testing.B) {
+					old, err := parallel.SetThreads(threads)
+					require.NoError(b, err)
+					defer parallel.SetThreads(old)
+					c, err := kvcompress.New(kvcompress.Shape{Batch: 1, KVHeads: heads, HeadDim: d, Capacity: past + rows}, s.cfg)
+					require.NoError(b, err)
+					n := rows * heads * d
+					k, v := optest.Normal[float32](1, max(n, past*heads*d), 1), optest.Normal[float32](2, max(n, past*heads*d), 1)
+					q, out := optest.Normal[float32](3, n, 1), make([]float32, n)
+					if past > 0 {
+						require.NoError(b, c.Append(k, v, past))
+					}
+					for b.Loop() {
+						require.NoError(b, c.Truncate(past))
+						require.NoError(b, c.Append(k[:n], v[:n], rows))
+						require.NoError(b, c.Attend(out, q, rows, heads, flashattn.Config{}, nil))
+					}
+				})
+			}
+		}
+	}
+}

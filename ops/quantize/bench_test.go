@@ -12,6 +12,7 @@ import (
 
 	"stheno/internal/kernel"
 	"stheno/internal/memory"
+	"stheno/internal/op"
 	"stheno/internal/optest"
 	"stheno/internal/parallel"
 	"stheno/internal/throughput"
@@ -136,4 +137,61 @@ func benchBytes(in [][]G.Value) [][]byte {
 		}
 	}
 	return all
+}
+
+// BenchmarkFakeQuantize runs the node forward, or its gradient, on weights of 768×3072 or as many numbers of rows.
+func BenchmarkFakeQuantize(b *testing.B) {
+	const in, out = 768, 3072
+	int4s := quantize.Config{Scheme: quantize.INT4, Granularity: quantize.PerGroup}
+	for _, c := range []struct {
+		name    string
+		cfg     quantize.FakeQuantizeConfig
+		learned bool
+	}{
+		{"bf16", quantize.FakeQuantizeConfig{Weights: quantize.Config{Scheme: quantize.BF16}}, false},
+		{"int8", quantize.FakeQuantizeConfig{Weights: quantize.Config{Scheme: quantize.INT8}}, false},
+		{"int8-tensor", quantize.FakeQuantizeConfig{Weights: quantize.Config{Scheme: quantize.INT8, Granularity: quantize.PerTensor}}, false},
+		{"int4", quantize.FakeQuantizeConfig{Weights: int4s}, false},
+		{"int4-clip", quantize.FakeQuantizeConfig{Weights: int4s, Clip: true}, false},
+		{"int4-learned", quantize.FakeQuantizeConfig{Weights: int4s}, true},
+		{"rows", quantize.FakeQuantizeConfig{Rows: true}, false},
+	} {
+		for _, gradient := range []bool{false, true} {
+			for _, threads := range []int{1, 2} {
+				b.Run(fmt.Sprintf("%s/gradient=%t/k=%d/n=%d/threads=%d", c.name, gradient, in, out, threads), func(b *testing.B) {
+					old, err := parallel.SetThreads(threads)
+					require.NoError(b, err)
+					defer parallel.SetThreads(old)
+					x := dense(optest.Normal[float32](1, in*out, 1), in, out)
+					inputs, grads := []G.Value{x}, []*tensor.Dense{op.NewLike(x)}
+					g := G.NewGraph()
+					node := G.NewMatrix(g, tensor.Float32, G.WithName("x"), G.WithShape(in, out))
+					cfg := c.cfg
+					if c.learned {
+						scales := optest.Normal[float32](2, in/32*out, 0.02)
+						for i := range scales {
+							scales[i] += 0.3
+						}
+						cfg.Scale = G.NewMatrix(g, tensor.Float32, G.WithName("s"), G.WithShape(in/32, out))
+						inputs = append(inputs, dense(scales, in/32, out))
+						grads = append(grads, op.NewLike(inputs[1].(*tensor.Dense)))
+					}
+					y, err := quantize.FakeQuantize(node, cfg)
+					require.NoError(b, err)
+					dOut := dense(optest.Normal[float32](3, in*out, 1), in, out)
+					b.SetBytes(4 * in * out)
+					for b.Loop() {
+						if gradient {
+							err = y.Op().(op.Backwarder).Backward(inputs, nil, dOut, grads)
+						} else {
+							_, err = y.Op().Do(inputs...)
+						}
+						if err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			}
+		}
+	}
 }

@@ -181,6 +181,14 @@ func half(s Scheme, x float64) int {
 	return int(kernel.Float16Bits(f))
 }
 
+// largestOf is the largest magnitude, a NaN if there is one.
+func largestOf[T kernel.Float](x []T) float64 {
+	const piece = 1 << 16
+	parts := make([]T, (len(x)+piece-1)/piece)
+	parallel.Run(len(parts), func(_ *parallel.Worker, i int) { parts[i] = kernel.AbsMax(x[i*piece : min((i+1)*piece, len(x))]) })
+	return float64(kernel.AbsMax(parts))
+}
+
 // checkFinite reports the first weight that cannot be stored.
 func (m matrix[T]) checkFinite(fn string, s Scheme) error {
 	// Half of the range of float32: a code may stand for half a step more than the largest weight.
@@ -191,7 +199,7 @@ func (m matrix[T]) checkFinite(fn string, s Scheme) error {
 	case BF16:
 		limit, what = 0x1.fep127, "at most 3.3895e38 in magnitude for bf16"
 	}
-	if float64(kernel.AbsMax(m.data)) <= limit {
+	if largestOf(m.data) <= limit {
 		return nil
 	}
 	bad, first := 0, ""

@@ -67,6 +67,10 @@ func fakeForward[T kernel.Float](o *fakeQuantize, in []G.Value) (G.Value, error)
 		return out, nil
 	}
 	m := matrixOf(x, o.OutShape(), o.cfg.Transposed)
+	if m32, ok := any(m).(matrix[float32]); ok && !o.wholeClip() {
+		fakeForward32(o, m32, any(scales).([]float32), any(y).([]float32))
+		return out, nil
+	}
 	overGroups(o, m, scales, func(j, p0, _ int, g grid, group []float64) {
 		for i, v := range group {
 			at := (p0+i)*m.rowStride + j*m.colStride
@@ -92,17 +96,12 @@ func roundDynamic[T kernel.Float](y, x []T) {
 	if d := T(largest) - T(largest); d != 0 { // NaN and infinities
 		scale, inverse = T(math.NaN()), 0
 	}
-	for i, v := range x {
-		y[i] = scale * T(math.RoundToEven(float64(v*inverse)))
-	}
+	kernel.RoundToScale(y, x, scale, inverse, T(math.Inf(1)))
 }
 
 // roundStatic rounds numbers to codes of 8 bits with a given scale, in the arithmetic of kernel.GemmStatic.
 func roundStatic[T kernel.Float](y, x []T, scale T) {
-	inverse, end := 1/scale, 127*scale
-	for i, v := range x {
-		y[i] = scale * T(math.RoundToEven(float64(min(max(v, -end), end)*inverse)))
-	}
+	kernel.RoundToScale(y, x, scale, 1/scale, 127*scale)
 }
 
 const fakeRows = 32 // rows of a task
@@ -174,9 +173,13 @@ func fakeBackward[T kernel.Float](o *fakeQuantize, in []G.Value, dOut G.Value, d
 	case o.learned:
 		learnedBackward(o, x, scales, dy, dx, op.Memory[T](dIn[1]))
 	case !o.clip:
-		copy(dx, dy)
+		overPieces(len(dx), func(lo, hi int) { copy(dx[lo:hi], dy[lo:]) })
 	default:
 		m := matrixOf(x, o.OutShape(), o.cfg.Transposed)
+		if m32, ok := any(m).(matrix[float32]); ok && !o.wholeClip() {
+			clipBackward32(o, m32, any(dy).([]float32), any(dx).([]float32))
+			return nil
+		}
 		overGroups(o, m, scales, func(j, p0, _ int, g grid, group []float64) {
 			for i, v := range group {
 				at := (p0+i)*m.rowStride + j*m.colStride
@@ -192,16 +195,6 @@ func fakeBackward[T kernel.Float](o *fakeQuantize, in []G.Value, dOut G.Value, d
 // learnedBackward writes dx and ds. Sums are taken in float64, of scales that tasks share task by task.
 func learnedBackward[T kernel.Float](o *fakeQuantize, x, scales, dy, dx, ds []T) {
 	q := float64(o.cfg.Scheme.levels()/2 - 1)
-	// one is dx and the term of ds for one number.
-	one := func(v, dy float64) (dx, ds float64) {
-		switch {
-		case v >= q:
-			return 0, q * dy
-		case v <= -q:
-			return 0, -q * dy
-		}
-		return dy, (math.RoundToEven(v) - v) * dy
-	}
 	shape := o.OutShape()
 	if o.rows {
 		dim := shape[shape.Dims()-1]
@@ -209,8 +202,8 @@ func learnedBackward[T kernel.Float](o *fakeQuantize, x, scales, dy, dx, ds []T)
 		parts := make([]float64, (rows+fakeRows-1)/fakeRows)
 		overRows(o, func(task, lo, hi, dim int) {
 			for i := lo * dim; i < hi*dim; i++ {
-				d, s := one(float64(x[i])/float64(scales[0]), float64(dy[i]))
-				dx[i] = T(d)
+				var s float64
+				dx[i], s = kernel.Learn(float64(x[i])/float64(scales[0]), q, dy[i])
 				parts[task] += s
 			}
 		})
@@ -218,14 +211,18 @@ func learnedBackward[T kernel.Float](o *fakeQuantize, x, scales, dy, dx, ds []T)
 		return
 	}
 	m := matrixOf(x, shape, o.cfg.Transposed)
+	if m32, ok := any(m).(matrix[float32]); ok {
+		learnedBackward32(o, m32, any(scales).([]float32), any(dy).([]float32), any(dx).([]float32), any(ds).([]float32))
+		return
+	}
 	perTensor := o.cfg.Granularity == PerTensor
 	parts := make([]float64, m.out)
 	overGroups(o, m, scales, func(j, p0, at int, g grid, group []float64) {
 		var sum float64
 		for i, v := range group {
 			k := (p0+i)*m.rowStride + j*m.colStride
-			d, s := one(v/g.scale, float64(dy[k]))
-			dx[k] = T(d)
+			var s float64
+			dx[k], s = kernel.Learn(v/g.scale, q, dy[k])
 			sum += s
 		}
 		if perTensor {
