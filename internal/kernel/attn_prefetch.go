@@ -12,7 +12,7 @@ func Prefetch[T Float](x []T, stride, rows, n int) {
 		return
 	}
 	if rows = min(rows, (len(x)-n)/stride+1); rows > 0 && len(x) >= n {
-		prefetch(unsafe.Pointer(unsafe.SliceData(x)), stride*size, min(rows, maxPrefetch), n*size)
+		prefetch(uintptr(unsafe.Pointer(unsafe.SliceData(x))), stride*size, min(rows, maxPrefetch), n*size)
 	}
 }
 

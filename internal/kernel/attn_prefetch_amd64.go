@@ -2,9 +2,6 @@
 
 package kernel
 
-import "unsafe"
-
-// prefetch touches bytes bytes of each of rows rows, which are stride bytes apart. All arguments are positive.
-//
-//go:noescape
-func prefetch(x unsafe.Pointer, stride, rows, bytes int)
+// prefetch touches bytes bytes of each of rows rows, which are stride bytes apart. All arguments are positive. x is a number, as nothing
+// is read.
+func prefetch(x uintptr, stride, rows, bytes int)

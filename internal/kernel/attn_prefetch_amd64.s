@@ -2,7 +2,7 @@
 
 #include "textflag.h"
 
-// func prefetch(x unsafe.Pointer, stride, rows, bytes int)
+// func prefetch(x uintptr, stride, rows, bytes int)
 TEXT ·prefetch(SB), NOSPLIT, $0-32
 	MOVQ x+0(FP), SI
 	MOVQ stride+8(FP), DX

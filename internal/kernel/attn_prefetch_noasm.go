@@ -2,7 +2,5 @@
 
 package kernel
 
-import "unsafe"
-
 // prefetch does nothing here.
-func prefetch(unsafe.Pointer, int, int, int) {}
+func prefetch(uintptr, int, int, int) {}

@@ -33,6 +33,7 @@ type OnlineTiles struct {
 	Lo, Hi         []int32   // each row sees keys Lo ≤ j < Hi; both do not decrease from row to row
 	Rounded        bool      // of BF16: queries, keys and values are as PackRoundedA and B make them, weights are rounded too
 	Work           []float32 // TileWork elements on a multiple of 64 bytes
+	Ahead          *Ahead    // nil for nothing
 }
 
 // Step takes groups g0 ≤ g < g1 over keys j ≤ … < j+n, n ≤ TileKeys, in pieces: k is n × D as PackPiecesA makes them, v the transposed
@@ -60,8 +61,15 @@ func (s *OnlineTiles) Step(g0, g1 int, k, v []uint16, j, n int) {
 	checkLen("values", len(v), length(s.Ld, n))
 	a := attnTilesArgs{k: unsafe.Pointer(unsafe.SliceData(k)), v: unsafe.Pointer(unsafe.SliceData(v)), work: pointer(s.Work),
 		steps: tasks(s.D, PieceSteps), cols: s.Ld / 16, j: j, keys: n, scale: s.Scale, panel: panel}
+	ahead := s.Ahead
+	if ahead == nil {
+		ahead = new(Ahead)
+	}
+	a.now = ahead.now
 	most := max(1, tilesMaxWork/(TileQueries*TileKeys*(s.D+s.Ld)))
 	for ; g0 < g1; g0 += most {
+		then := uintptr(unsafe.Pointer(&ahead.then))
+		a.next = then + uintptr(ahead.next)*unsafe.Sizeof(a.now)
 		r := g0 * TileQueries
 		a.q, a.o = unsafe.Pointer(&s.Q[g0*group]), pointer(s.O[r*s.Ld:])
 		a.rowMax, a.rowSum = pointer(s.RowMax[r:]), pointer(s.RowSum[r:])
@@ -72,7 +80,9 @@ func (s *OnlineTiles) Step(g0, g1 int, k, v []uint16, j, n int) {
 		} else {
 			tilesCall(&a)
 		}
+		ahead.next = int((a.next - then) / unsafe.Sizeof(a.now))
 	}
+	ahead.now = a.now
 }
 
 // attnTilesArgs is what the assembly takes; gen/attn knows the order. What it counts up are numbers, not pointers, for they end
@@ -83,4 +93,6 @@ type attnTilesArgs struct {
 	scale                                    float32
 	panel                                    int
 	variables                                [10]uintptr // of the assembly
+	next                                     uintptr     // what to ask for after now
+	now                                      aheadRows
 }

@@ -35,7 +35,7 @@ DATA attnConstants<>+108(SB)/4, $0x00008000
 GLOBL attnConstants<>(SB), RODATA|NOPTR, $112
 
 // func attnTilesAMX(args *byte)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·attnTilesAMX(SB), NOSPLIT, $0-8
 	MOVQ args+0(FP), R15
 	LEAQ attnTilesShapeAMX<>+0(SB), AX
@@ -808,6 +808,8 @@ step25:
 	BYTE    $0x00
 	VMOVUPS (R10), Z0
 	VMOVUPS 2048(R10), Z1
+	VMOVUPS 64(R10), Z2
+	VMOVUPS 2112(R10), Z3
 
 	// TILELOADD 0(R8)(BX), 5
 	BYTE        $0xc4
@@ -820,40 +822,58 @@ step25:
 	BYTE        $0x00
 	BYTE        $0x00
 	BYTE        $0x00
-	VMOVUPS     64(R10), Z2
-	VMOVUPS     2112(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
-
-	// TILELOADD 2048(DI)(BX), 6
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x7b
-	BYTE        $0x4b
-	BYTE        $0xb4
-	BYTE        $0x1f
-	BYTE        $0x00
-	BYTE        $0x08
-	BYTE        $0x00
-	BYTE        $0x00
 	VFMSUB213PS Z25, Z28, Z2
 	VFMSUB213PS Z25, Z28, Z3
-	VMULPS      Z22, Z0, Z0
-	VMULPS      Z22, Z1, Z1
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7b
+	BYTE   $0x4b
+	BYTE   $0xb4
+	BYTE   $0x1f
+	BYTE   $0x00
+	BYTE   $0x08
+	BYTE   $0x00
+	BYTE   $0x00
+	VMULPS Z22, Z0, Z0
+	VMULPS Z22, Z1, Z1
+	VMULPS Z22, Z2, Z2
+	VMULPS Z22, Z3, Z3
 
 	// TILELOADD 2048(R9)(BX), 7
-	BYTE      $0xc4
-	BYTE      $0xc2
-	BYTE      $0x7b
-	BYTE      $0x4b
-	BYTE      $0xbc
-	BYTE      $0x19
-	BYTE      $0x00
-	BYTE      $0x08
-	BYTE      $0x00
-	BYTE      $0x00
-	VMULPS    Z22, Z2, Z2
-	VMULPS    Z22, Z3, Z3
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xbc
+	BYTE       $0x19
+	BYTE       $0x00
+	BYTE       $0x08
+	BYTE       $0x00
+	BYTE       $0x00
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked28
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked28
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked28
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked28:
 	VREDUCEPS $0x01, Z0, Z4
 	VREDUCEPS $0x01, Z1, Z5
 
@@ -918,16 +938,36 @@ step25:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TILELOADD 1024(R9)(BX), 7
-	BYTE        $0xc4
-	BYTE        $0xc2
-	BYTE        $0x7b
-	BYTE        $0x4b
-	BYTE        $0xbc
-	BYTE        $0x19
-	BYTE        $0x00
-	BYTE        $0x04
-	BYTE        $0x00
-	BYTE        $0x00
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xbc
+	BYTE       $0x19
+	BYTE       $0x00
+	BYTE       $0x04
+	BYTE       $0x00
+	BYTE       $0x00
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked29
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked29
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked29
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked29:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 
@@ -991,38 +1031,53 @@ step25:
 	VMOVDQU32 Z9, (R11)
 
 	// TILELOADD 1024(R8)(BX), 5
-	BYTE      $0xc4
-	BYTE      $0xc2
-	BYTE      $0x7b
-	BYTE      $0x4b
-	BYTE      $0xac
-	BYTE      $0x18
-	BYTE      $0x00
-	BYTE      $0x04
-	BYTE      $0x00
-	BYTE      $0x00
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 1024(R11)
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x04
+	BYTE       $0x00
+	BYTE       $0x00
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked30
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked30
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked30
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
 
+asked30:
 	// TDPBF16PS 6, 4, 0
 	BYTE      $0xc4
 	BYTE      $0xe2
 	BYTE      $0x4a
 	BYTE      $0x5c
 	BYTE      $0xc4
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
 	VPSRLD    $0x10, Z0, Z0
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
 	VMOVDQU32 Z1, 2048(R11)
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 6, 5, 2
 	BYTE      $0xc4
@@ -1030,13 +1085,13 @@ step25:
 	BYTE      $0x4a
 	BYTE      $0x5c
 	BYTE      $0xd5
-	VPSRLD    $0x10, Z10, Z10
-	VPORD     Z10, Z11, Z11
-	VMOVDQU32 Z11, 6144(R11)
 	VPANDD    Z23, Z2, Z10
 	VPANDD    Z23, Z3, Z11
 	VSUBPS    Z10, Z2, Z2
 	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6144(R11)
 
 	// TILELOADD 0(DI)(BX), 6
 	BYTE      $0xc4
@@ -1049,6 +1104,10 @@ step25:
 	BYTE      $0x00
 	BYTE      $0x00
 	BYTE      $0x00
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 7168(R11)
@@ -1065,6 +1124,8 @@ step25:
 	BYTE    $0xcc
 	VMOVUPS 128(R10), Z0
 	VMOVUPS 2176(R10), Z1
+	VMOVUPS 192(R10), Z2
+	VMOVUPS 2240(R10), Z3
 
 	// TDPBF16PS 7, 5, 3
 	BYTE        $0xc4
@@ -1072,35 +1133,53 @@ step25:
 	BYTE        $0x42
 	BYTE        $0x5c
 	BYTE        $0xdd
-	VMOVUPS     192(R10), Z2
-	VMOVUPS     2240(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
-
-	// TILELOADD 0(R9)(BX), 7
-	BYTE        $0xc4
-	BYTE        $0xc2
-	BYTE        $0x7b
-	BYTE        $0x4b
-	BYTE        $0xbc
-	BYTE        $0x19
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
 	VFMSUB213PS Z25, Z28, Z2
 	VFMSUB213PS Z25, Z28, Z3
-	VMULPS      Z22, Z0, Z0
-	VMULPS      Z22, Z1, Z1
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE   $0xc4
+	BYTE   $0xc2
+	BYTE   $0x7b
+	BYTE   $0x4b
+	BYTE   $0xbc
+	BYTE   $0x19
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0x00
+	VMULPS Z22, Z0, Z0
+	VMULPS Z22, Z1, Z1
+	VMULPS Z22, Z2, Z2
+	VMULPS Z22, Z3, Z3
 
 	// TDPBF16PS 6, 4, 0
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x4a
-	BYTE      $0x5c
-	BYTE      $0xc4
-	VMULPS    Z22, Z2, Z2
-	VMULPS    Z22, Z3, Z3
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked31
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked31
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked31
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked31:
 	VREDUCEPS $0x01, Z0, Z4
 	VREDUCEPS $0x01, Z1, Z5
 
@@ -1170,11 +1249,31 @@ step25:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TDPBF16PS 6, 4, 0
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x4a
-	BYTE        $0x5c
-	BYTE        $0xc4
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked32
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked32
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked32
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked32:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 
@@ -1243,33 +1342,48 @@ step25:
 	VMOVDQU32 Z9, 64(R11)
 
 	// TDPBF16PS 6, 4, 0
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x4a
-	BYTE      $0x5c
-	BYTE      $0xc4
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 1088(R11)
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked33
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked33
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked33
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
 
+asked33:
 	// TDPBF16PS 7, 4, 1
 	BYTE      $0xc4
 	BYTE      $0xe2
 	BYTE      $0x42
 	BYTE      $0x5c
 	BYTE      $0xcc
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1088(R11)
 	VPSRLD    $0x10, Z0, Z0
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
 	VMOVDQU32 Z1, 2112(R11)
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 6, 5, 2
 	BYTE      $0xc4
@@ -1277,13 +1391,13 @@ step25:
 	BYTE      $0x4a
 	BYTE      $0x5c
 	BYTE      $0xd5
-	VPSRLD    $0x10, Z10, Z10
-	VPORD     Z10, Z11, Z11
-	VMOVDQU32 Z11, 6208(R11)
 	VPANDD    Z23, Z2, Z10
 	VPANDD    Z23, Z3, Z11
 	VSUBPS    Z10, Z2, Z2
 	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6208(R11)
 
 	// TDPBF16PS 7, 5, 3
 	BYTE      $0xc4
@@ -1291,6 +1405,10 @@ step25:
 	BYTE      $0x42
 	BYTE      $0x5c
 	BYTE      $0xdd
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 7232(R11)
@@ -1458,12 +1576,12 @@ rest27:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same28
+	JNZ         same34
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same28:
+same34:
 	DECQ AX
 	JNZ  rest27
 	JMP  sums5
@@ -1475,7 +1593,7 @@ together22:
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half29:
+half35:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000c00, CX, CX
@@ -1513,7 +1631,7 @@ half29:
 	BYTE $0x49
 	BYTE $0xd8
 
-step30:
+step36:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -1531,26 +1649,46 @@ step30:
 	VMOVUPS     2112(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
-
-	// TILELOADD 0(R8)(BX), 5
-	BYTE        $0xc4
-	BYTE        $0xc2
-	BYTE        $0x7b
-	BYTE        $0x4b
-	BYTE        $0xac
-	BYTE        $0x18
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
 	VFMSUB213PS Z25, Z28, Z2
 	VFMSUB213PS Z25, Z28, Z3
-	VMULPS      Z22, Z0, Z0
-	VMULPS      Z22, Z1, Z1
-	VMULPS      Z22, Z2, Z2
-	VMULPS      Z22, Z3, Z3
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	VMULPS     Z22, Z0, Z0
+	VMULPS     Z22, Z1, Z1
+	VMULPS     Z22, Z2, Z2
+	VMULPS     Z22, Z3, Z3
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked39
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked39
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked39
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked39:
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
 
 	// TILELOADD 2048(DI)(BX), 6
 	BYTE        $0xc4
@@ -1602,6 +1740,26 @@ step30:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked40
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked40
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked40
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked40:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 
@@ -1637,32 +1795,51 @@ step30:
 	VADDPS Z5, Z27, Z27
 
 	// TDPBF16PS 7, 4, 1
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x42
-	BYTE      $0x5c
-	BYTE      $0xcc
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, (R11)
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 1024(R11)
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, (R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked41
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked41
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked41
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
 
+asked41:
 	// TDPBF16PS 7, 5, 3
 	BYTE      $0xc4
 	BYTE      $0xe2
 	BYTE      $0x42
 	BYTE      $0x5c
 	BYTE      $0xdd
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
 	VPSRLD    $0x10, Z0, Z0
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
@@ -1674,10 +1851,6 @@ step30:
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 6144(R11)
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 
 	// TILELOADD 1024(R9)(BX), 7
 	BYTE      $0xc4
@@ -1690,6 +1863,10 @@ step30:
 	BYTE      $0x04
 	BYTE      $0x00
 	BYTE      $0x00
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 7168(R11)
@@ -1699,6 +1876,8 @@ step30:
 	VMOVDQU32 Z3, 8192(R11)
 	VMOVUPS   128(R10), Z0
 	VMOVUPS   2176(R10), Z1
+	VMOVUPS   192(R10), Z2
+	VMOVUPS   2240(R10), Z3
 
 	// TDPBF16PS 6, 4, 0
 	BYTE        $0xc4
@@ -1706,23 +1885,41 @@ step30:
 	BYTE        $0x4a
 	BYTE        $0x5c
 	BYTE        $0xc4
-	VMOVUPS     192(R10), Z2
-	VMOVUPS     2240(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
 	VFMSUB213PS Z25, Z28, Z2
 	VFMSUB213PS Z25, Z28, Z3
 	VMULPS      Z22, Z0, Z0
 	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
 
 	// TDPBF16PS 7, 4, 1
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x42
-	BYTE      $0x5c
-	BYTE      $0xcc
-	VMULPS    Z22, Z2, Z2
-	VMULPS    Z22, Z3, Z3
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked42
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked42
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked42
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked42:
 	VREDUCEPS $0x01, Z0, Z4
 	VREDUCEPS $0x01, Z1, Z5
 	VREDUCEPS $0x01, Z2, Z6
@@ -1766,11 +1963,31 @@ step30:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TDPBF16PS 7, 5, 3
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x42
-	BYTE        $0x5c
-	BYTE        $0xdd
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked43
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked43
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked43
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked43:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -1813,15 +2030,35 @@ step30:
 	VMOVDQU32 Z9, 64(R11)
 
 	// TDPBF16PS 6, 5, 2
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x4a
-	BYTE      $0x5c
-	BYTE      $0xd5
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked44
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked44
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked44
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked44:
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1088(R11)
@@ -1829,10 +2066,6 @@ step30:
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
 	VMOVDQU32 Z1, 2112(R11)
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 
 	// TILELOADD 0(DI)(BX), 6
 	BYTE      $0xc4
@@ -1845,6 +2078,10 @@ step30:
 	BYTE      $0x00
 	BYTE      $0x00
 	BYTE      $0x00
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 6208(R11)
@@ -1872,21 +2109,41 @@ step30:
 	VMOVUPS     2368(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
-
-	// TDPBF16PS 7, 5, 3
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x42
-	BYTE        $0x5c
-	BYTE        $0xdd
 	VFMSUB213PS Z25, Z28, Z2
 	VFMSUB213PS Z25, Z28, Z3
-	VMULPS      Z22, Z0, Z0
-	VMULPS      Z22, Z1, Z1
-	VMULPS      Z22, Z2, Z2
-	VMULPS      Z22, Z3, Z3
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	VMULPS     Z22, Z0, Z0
+	VMULPS     Z22, Z1, Z1
+	VMULPS     Z22, Z2, Z2
+	VMULPS     Z22, Z3, Z3
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked45
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked45
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked45
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked45:
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
 
 	// TILELOADD 0(R9)(BX), 7
 	BYTE        $0xc4
@@ -1933,6 +2190,26 @@ step30:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked46
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked46
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked46
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked46:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 
@@ -1968,26 +2245,42 @@ step30:
 	VADDPS Z5, Z27, Z27
 
 	// TDPBF16PS 7, 5, 3
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x42
-	BYTE      $0x5c
-	BYTE      $0xdd
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 128(R11)
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 1152(R11)
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, 128(R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked47
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked47
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked47
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
 
+asked47:
 	// TILELOADD 2048(R8)(BX), 5
 	BYTE      $0xc4
 	BYTE      $0xc2
@@ -1999,6 +2292,9 @@ step30:
 	BYTE      $0x08
 	BYTE      $0x00
 	BYTE      $0x00
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1152(R11)
 	VPSRLD    $0x10, Z0, Z0
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
@@ -2010,10 +2306,6 @@ step30:
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 6272(R11)
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 6, 4, 0
 	BYTE      $0xc4
@@ -2021,6 +2313,10 @@ step30:
 	BYTE      $0x4a
 	BYTE      $0x5c
 	BYTE      $0xc4
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 7296(R11)
@@ -2030,6 +2326,8 @@ step30:
 	VMOVDQU32 Z3, 8320(R11)
 	VMOVUPS   384(R10), Z0
 	VMOVUPS   2432(R10), Z1
+	VMOVUPS   448(R10), Z2
+	VMOVUPS   2496(R10), Z3
 
 	// TDPBF16PS 7, 4, 1
 	BYTE        $0xc4
@@ -2037,28 +2335,46 @@ step30:
 	BYTE        $0x42
 	BYTE        $0x5c
 	BYTE        $0xcc
-	VMOVUPS     448(R10), Z2
-	VMOVUPS     2496(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
 	VFMSUB213PS Z25, Z28, Z2
 	VFMSUB213PS Z25, Z28, Z3
 	VMULPS      Z22, Z0, Z0
 	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
 
 	// TILELOADD 0(SI)(BX), 4
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x7b
-	BYTE      $0x4b
-	BYTE      $0xa4
-	BYTE      $0x1e
-	BYTE      $0x00
-	BYTE      $0x00
-	BYTE      $0x00
-	BYTE      $0x00
-	VMULPS    Z22, Z2, Z2
-	VMULPS    Z22, Z3, Z3
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xa4
+	BYTE       $0x1e
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked48
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked48
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked48
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked48:
 	VREDUCEPS $0x01, Z0, Z4
 	VREDUCEPS $0x01, Z1, Z5
 	VREDUCEPS $0x01, Z2, Z6
@@ -2097,16 +2413,36 @@ step30:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TILELOADD 0(R8)(BX), 5
-	BYTE        $0xc4
-	BYTE        $0xc2
-	BYTE        $0x7b
-	BYTE        $0x4b
-	BYTE        $0xac
-	BYTE        $0x18
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked49
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked49
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked49
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked49:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -2144,15 +2480,35 @@ step30:
 	VMOVDQU32 Z9, 192(R11)
 
 	// TDPBF16PS 6, 5, 2
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x4a
-	BYTE      $0x5c
-	BYTE      $0xd5
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked50
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked50
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked50
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked50:
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1216(R11)
@@ -2160,10 +2516,6 @@ step30:
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
 	VMOVDQU32 Z1, 2240(R11)
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 7, 5, 3
 	BYTE      $0xc4
@@ -2171,6 +2523,10 @@ step30:
 	BYTE      $0x42
 	BYTE      $0x5c
 	BYTE      $0xdd
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 6336(R11)
@@ -2192,14 +2548,14 @@ step30:
 	ADDQ      $0x00000200, R10
 	ADDQ      $0x00000100, R11
 	SUBQ      $0x04, 184(R15)
-	JNZ       same31
+	JNZ       same37
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000800, R11
 	ADDQ      $0x10, 184(R15)
 
-same31:
+same37:
 	DECQ AX
-	JNZ  step30
+	JNZ  step36
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -2251,13 +2607,13 @@ same31:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half29
+	JNZ    half35
 	MOVQ   72(R15), AX
 	IMUL3Q $-8, AX, AX
 	ADDQ   $0x20, AX
 	JZ     sums5
 
-rest32:
+rest38:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -2345,14 +2701,14 @@ rest32:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same33
+	JNZ         same51
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same33:
+same51:
 	DECQ AX
-	JNZ  rest32
+	JNZ  rest38
 	JMP  sums5
 
 together21:
@@ -2362,7 +2718,7 @@ together21:
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half34:
+half52:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000c00, CX, CX
@@ -2400,7 +2756,7 @@ half34:
 	BYTE $0x49
 	BYTE $0xd8
 
-step35:
+step53:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -2424,8 +2780,28 @@ step35:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked56
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked56
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked56
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked56:
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
 
 	// TILELOADD 0(R8)(BX), 5
 	BYTE        $0xc4
@@ -2470,6 +2846,26 @@ step35:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked57
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked57
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked57
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked57:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -2482,41 +2878,60 @@ step35:
 	VSCALEFPS   Z3, Z11, Z3
 
 	// TILELOADD 2048(R9)(BX), 7
-	BYTE      $0xc4
-	BYTE      $0xc2
-	BYTE      $0x7b
-	BYTE      $0x4b
-	BYTE      $0xbc
-	BYTE      $0x19
-	BYTE      $0x00
-	BYTE      $0x08
-	BYTE      $0x00
-	BYTE      $0x00
-	VADDPS    Z0, Z1, Z4
-	VADDPS    Z4, Z26, Z26
-	VADDPS    Z2, Z3, Z5
-	VADDPS    Z5, Z27, Z27
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, (R11)
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 1024(R11)
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xbc
+	BYTE       $0x19
+	BYTE       $0x00
+	BYTE       $0x08
+	BYTE       $0x00
+	BYTE       $0x00
+	VADDPS     Z0, Z1, Z4
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, (R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked58
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked58
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked58
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
 
+asked58:
 	// TDPBF16PS 6, 4, 0
 	BYTE      $0xc4
 	BYTE      $0xe2
 	BYTE      $0x4a
 	BYTE      $0x5c
 	BYTE      $0xc4
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
 	VPSRLD    $0x10, Z0, Z0
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
@@ -2541,6 +2956,8 @@ step35:
 	VMOVDQU32 Z3, 8192(R11)
 	VMOVUPS   128(R10), Z0
 	VMOVUPS   2176(R10), Z1
+	VMOVUPS   192(R10), Z2
+	VMOVUPS   2240(R10), Z3
 
 	// TDPBF16PS 6, 5, 2
 	BYTE        $0xc4
@@ -2548,8 +2965,6 @@ step35:
 	BYTE        $0x4a
 	BYTE        $0x5c
 	BYTE        $0xd5
-	VMOVUPS     192(R10), Z2
-	VMOVUPS     2240(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
 	VFMSUB213PS Z25, Z28, Z2
@@ -2558,12 +2973,32 @@ step35:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked59
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked59
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked59
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked59:
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+	VMOVAPS   Z16, Z8
+	VMOVAPS   Z16, Z9
 
 	// TILELOADD 1024(DI)(BX), 6
 	BYTE        $0xc4
@@ -2594,11 +3029,31 @@ step35:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TDPBF16PS 7, 4, 1
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x42
-	BYTE        $0x5c
-	BYTE        $0xcc
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked60
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked60
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked60
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked60:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -2613,24 +3068,44 @@ step35:
 	VADDPS      Z4, Z26, Z26
 
 	// TDPBF16PS 7, 5, 3
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x42
-	BYTE      $0x5c
-	BYTE      $0xdd
-	VADDPS    Z2, Z3, Z5
-	VADDPS    Z5, Z27, Z27
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 64(R11)
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, 64(R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked61
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked61
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked61
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked61:
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1088(R11)
@@ -2638,10 +3113,6 @@ step35:
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
 	VMOVDQU32 Z1, 2112(R11)
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 
 	// TILELOADD 1024(R9)(BX), 7
 	BYTE        $0xc4
@@ -2654,6 +3125,10 @@ step35:
 	BYTE        $0x04
 	BYTE        $0x00
 	BYTE        $0x00
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 6208(R11)
@@ -2674,19 +3149,39 @@ step35:
 	VMOVUPS     2368(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
-
-	// TDPBF16PS 6, 4, 0
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x4a
-	BYTE        $0x5c
-	BYTE        $0xc4
 	VFMSUB213PS Z25, Z28, Z2
 	VFMSUB213PS Z25, Z28, Z3
-	VMULPS      Z22, Z0, Z0
-	VMULPS      Z22, Z1, Z1
-	VMULPS      Z22, Z2, Z2
-	VMULPS      Z22, Z3, Z3
+
+	// TDPBF16PS 6, 4, 0
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VMULPS     Z22, Z0, Z0
+	VMULPS     Z22, Z1, Z1
+	VMULPS     Z22, Z2, Z2
+	VMULPS     Z22, Z3, Z3
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked62
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked62
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked62
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked62:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -2716,6 +3211,26 @@ step35:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked63
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked63
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked63
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked63:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 
@@ -2744,22 +3259,42 @@ step35:
 	VADDPS      Z5, Z27, Z27
 
 	// TDPBF16PS 6, 5, 2
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x4a
-	BYTE      $0x5c
-	BYTE      $0xd5
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 128(R11)
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, 128(R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked64
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked64
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked64
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked64:
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1152(R11)
@@ -2774,10 +3309,6 @@ step35:
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 6272(R11)
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 7, 5, 3
 	BYTE        $0xc4
@@ -2785,6 +3316,10 @@ step35:
 	BYTE        $0x42
 	BYTE        $0x5c
 	BYTE        $0xdd
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 7296(R11)
@@ -2802,20 +3337,40 @@ step35:
 	VFMSUB213PS Z25, Z28, Z3
 	VMULPS      Z22, Z0, Z0
 	VMULPS      Z22, Z1, Z1
-
-	// TILELOADD 1024(R8)(BX), 5
-	BYTE        $0xc4
-	BYTE        $0xc2
-	BYTE        $0x7b
-	BYTE        $0x4b
-	BYTE        $0xac
-	BYTE        $0x18
-	BYTE        $0x00
-	BYTE        $0x04
-	BYTE        $0x00
-	BYTE        $0x00
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x04
+	BYTE       $0x00
+	BYTE       $0x00
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked65
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked65
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked65
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked65:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -2845,6 +3400,26 @@ step35:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked66
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked66
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked66
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked66:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -2875,20 +3450,40 @@ step35:
 	VMOVDQU32 Z9, 192(R11)
 
 	// TILELOADD 0(DI)(BX), 6
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x7b
-	BYTE      $0x4b
-	BYTE      $0xb4
-	BYTE      $0x1f
-	BYTE      $0x00
-	BYTE      $0x00
-	BYTE      $0x00
-	BYTE      $0x00
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xb4
+	BYTE       $0x1f
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked67
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked67
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked67
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked67:
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1216(R11)
@@ -2933,8 +3528,28 @@ step35:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked68
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked68
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked68
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked68:
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
 
 	// TDPBF16PS 7, 5, 3
 	BYTE        $0xc4
@@ -2974,6 +3589,26 @@ step35:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked69
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked69
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked69
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked69:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -2986,36 +3621,55 @@ step35:
 	VSCALEFPS   Z3, Z11, Z3
 
 	// TDPBF16PS 6, 4, 0
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x4a
-	BYTE      $0x5c
-	BYTE      $0xc4
-	VADDPS    Z0, Z1, Z4
-	VADDPS    Z4, Z26, Z26
-	VADDPS    Z2, Z3, Z5
-	VADDPS    Z5, Z27, Z27
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 256(R11)
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 1280(R11)
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VADDPS     Z0, Z1, Z4
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, 256(R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked70
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked70
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked70
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
 
+asked70:
 	// TDPBF16PS 7, 4, 1
 	BYTE      $0xc4
 	BYTE      $0xe2
 	BYTE      $0x42
 	BYTE      $0x5c
 	BYTE      $0xcc
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1280(R11)
 	VPSRLD    $0x10, Z0, Z0
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
@@ -3040,6 +3694,8 @@ step35:
 	VMOVDQU32 Z3, 8448(R11)
 	VMOVUPS   640(R10), Z0
 	VMOVUPS   2688(R10), Z1
+	VMOVUPS   704(R10), Z2
+	VMOVUPS   2752(R10), Z3
 
 	// TILELOADD 2048(SI)(BX), 4
 	BYTE        $0xc4
@@ -3052,8 +3708,6 @@ step35:
 	BYTE        $0x08
 	BYTE        $0x00
 	BYTE        $0x00
-	VMOVUPS     704(R10), Z2
-	VMOVUPS     2752(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
 	VFMSUB213PS Z25, Z28, Z2
@@ -3062,12 +3716,32 @@ step35:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked71
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked71
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked71
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked71:
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+	VMOVAPS   Z16, Z8
+	VMOVAPS   Z16, Z9
 
 	// TDPBF16PS 6, 5, 2
 	BYTE        $0xc4
@@ -3093,11 +3767,31 @@ step35:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TDPBF16PS 7, 5, 3
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x42
-	BYTE        $0x5c
-	BYTE        $0xdd
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked72
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked72
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked72
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked72:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -3112,29 +3806,49 @@ step35:
 	VADDPS      Z4, Z26, Z26
 
 	// TILELOADD 2048(R8)(BX), 5
-	BYTE      $0xc4
-	BYTE      $0xc2
-	BYTE      $0x7b
-	BYTE      $0x4b
-	BYTE      $0xac
-	BYTE      $0x18
-	BYTE      $0x00
-	BYTE      $0x08
-	BYTE      $0x00
-	BYTE      $0x00
-	VADDPS    Z2, Z3, Z5
-	VADDPS    Z5, Z27, Z27
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 320(R11)
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x08
+	BYTE       $0x00
+	BYTE       $0x00
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, 320(R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked73
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked73
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked73
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked73:
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1344(R11)
@@ -3142,10 +3856,6 @@ step35:
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
 	VMOVDQU32 Z1, 2368(R11)
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 6, 4, 0
 	BYTE        $0xc4
@@ -3153,6 +3863,10 @@ step35:
 	BYTE        $0x4a
 	BYTE        $0x5c
 	BYTE        $0xc4
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 6464(R11)
@@ -3173,19 +3887,39 @@ step35:
 	VMOVUPS     2880(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
-
-	// TDPBF16PS 7, 4, 1
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x42
-	BYTE        $0x5c
-	BYTE        $0xcc
 	VFMSUB213PS Z25, Z28, Z2
 	VFMSUB213PS Z25, Z28, Z3
-	VMULPS      Z22, Z0, Z0
-	VMULPS      Z22, Z1, Z1
-	VMULPS      Z22, Z2, Z2
-	VMULPS      Z22, Z3, Z3
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VMULPS     Z22, Z0, Z0
+	VMULPS     Z22, Z1, Z1
+	VMULPS     Z22, Z2, Z2
+	VMULPS     Z22, Z3, Z3
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked74
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked74
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked74
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked74:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -3220,6 +3954,26 @@ step35:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked75
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked75
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked75
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked75:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 
@@ -3243,22 +3997,42 @@ step35:
 	VADDPS      Z5, Z27, Z27
 
 	// TDPBF16PS 7, 5, 3
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x42
-	BYTE      $0x5c
-	BYTE      $0xdd
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 384(R11)
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, 384(R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked76
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked76
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked76
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked76:
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1408(R11)
@@ -3273,10 +4047,6 @@ step35:
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 6528(R11)
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 
 	// TILELOADD 0(R8)(BX), 5
 	BYTE        $0xc4
@@ -3289,6 +4059,10 @@ step35:
 	BYTE        $0x00
 	BYTE        $0x00
 	BYTE        $0x00
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 7552(R11)
@@ -3306,15 +4080,35 @@ step35:
 	VFMSUB213PS Z25, Z28, Z3
 	VMULPS      Z22, Z0, Z0
 	VMULPS      Z22, Z1, Z1
-
-	// TDPBF16PS 6, 4, 0
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x4a
-	BYTE        $0x5c
-	BYTE        $0xc4
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+
+	// TDPBF16PS 6, 4, 0
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked77
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked77
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked77
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked77:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -3344,6 +4138,26 @@ step35:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked78
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked78
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked78
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked78:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -3374,15 +4188,35 @@ step35:
 	VMOVDQU32 Z9, 448(R11)
 
 	// TDPBF16PS 7, 5, 3
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x42
-	BYTE      $0x5c
-	BYTE      $0xdd
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked79
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked79
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked79
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked79:
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1472(R11)
@@ -3415,14 +4249,14 @@ step35:
 	ADDQ      $0x00000400, R10
 	ADDQ      $0x00000200, R11
 	SUBQ      $0x08, 184(R15)
-	JNZ       same36
+	JNZ       same54
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000800, R11
 	ADDQ      $0x10, 184(R15)
 
-same36:
+same54:
 	DECQ AX
-	JNZ  step35
+	JNZ  step53
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -3474,13 +4308,13 @@ same36:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half34
+	JNZ    half52
 	MOVQ   72(R15), AX
 	IMUL3Q $-16, AX, AX
 	ADDQ   $0x20, AX
 	JZ     sums5
 
-rest37:
+rest55:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -3568,14 +4402,14 @@ rest37:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same38
+	JNZ         same80
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same38:
+same80:
 	DECQ AX
-	JNZ  rest37
+	JNZ  rest55
 	JMP  sums5
 
 together20:
@@ -3585,7 +4419,7 @@ together20:
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half39:
+half81:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000c00, CX, CX
@@ -3623,7 +4457,7 @@ half39:
 	BYTE $0x49
 	BYTE $0xd8
 
-step40:
+step82:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -3647,6 +4481,26 @@ step40:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked85
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked85
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked85
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked85:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -3681,6 +4535,26 @@ step40:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked86
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked86
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked86
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked86:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -3706,10 +4580,26 @@ step40:
 	VPANDD      Z23, Z1, Z9
 	VSUBPS      Z8, Z0, Z0
 	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 1024(R11)
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked87
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked87
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked87
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
 
+asked87:
 	// TILELOADD 2048(DI)(BX), 6
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -3721,6 +4611,9 @@ step40:
 	BYTE        $0x08
 	BYTE        $0x00
 	BYTE        $0x00
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
 	VPSRLD      $0x10, Z0, Z0
 	VPANDD      Z23, Z1, Z1
 	VPORD       Z0, Z1, Z1
@@ -3755,12 +4648,32 @@ step40:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked88
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked88
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked88
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked88:
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+	VMOVAPS   Z16, Z8
+	VMOVAPS   Z16, Z9
 
 	// TILELOADD 2048(R9)(BX), 7
 	BYTE        $0xc4
@@ -3789,6 +4702,26 @@ step40:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked89
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked89
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked89
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked89:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -3803,24 +4736,44 @@ step40:
 	VADDPS      Z4, Z26, Z26
 
 	// TDPBF16PS 6, 4, 0
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x4a
-	BYTE        $0x5c
-	BYTE        $0xc4
-	VADDPS      Z2, Z3, Z5
-	VADDPS      Z5, Z27, Z27
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 64(R11)
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, 64(R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked90
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked90
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked90
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked90:
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
 	VMOVDQU32   Z9, 1088(R11)
@@ -3852,19 +4805,39 @@ step40:
 	VMOVUPS     2368(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
-
-	// TDPBF16PS 6, 5, 2
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x4a
-	BYTE        $0x5c
-	BYTE        $0xd5
 	VFMSUB213PS Z25, Z28, Z2
 	VFMSUB213PS Z25, Z28, Z3
-	VMULPS      Z22, Z0, Z0
-	VMULPS      Z22, Z1, Z1
-	VMULPS      Z22, Z2, Z2
-	VMULPS      Z22, Z3, Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VMULPS     Z22, Z0, Z0
+	VMULPS     Z22, Z1, Z1
+	VMULPS     Z22, Z2, Z2
+	VMULPS     Z22, Z3, Z3
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked91
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked91
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked91
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked91:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -3887,6 +4860,26 @@ step40:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked92
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked92
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked92
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked92:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 
@@ -3924,24 +4917,40 @@ step40:
 	VPANDD      Z23, Z1, Z9
 	VSUBPS      Z8, Z0, Z0
 	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 1152(R11)
-	VPSRLD      $0x10, Z0, Z0
-	VPANDD      Z23, Z1, Z1
-	VPORD       Z0, Z1, Z1
-	VMOVDQU32   Z1, 2176(R11)
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
-	VPSRLD      $0x10, Z10, Z10
-	VPORD       Z10, Z11, Z11
-	VMOVDQU32   Z11, 6272(R11)
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked93
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked93
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked93
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked93:
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1152(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2176(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6272(R11)
 
 	// TDPBF16PS 7, 4, 1
 	BYTE        $0xc4
@@ -3949,6 +4958,10 @@ step40:
 	BYTE        $0x42
 	BYTE        $0x5c
 	BYTE        $0xcc
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 7296(R11)
@@ -3968,6 +4981,26 @@ step40:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked94
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked94
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked94
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked94:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -3997,6 +5030,26 @@ step40:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked95
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked95
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked95
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked95:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -4020,20 +5073,40 @@ step40:
 	VMOVDQU32   Z9, 192(R11)
 
 	// TILELOADD 1024(R9)(BX), 7
-	BYTE        $0xc4
-	BYTE        $0xc2
-	BYTE        $0x7b
-	BYTE        $0x4b
-	BYTE        $0xbc
-	BYTE        $0x19
-	BYTE        $0x00
-	BYTE        $0x04
-	BYTE        $0x00
-	BYTE        $0x00
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xbc
+	BYTE       $0x19
+	BYTE       $0x00
+	BYTE       $0x04
+	BYTE       $0x00
+	BYTE       $0x00
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked96
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked96
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked96
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked96:
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
 	VMOVDQU32   Z9, 1216(R11)
@@ -4071,8 +5144,28 @@ step40:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked97
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked97
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked97
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked97:
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
 
 	// TDPBF16PS 6, 4, 0
 	BYTE        $0xc4
@@ -4100,6 +5193,26 @@ step40:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked98
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked98
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked98
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked98:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -4112,26 +5225,46 @@ step40:
 	VSCALEFPS   Z3, Z11, Z3
 
 	// TDPBF16PS 7, 4, 1
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x42
-	BYTE      $0x5c
-	BYTE      $0xcc
-	VADDPS    Z0, Z1, Z4
-	VADDPS    Z4, Z26, Z26
-	VADDPS    Z2, Z3, Z5
-	VADDPS    Z5, Z27, Z27
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 256(R11)
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VADDPS     Z0, Z1, Z4
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, 256(R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked99
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked99
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked99
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked99:
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1280(R11)
@@ -4159,6 +5292,8 @@ step40:
 	VMOVDQU32 Z3, 8448(R11)
 	VMOVUPS   640(R10), Z0
 	VMOVUPS   2688(R10), Z1
+	VMOVUPS   704(R10), Z2
+	VMOVUPS   2752(R10), Z3
 
 	// TILELOADD 1024(SI)(BX), 4
 	BYTE        $0xc4
@@ -4171,8 +5306,6 @@ step40:
 	BYTE        $0x04
 	BYTE        $0x00
 	BYTE        $0x00
-	VMOVUPS     704(R10), Z2
-	VMOVUPS     2752(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
 	VFMSUB213PS Z25, Z28, Z2
@@ -4181,6 +5314,26 @@ step40:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked100
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked100
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked100
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked100:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -4205,11 +5358,31 @@ step40:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TDPBF16PS 6, 5, 2
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x4a
-	BYTE        $0x5c
-	BYTE        $0xd5
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked101
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked101
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked101
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked101:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -4235,17 +5408,33 @@ step40:
 	VPANDD      Z23, Z1, Z9
 	VSUBPS      Z8, Z0, Z0
 	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 1344(R11)
-	VPSRLD      $0x10, Z0, Z0
-	VPANDD      Z23, Z1, Z1
-	VPORD       Z0, Z1, Z1
-	VMOVDQU32   Z1, 2368(R11)
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked102
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked102
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked102
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked102:
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1344(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2368(R11)
 
 	// TDPBF16PS 7, 5, 3
 	BYTE        $0xc4
@@ -4253,6 +5442,10 @@ step40:
 	BYTE        $0x42
 	BYTE        $0x5c
 	BYTE        $0xdd
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 6464(R11)
@@ -4279,6 +5472,26 @@ step40:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked103
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked103
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked103
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked103:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -4313,6 +5526,26 @@ step40:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked104
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked104
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked104
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked104:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -4329,22 +5562,42 @@ step40:
 	VADDPS      Z5, Z27, Z27
 
 	// TDPBF16PS 6, 4, 0
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x4a
-	BYTE        $0x5c
-	BYTE        $0xc4
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 384(R11)
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, 384(R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked105
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked105
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked105
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked105:
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
 	VMOVDQU32   Z9, 1408(R11)
@@ -4380,15 +5633,35 @@ step40:
 	VFMSUB213PS Z25, Z28, Z3
 	VMULPS      Z22, Z0, Z0
 	VMULPS      Z22, Z1, Z1
-
-	// TDPBF16PS 6, 5, 2
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x4a
-	BYTE        $0x5c
-	BYTE        $0xd5
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked106
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked106
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked106
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked106:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -4411,6 +5684,26 @@ step40:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked107
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked107
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked107
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked107:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -4419,35 +5712,55 @@ step40:
 	VFMADD213PS Z21, Z7, Z11
 
 	// TILELOADD 0(DI)(BX), 6
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x7b
-	BYTE      $0x4b
-	BYTE      $0xb4
-	BYTE      $0x1f
-	BYTE      $0x00
-	BYTE      $0x00
-	BYTE      $0x00
-	BYTE      $0x00
-	VSCALEFPS Z0, Z8, Z0
-	VSCALEFPS Z1, Z9, Z1
-	VSCALEFPS Z2, Z10, Z2
-	VSCALEFPS Z3, Z11, Z3
-	VADDPS    Z0, Z1, Z4
-	VADDPS    Z4, Z26, Z26
-	VADDPS    Z2, Z3, Z5
-	VADDPS    Z5, Z27, Z27
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 448(R11)
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xb4
+	BYTE       $0x1f
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	VSCALEFPS  Z0, Z8, Z0
+	VSCALEFPS  Z1, Z9, Z1
+	VSCALEFPS  Z2, Z10, Z2
+	VSCALEFPS  Z3, Z11, Z3
+	VADDPS     Z0, Z1, Z4
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, 448(R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked108
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked108
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked108
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked108:
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1472(R11)
@@ -4492,6 +5805,26 @@ step40:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked109
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked109
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked109
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked109:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -4521,6 +5854,26 @@ step40:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked110
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked110
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked110
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked110:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -4546,10 +5899,26 @@ step40:
 	VPANDD      Z23, Z1, Z9
 	VSUBPS      Z8, Z0, Z0
 	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 1536(R11)
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked111
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked111
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked111
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
 
+asked111:
 	// TILELOADD 0(R9)(BX), 7
 	BYTE        $0xc4
 	BYTE        $0xc2
@@ -4561,6 +5930,9 @@ step40:
 	BYTE        $0x00
 	BYTE        $0x00
 	BYTE        $0x00
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1536(R11)
 	VPSRLD      $0x10, Z0, Z0
 	VPANDD      Z23, Z1, Z1
 	VPORD       Z0, Z1, Z1
@@ -4595,12 +5967,32 @@ step40:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked112
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked112
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked112
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked112:
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+	VMOVAPS   Z16, Z8
+	VMOVAPS   Z16, Z9
 
 	// TDPBF16PS 6, 4, 0
 	BYTE        $0xc4
@@ -4624,6 +6016,26 @@ step40:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked113
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked113
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked113
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked113:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -4638,24 +6050,44 @@ step40:
 	VADDPS      Z4, Z26, Z26
 
 	// TDPBF16PS 7, 4, 1
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x42
-	BYTE        $0x5c
-	BYTE        $0xcc
-	VADDPS      Z2, Z3, Z5
-	VADDPS      Z5, Z27, Z27
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 576(R11)
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, 576(R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked114
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked114
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked114
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked114:
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
 	VMOVDQU32   Z9, 1600(R11)
@@ -4687,24 +6119,44 @@ step40:
 	VMOVUPS     3392(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
-
-	// TILELOADD 2048(SI)(BX), 4
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x7b
-	BYTE        $0x4b
-	BYTE        $0xa4
-	BYTE        $0x1e
-	BYTE        $0x00
-	BYTE        $0x08
-	BYTE        $0x00
-	BYTE        $0x00
 	VFMSUB213PS Z25, Z28, Z2
 	VFMSUB213PS Z25, Z28, Z3
-	VMULPS      Z22, Z0, Z0
-	VMULPS      Z22, Z1, Z1
-	VMULPS      Z22, Z2, Z2
-	VMULPS      Z22, Z3, Z3
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xa4
+	BYTE       $0x1e
+	BYTE       $0x00
+	BYTE       $0x08
+	BYTE       $0x00
+	BYTE       $0x00
+	VMULPS     Z22, Z0, Z0
+	VMULPS     Z22, Z1, Z1
+	VMULPS     Z22, Z2, Z2
+	VMULPS     Z22, Z3, Z3
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked115
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked115
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked115
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked115:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -4727,6 +6179,26 @@ step40:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked116
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked116
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked116
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked116:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 
@@ -4759,24 +6231,40 @@ step40:
 	VPANDD      Z23, Z1, Z9
 	VSUBPS      Z8, Z0, Z0
 	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 1664(R11)
-	VPSRLD      $0x10, Z0, Z0
-	VPANDD      Z23, Z1, Z1
-	VPORD       Z0, Z1, Z1
-	VMOVDQU32   Z1, 2688(R11)
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
-	VPSRLD      $0x10, Z10, Z10
-	VPORD       Z10, Z11, Z11
-	VMOVDQU32   Z11, 6784(R11)
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked117
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked117
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked117
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked117:
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1664(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2688(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6784(R11)
 
 	// TDPBF16PS 7, 5, 3
 	BYTE        $0xc4
@@ -4784,6 +6272,10 @@ step40:
 	BYTE        $0x42
 	BYTE        $0x5c
 	BYTE        $0xdd
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 7808(R11)
@@ -4803,6 +6295,26 @@ step40:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked118
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked118
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked118
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked118:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -4837,6 +6349,26 @@ step40:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked119
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked119
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked119
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked119:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -4860,15 +6392,35 @@ step40:
 	VMOVDQU32   Z9, 704(R11)
 
 	// TDPBF16PS 6, 4, 0
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x4a
-	BYTE        $0x5c
-	BYTE        $0xc4
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked120
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked120
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked120
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked120:
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
 	VMOVDQU32   Z9, 1728(R11)
@@ -4906,8 +6458,28 @@ step40:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked121
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked121
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked121
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked121:
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
 
 	// TDPBF16PS 7, 4, 1
 	BYTE        $0xc4
@@ -4935,6 +6507,26 @@ step40:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked122
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked122
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked122
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked122:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -4947,31 +6539,51 @@ step40:
 	VSCALEFPS   Z3, Z11, Z3
 
 	// TILELOADD 0(SI)(BX), 4
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x7b
-	BYTE      $0x4b
-	BYTE      $0xa4
-	BYTE      $0x1e
-	BYTE      $0x00
-	BYTE      $0x00
-	BYTE      $0x00
-	BYTE      $0x00
-	VADDPS    Z0, Z1, Z4
-	VADDPS    Z4, Z26, Z26
-	VADDPS    Z2, Z3, Z5
-	VADDPS    Z5, Z27, Z27
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 768(R11)
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xa4
+	BYTE       $0x1e
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	VADDPS     Z0, Z1, Z4
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, 768(R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked123
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked123
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked123
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked123:
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1792(R11)
@@ -4999,6 +6611,8 @@ step40:
 	VMOVDQU32 Z3, 8960(R11)
 	VMOVUPS   1664(R10), Z0
 	VMOVUPS   3712(R10), Z1
+	VMOVUPS   1728(R10), Z2
+	VMOVUPS   3776(R10), Z3
 
 	// TDPBF16PS 6, 5, 2
 	BYTE        $0xc4
@@ -5006,8 +6620,6 @@ step40:
 	BYTE        $0x4a
 	BYTE        $0x5c
 	BYTE        $0xd5
-	VMOVUPS     1728(R10), Z2
-	VMOVUPS     3776(R10), Z3
 	VFMSUB213PS Z24, Z28, Z0
 	VFMSUB213PS Z24, Z28, Z1
 	VFMSUB213PS Z25, Z28, Z2
@@ -5016,6 +6628,26 @@ step40:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked124
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked124
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked124
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked124:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -5040,11 +6672,31 @@ step40:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TDPBF16PS 7, 5, 3
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x42
-	BYTE        $0x5c
-	BYTE        $0xdd
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked125
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked125
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked125
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked125:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -5070,17 +6722,33 @@ step40:
 	VPANDD      Z23, Z1, Z9
 	VSUBPS      Z8, Z0, Z0
 	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 1856(R11)
-	VPSRLD      $0x10, Z0, Z0
-	VPANDD      Z23, Z1, Z1
-	VPORD       Z0, Z1, Z1
-	VMOVDQU32   Z1, 2880(R11)
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked126
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked126
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked126
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked126:
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1856(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2880(R11)
 
 	// TILELOADD 0(R8)(BX), 5
 	BYTE        $0xc4
@@ -5093,6 +6761,10 @@ step40:
 	BYTE        $0x00
 	BYTE        $0x00
 	BYTE        $0x00
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 6976(R11)
@@ -5119,6 +6791,26 @@ step40:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked127
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked127
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked127
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked127:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -5148,6 +6840,26 @@ step40:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked128
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked128
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked128
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked128:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -5164,22 +6876,42 @@ step40:
 	VADDPS      Z5, Z27, Z27
 
 	// TDPBF16PS 7, 4, 1
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x42
-	BYTE        $0x5c
-	BYTE        $0xcc
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 896(R11)
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, 896(R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked129
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked129
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked129
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked129:
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
 	VMOVDQU32   Z9, 1920(R11)
@@ -5215,15 +6947,35 @@ step40:
 	VFMSUB213PS Z25, Z28, Z3
 	VMULPS      Z22, Z0, Z0
 	VMULPS      Z22, Z1, Z1
-
-	// TDPBF16PS 6, 5, 2
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x4a
-	BYTE        $0x5c
-	BYTE        $0xd5
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked130
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked130
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked130
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked130:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
@@ -5246,6 +6998,26 @@ step40:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked131
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked131
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked131
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked131:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -5254,30 +7026,50 @@ step40:
 	VFMADD213PS Z21, Z7, Z11
 
 	// TDPBF16PS 7, 5, 3
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x42
-	BYTE      $0x5c
-	BYTE      $0xdd
-	VSCALEFPS Z0, Z8, Z0
-	VSCALEFPS Z1, Z9, Z1
-	VSCALEFPS Z2, Z10, Z2
-	VSCALEFPS Z3, Z11, Z3
-	VADDPS    Z0, Z1, Z4
-	VADDPS    Z4, Z26, Z26
-	VADDPS    Z2, Z3, Z5
-	VADDPS    Z5, Z27, Z27
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 960(R11)
-	VPANDD    Z23, Z0, Z8
-	VPANDD    Z23, Z1, Z9
-	VSUBPS    Z8, Z0, Z0
-	VSUBPS    Z9, Z1, Z1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	VSCALEFPS  Z0, Z8, Z0
+	VSCALEFPS  Z1, Z9, Z1
+	VSCALEFPS  Z2, Z10, Z2
+	VSCALEFPS  Z3, Z11, Z3
+	VADDPS     Z0, Z1, Z4
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	VPSRLD     $0x10, Z8, Z8
+	VPORD      Z8, Z9, Z9
+	VMOVDQU32  Z9, 960(R11)
+	VPANDD     Z23, Z0, Z8
+	VPANDD     Z23, Z1, Z9
+	VSUBPS     Z8, Z0, Z0
+	VSUBPS     Z9, Z1, Z1
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked132
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked132
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked132
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked132:
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1984(R11)
@@ -5310,14 +7102,14 @@ step40:
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000400, R11
 	SUBQ      $0x10, 184(R15)
-	JNZ       same41
+	JNZ       same83
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000800, R11
 	ADDQ      $0x10, 184(R15)
 
-same41:
+same83:
 	DECQ AX
-	JNZ  step40
+	JNZ  step82
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -5369,13 +7161,13 @@ same41:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half39
+	JNZ    half81
 	MOVQ   72(R15), AX
 	IMUL3Q $-32, AX, AX
 	ADDQ   $0x20, AX
 	JZ     sums5
 
-rest42:
+rest84:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -5463,21 +7255,21 @@ rest42:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same43
+	JNZ         same133
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same43:
+same133:
 	DECQ AX
-	JNZ  rest42
+	JNZ  rest84
 	JMP  sums5
 
 apart4:
 	MOVQ R12, AX
 	SHLQ $0x04, AX
 
-weights44:
+weights134:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -5565,21 +7357,21 @@ weights44:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same45
+	JNZ         same135
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same45:
+same135:
 	DECQ AX
-	JNZ  weights44
+	JNZ  weights134
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half46:
+half136:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000c00, CX, CX
@@ -5617,7 +7409,7 @@ half46:
 	BYTE $0x49
 	BYTE $0xd8
 
-step47:
+step137:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -5958,7 +7750,7 @@ step47:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ AX
-	JNZ  step47
+	JNZ  step137
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -6010,7 +7802,7 @@ step47:
 	BYTE $0x00
 	ADDQ $0x00001000, 200(R15)
 	DECQ 192(R15)
-	JNZ  half46
+	JNZ  half136
 
 sums5:
 	MOVQ        40(R15), R9
@@ -6022,9 +7814,9 @@ sums5:
 	MOVQ        160(R15), CX
 	MOVQ        80(R15), R11
 
-columns48:
+columns138:
 	CMPQ R11, $0x02
-	JLT  column49
+	JLT  column139
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -6081,7 +7873,7 @@ columns48:
 	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half51:
+half141:
 	// TILELOADD 2048(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -6422,7 +8214,7 @@ half51:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half51
+	JNZ  half141
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -6473,10 +8265,10 @@ half51:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns48
-	JMP  weighed50
+	JNZ  columns138
+	JMP  weighed140
 
-column49:
+column139:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -6506,7 +8298,7 @@ column49:
 	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half52:
+half142:
 	// TILELOADD 2048(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -6727,7 +8519,7 @@ half52:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half52
+	JNZ  half142
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -6753,14 +8545,14 @@ half52:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed50:
+weighed140:
 	JMP group1
 
 last2:
 	MOVQ R12, AX
 	SHLQ $0x04, AX
 
-weights53:
+weights143:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -6848,14 +8640,14 @@ weights53:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same54
+	JNZ         same144
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same54:
+same144:
 	DECQ        AX
-	JNZ         weights53
+	JNZ         weights143
 	MOVQ        40(R15), R9
 	VFMADD132PS (R9)(R13*1), Z26, Z30
 	VMOVUPS     Z30, (R9)(R13*1)
@@ -6865,9 +8657,9 @@ same54:
 	MOVQ        160(R15), CX
 	MOVQ        80(R15), R11
 
-columns55:
+columns145:
 	CMPQ R11, $0x02
-	JLT  column56
+	JLT  column146
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -6924,7 +8716,7 @@ columns55:
 	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half58:
+half148:
 	// TILELOADD 2048(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -7265,7 +9057,7 @@ half58:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half58
+	JNZ  half148
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -7316,10 +9108,10 @@ half58:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns55
-	JMP  weighed57
+	JNZ  columns145
+	JMP  weighed147
 
-column56:
+column146:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -7349,7 +9141,7 @@ column56:
 	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half59:
+half149:
 	// TILELOADD 2048(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -7570,7 +9362,7 @@ half59:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half59
+	JNZ  half149
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -7596,7 +9388,7 @@ half59:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed57:
+weighed147:
 end3:
 	// TILERELEASE
 	BYTE $0xc4
@@ -7708,14 +9500,14 @@ TEXT ·attnTilesCodesAMX(SB), NOSPLIT, $0-8
 	VBROADCASTSS 112(R15), Z28
 	VPBROADCASTD attnConstants<>+108(SB), Z29
 
-find65:
+find155:
 	CMPQ    88(R15), $0x00
-	JEQ     end62
+	JEQ     end152
 	MOVQ    144(R15), DI
 	MOVQ    56(R15), R9
 	MOVLQSX 124(R9)(DI*1), AX
 	SUBQ    96(R15), AX
-	JLE     next66
+	JLE     next156
 	MOVQ    104(R15), R9
 	CMPQ    AX, R9
 	CMOVQGT R9, AX
@@ -7723,9 +9515,9 @@ find65:
 	MOVLQSX (R9)(DI*1), CX
 	SUBQ    96(R15), CX
 	CMPQ    CX, AX
-	JLT     found67
+	JLT     found157
 
-next66:
+next156:
 	MOVQ   72(R15), AX
 	IMUL3Q $0x00000800, AX, AX
 	ADDQ   AX, 128(R15)
@@ -7734,9 +9526,9 @@ next66:
 	ADDQ   AX, 136(R15)
 	ADDQ   $0x00000080, 144(R15)
 	DECQ   88(R15)
-	JMP    find65
+	JMP    find155
 
-found67:
+found157:
 	ADDQ $0x1f, AX
 	SHRQ $0x05, AX
 	MOVQ AX, 152(R15)
@@ -7746,7 +9538,7 @@ found67:
 	MOVQ 176(R15), CX
 	MOVQ 152(R15), R10
 
-half68:
+half158:
 	MOVQ R8, SI
 	ADDQ AX, R8
 	MOVQ 128(R15), DI
@@ -7782,7 +9574,7 @@ half68:
 	BYTE $0x49
 	BYTE $0xd8
 
-step69:
+step159:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -7863,7 +9655,7 @@ step69:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R11
-	JNZ  step69
+	JNZ  step159
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -7914,17 +9706,17 @@ step69:
 	BYTE    $0x00
 	ADDQ    $0x00001000, CX
 	DECQ    R10
-	JNZ     half68
-	MOVQ    208(R15), R9
+	JNZ     half158
+	MOVQ    280(R15), R9
 	ADDQ    144(R15), R9
 	VMOVUPS (R9), Z0
 	VMOVUPS 64(R9), Z1
-	MOVQ    216(R15), R10
+	MOVQ    288(R15), R10
 	MOVQ    176(R15), CX
 	MOVQ    152(R15), R11
 	SHLQ    $0x03, R11
 
-scaled70:
+scaled160:
 	VBROADCASTSS (R10), Z2
 	VCVTDQ2PS    (CX), Z8
 	VCVTDQ2PS    64(CX), Z9
@@ -7964,9 +9756,9 @@ scaled70:
 	ADDQ         $0x10, R10
 	ADDQ         $0x00000200, CX
 	DECQ         R11
-	JNZ          scaled70
+	JNZ          scaled160
 
-group60:
+group150:
 	MOVQ    144(R15), R13
 	MOVQ    152(R15), R12
 	MOVQ    136(R15), AX
@@ -7989,13 +9781,13 @@ group60:
 	MOVQ    R12, R11
 	SHLQ    $0x05, R11
 	CMPQ    AX, 96(R15)
-	JGT     some72
+	JGT     some162
 	MOVLQSX (R10)(R13*1), AX
 	SUBQ    R11, AX
 	CMPQ    AX, 96(R15)
-	JGE     full71
+	JGE     full161
 
-some72:
+some162:
 	VPBROADCASTD attnConstants<>+104(SB), Z4
 	VBROADCASTSS attnConstants<>+28(SB), Z5
 	MOVQ         96(R15), AX
@@ -8010,7 +9802,7 @@ some72:
 	VPSUBD       Z7, Z6, Z1
 	MOVQ         168(R15), CX
 
-row73:
+row163:
 	VPCMPUD $0x05, Z2, Z0, K1
 	VMOVUPS Z5, K1, (CX)
 	VPADDD  Z4, Z0, Z0
@@ -8019,9 +9811,9 @@ row73:
 	VPADDD  Z4, Z1, Z1
 	ADDQ    $0x00000080, CX
 	DECQ    R11
-	JNZ     row73
+	JNZ     row163
 
-full71:
+full161:
 	VBROADCASTSS attnConstants<>+28(SB), Z0
 	VMOVAPS      Z0, Z1
 	VMOVAPS      Z0, Z2
@@ -8034,7 +9826,7 @@ full71:
 	MOVQ         R12, R9
 	SHLQ         $0x02, R9
 
-top74:
+top164:
 	VMAXPS       (CX), Z0, Z0
 	VMAXPS       64(CX), Z1, Z1
 	VMAXPS       128(CX), Z2, Z2
@@ -8053,7 +9845,7 @@ top74:
 	VMAXPS       960(CX), Z7, Z7
 	ADDQ         $0x00000400, CX
 	DECQ         R9
-	JNZ          top74
+	JNZ          top164
 	VMAXPS       Z2, Z0, Z0
 	VMAXPS       Z6, Z4, Z4
 	VMAXPS       Z4, Z0, Z0
@@ -8100,12 +9892,12 @@ top74:
 	VSCALEFPS    Z30, Z6, Z30
 	VSCALEFPS    Z31, Z7, Z31
 	KORTESTW     K1, K2
-	JZ           same75
+	JZ           same165
 	MOVQ         160(R15), CX
 	MOVQ         80(R15), R9
 	SHLQ         $0x02, R9
 
-scale76:
+scale166:
 	VMULPS  (CX), Z30, Z0
 	VMOVUPS Z0, (CX)
 	VMULPS  64(CX), Z31, Z1
@@ -8124,9 +9916,9 @@ scale76:
 	VMOVUPS Z7, 448(CX)
 	ADDQ    $0x00000200, CX
 	DECQ    R9
-	JNZ     scale76
+	JNZ     scale166
 
-same75:
+same165:
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
 	MOVQ   168(R15), R10
@@ -8134,14 +9926,14 @@ same75:
 	MOVQ   $0x00000010, AX
 	MOVQ   AX, 184(R15)
 
-find77:
+find167:
 	CMPQ    88(R15), $0x00
-	JEQ     last61
+	JEQ     last151
 	MOVQ    144(R15), DI
 	MOVQ    56(R15), R9
 	MOVLQSX 124(R9)(DI*1), AX
 	SUBQ    96(R15), AX
-	JLE     next78
+	JLE     next168
 	MOVQ    104(R15), R9
 	CMPQ    AX, R9
 	CMOVQGT R9, AX
@@ -8149,9 +9941,9 @@ find77:
 	MOVLQSX (R9)(DI*1), CX
 	SUBQ    96(R15), CX
 	CMPQ    CX, AX
-	JLT     found79
+	JLT     found169
 
-next78:
+next168:
 	MOVQ   72(R15), AX
 	IMUL3Q $0x00000800, AX, AX
 	ADDQ   AX, 128(R15)
@@ -8160,16 +9952,16 @@ next78:
 	ADDQ   AX, 136(R15)
 	ADDQ   $0x00000080, 144(R15)
 	DECQ   88(R15)
-	JMP    find77
+	JMP    find167
 
-found79:
+found169:
 	ADDQ $0x1f, AX
 	SHRQ $0x05, AX
 	MOVQ AX, 152(R15)
 	MOVQ R12, AX
 	SHLQ $0x04, AX
 
-weights80:
+weights170:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -8257,21 +10049,21 @@ weights80:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same81
+	JNZ         same171
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same81:
+same171:
 	DECQ AX
-	JNZ  weights80
+	JNZ  weights170
 	MOVQ 72(R15), AX
 	SHLQ $0x0a, AX
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), CX
 	MOVQ 152(R15), R10
 
-half82:
+half172:
 	MOVQ R8, SI
 	ADDQ AX, R8
 	MOVQ 128(R15), DI
@@ -8307,7 +10099,7 @@ half82:
 	BYTE $0x49
 	BYTE $0xd8
 
-step83:
+step173:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -8388,7 +10180,7 @@ step83:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R11
-	JNZ  step83
+	JNZ  step173
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -8439,17 +10231,17 @@ step83:
 	BYTE    $0x00
 	ADDQ    $0x00001000, CX
 	DECQ    R10
-	JNZ     half82
-	MOVQ    208(R15), R9
+	JNZ     half172
+	MOVQ    280(R15), R9
 	ADDQ    144(R15), R9
 	VMOVUPS (R9), Z0
 	VMOVUPS 64(R9), Z1
-	MOVQ    216(R15), R10
+	MOVQ    288(R15), R10
 	MOVQ    176(R15), CX
 	MOVQ    152(R15), R11
 	SHLQ    $0x03, R11
 
-scaled84:
+scaled174:
 	VBROADCASTSS (R10), Z2
 	VCVTDQ2PS    (CX), Z8
 	VCVTDQ2PS    64(CX), Z9
@@ -8489,7 +10281,7 @@ scaled84:
 	ADDQ         $0x10, R10
 	ADDQ         $0x00000200, CX
 	DECQ         R11
-	JNZ          scaled84
+	JNZ          scaled174
 	MOVQ         40(R15), R9
 	VFMADD132PS  (R9)(R13*1), Z26, Z30
 	VMOVUPS      Z30, (R9)(R13*1)
@@ -8499,9 +10291,9 @@ scaled84:
 	MOVQ         160(R15), CX
 	MOVQ         80(R15), R11
 
-columns85:
+columns175:
 	CMPQ R11, $0x02
-	JLT  column86
+	JLT  column176
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -8558,7 +10350,7 @@ columns85:
 	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half88:
+half178:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -8743,7 +10535,7 @@ half88:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half88
+	JNZ  half178
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -8794,10 +10586,10 @@ half88:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns85
-	JMP  weighed87
+	JNZ  columns175
+	JMP  weighed177
 
-column86:
+column176:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -8827,7 +10619,7 @@ column86:
 	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half89:
+half179:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -8958,7 +10750,7 @@ half89:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half89
+	JNZ  half179
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -8984,14 +10776,14 @@ half89:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed87:
-	JMP group60
+weighed177:
+	JMP group150
 
-last61:
+last151:
 	MOVQ R12, AX
 	SHLQ $0x04, AX
 
-weights90:
+weights180:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -9079,14 +10871,14 @@ weights90:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same91
+	JNZ         same181
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same91:
+same181:
 	DECQ        AX
-	JNZ         weights90
+	JNZ         weights180
 	MOVQ        40(R15), R9
 	VFMADD132PS (R9)(R13*1), Z26, Z30
 	VMOVUPS     Z30, (R9)(R13*1)
@@ -9096,9 +10888,9 @@ same91:
 	MOVQ        160(R15), CX
 	MOVQ        80(R15), R11
 
-columns92:
+columns182:
 	CMPQ R11, $0x02
-	JLT  column93
+	JLT  column183
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -9155,7 +10947,7 @@ columns92:
 	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half95:
+half185:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9340,7 +11132,7 @@ half95:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half95
+	JNZ  half185
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -9391,10 +11183,10 @@ half95:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns92
-	JMP  weighed94
+	JNZ  columns182
+	JMP  weighed184
 
-column93:
+column183:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9424,7 +11216,7 @@ column93:
 	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half96:
+half186:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9555,7 +11347,7 @@ half96:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half96
+	JNZ  half186
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -9581,8 +11373,8 @@ half96:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed94:
-end62:
+weighed184:
+end152:
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9659,7 +11451,7 @@ DATA attnTilesShapeCodesAMX<>+63(SB)/1, $0x00
 GLOBL attnTilesShapeCodesAMX<>(SB), RODATA|NOPTR, $64
 
 // func attnTilesRoundedAMX(args *byte)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·attnTilesRoundedAMX(SB), NOSPLIT, $0-8
 	MOVQ args+0(FP), R15
 	LEAQ attnTilesShapeRoundedAMX<>+0(SB), AX
@@ -9693,14 +11485,14 @@ TEXT ·attnTilesRoundedAMX(SB), NOSPLIT, $0-8
 	VBROADCASTSS 112(R15), Z28
 	VPBROADCASTD attnConstants<>+108(SB), Z29
 
-find102:
+find192:
 	CMPQ    88(R15), $0x00
-	JEQ     end99
+	JEQ     end189
 	MOVQ    144(R15), DI
 	MOVQ    56(R15), R9
 	MOVLQSX 124(R9)(DI*1), AX
 	SUBQ    96(R15), AX
-	JLE     next103
+	JLE     next193
 	MOVQ    104(R15), R9
 	CMPQ    AX, R9
 	CMOVQGT R9, AX
@@ -9708,9 +11500,9 @@ find102:
 	MOVLQSX (R9)(DI*1), CX
 	SUBQ    96(R15), CX
 	CMPQ    CX, AX
-	JLT     found104
+	JLT     found194
 
-next103:
+next193:
 	MOVQ   72(R15), AX
 	IMUL3Q $0x00000800, AX, AX
 	ADDQ   AX, 128(R15)
@@ -9719,9 +11511,9 @@ next103:
 	ADDQ   AX, 136(R15)
 	ADDQ   $0x00000080, 144(R15)
 	DECQ   88(R15)
-	JMP    find102
+	JMP    find192
 
-found104:
+found194:
 	ADDQ $0x1f, AX
 	SHRQ $0x05, AX
 	MOVQ AX, 152(R15)
@@ -9731,7 +11523,7 @@ found104:
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half105:
+half195:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -9769,7 +11561,7 @@ half105:
 	BYTE $0x49
 	BYTE $0xd8
 
-step106:
+step196:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9850,7 +11642,7 @@ step106:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ AX
-	JNZ  step106
+	JNZ  step196
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -9902,9 +11694,9 @@ step106:
 	BYTE $0x00
 	ADDQ $0x00001000, 200(R15)
 	DECQ 192(R15)
-	JNZ  half105
+	JNZ  half195
 
-group97:
+group187:
 	MOVQ    144(R15), R13
 	MOVQ    152(R15), R12
 	MOVQ    136(R15), AX
@@ -9927,13 +11719,13 @@ group97:
 	MOVQ    R12, R11
 	SHLQ    $0x05, R11
 	CMPQ    AX, 96(R15)
-	JGT     some108
+	JGT     some198
 	MOVLQSX (R10)(R13*1), AX
 	SUBQ    R11, AX
 	CMPQ    AX, 96(R15)
-	JGE     full107
+	JGE     full197
 
-some108:
+some198:
 	VPBROADCASTD attnConstants<>+104(SB), Z4
 	VBROADCASTSS attnConstants<>+28(SB), Z5
 	MOVQ         96(R15), AX
@@ -9948,7 +11740,7 @@ some108:
 	VPSUBD       Z7, Z6, Z1
 	MOVQ         168(R15), CX
 
-row109:
+row199:
 	VPCMPUD $0x05, Z2, Z0, K1
 	VMOVUPS Z5, K1, (CX)
 	VPADDD  Z4, Z0, Z0
@@ -9957,9 +11749,9 @@ row109:
 	VPADDD  Z4, Z1, Z1
 	ADDQ    $0x00000080, CX
 	DECQ    R11
-	JNZ     row109
+	JNZ     row199
 
-full107:
+full197:
 	VBROADCASTSS attnConstants<>+28(SB), Z0
 	VMOVAPS      Z0, Z1
 	VMOVAPS      Z0, Z2
@@ -9972,7 +11764,7 @@ full107:
 	MOVQ         R12, R9
 	SHLQ         $0x02, R9
 
-top110:
+top200:
 	VMAXPS       (CX), Z0, Z0
 	VMAXPS       64(CX), Z1, Z1
 	VMAXPS       128(CX), Z2, Z2
@@ -9991,7 +11783,7 @@ top110:
 	VMAXPS       960(CX), Z7, Z7
 	ADDQ         $0x00000400, CX
 	DECQ         R9
-	JNZ          top110
+	JNZ          top200
 	VMAXPS       Z2, Z0, Z0
 	VMAXPS       Z6, Z4, Z4
 	VMAXPS       Z4, Z0, Z0
@@ -10038,12 +11830,12 @@ top110:
 	VSCALEFPS    Z30, Z6, Z30
 	VSCALEFPS    Z31, Z7, Z31
 	KORTESTW     K1, K2
-	JZ           same111
+	JZ           same201
 	MOVQ         160(R15), CX
 	MOVQ         80(R15), R9
 	SHLQ         $0x02, R9
 
-scale112:
+scale202:
 	VMULPS  (CX), Z30, Z0
 	VMOVUPS Z0, (CX)
 	VMULPS  64(CX), Z31, Z1
@@ -10062,9 +11854,9 @@ scale112:
 	VMOVUPS Z7, 448(CX)
 	ADDQ    $0x00000200, CX
 	DECQ    R9
-	JNZ     scale112
+	JNZ     scale202
 
-same111:
+same201:
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
 	MOVQ   168(R15), R10
@@ -10072,14 +11864,14 @@ same111:
 	MOVQ   $0x00000010, AX
 	MOVQ   AX, 184(R15)
 
-find113:
+find203:
 	CMPQ    88(R15), $0x00
-	JEQ     last98
+	JEQ     last188
 	MOVQ    144(R15), DI
 	MOVQ    56(R15), R9
 	MOVLQSX 124(R9)(DI*1), AX
 	SUBQ    96(R15), AX
-	JLE     next114
+	JLE     next204
 	MOVQ    104(R15), R9
 	CMPQ    AX, R9
 	CMOVQGT R9, AX
@@ -10087,9 +11879,9 @@ find113:
 	MOVLQSX (R9)(DI*1), CX
 	SUBQ    96(R15), CX
 	CMPQ    CX, AX
-	JLT     found115
+	JLT     found205
 
-next114:
+next204:
 	MOVQ   72(R15), AX
 	IMUL3Q $0x00000800, AX, AX
 	ADDQ   AX, 128(R15)
@@ -10098,29 +11890,29 @@ next114:
 	ADDQ   AX, 136(R15)
 	ADDQ   $0x00000080, 144(R15)
 	DECQ   88(R15)
-	JMP    find113
+	JMP    find203
 
-found115:
+found205:
 	ADDQ $0x1f, AX
 	SHRQ $0x05, AX
 	MOVQ AX, 152(R15)
 	CMPQ R12, $0x02
-	JNE  apart100
+	JNE  apart190
 	CMPQ 152(R15), $0x02
-	JNE  apart100
+	JNE  apart190
 	CMPQ 72(R15), $0x01
-	JLE  together116
+	JLE  together206
 	CMPQ 72(R15), $0x02
-	JLE  together117
+	JLE  together207
 	CMPQ 72(R15), $0x04
-	JLE  together118
+	JLE  together208
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half120:
+half210:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -10158,7 +11950,7 @@ half120:
 	BYTE $0x49
 	BYTE $0xd8
 
-step121:
+step211:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -10214,16 +12006,36 @@ step121:
 	VFMADD213PS Z19, Z5, Z9
 
 	// TILELOADD 0(DI)(BX), 6
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x7b
-	BYTE        $0x4b
-	BYTE        $0xb4
-	BYTE        $0x1f
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xb4
+	BYTE       $0x1f
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked214
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked214
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked214
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked214:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -10312,11 +12124,31 @@ step121:
 	VFMADD213PS Z19, Z5, Z9
 
 	// TDPBF16PS 6, 5, 2
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x4a
-	BYTE        $0x5c
-	BYTE        $0xd5
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked215
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked215
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked215
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked215:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -10361,14 +12193,14 @@ step121:
 	ADDQ      $0x00000100, R10
 	ADDQ      $0x00000080, R11
 	SUBQ      $0x02, 184(R15)
-	JNZ       same122
+	JNZ       same212
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000000, R11
 	ADDQ      $0x10, 184(R15)
 
-same122:
+same212:
 	DECQ AX
-	JNZ  step121
+	JNZ  step211
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -10420,13 +12252,13 @@ same122:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half120
+	JNZ    half210
 	MOVQ   72(R15), AX
 	IMUL3Q $-4, AX, AX
 	ADDQ   $0x20, AX
-	JZ     sums101
+	JZ     sums191
 
-rest123:
+rest213:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -10490,24 +12322,24 @@ rest123:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same124
+	JNZ         same216
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same124:
+same216:
 	DECQ AX
-	JNZ  rest123
-	JMP  sums101
+	JNZ  rest213
+	JMP  sums191
 
-together118:
+together208:
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half125:
+half217:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -10545,7 +12377,7 @@ half125:
 	BYTE $0x49
 	BYTE $0xd8
 
-step126:
+step218:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -10589,16 +12421,36 @@ step126:
 	VFMADD213PS Z19, Z5, Z9
 
 	// TILELOADD 0(R8)(BX), 5
-	BYTE        $0xc4
-	BYTE        $0xc2
-	BYTE        $0x7b
-	BYTE        $0x4b
-	BYTE        $0xac
-	BYTE        $0x18
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked221
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked221
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked221
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked221:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -10673,16 +12525,36 @@ step126:
 	VFMADD213PS Z19, Z5, Z9
 
 	// TILELOADD 0(R9)(BX), 7
-	BYTE        $0xc4
-	BYTE        $0xc2
-	BYTE        $0x7b
-	BYTE        $0x4b
-	BYTE        $0xbc
-	BYTE        $0x19
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xbc
+	BYTE       $0x19
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked222
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked222
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked222
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked222:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -10752,11 +12624,31 @@ step126:
 	VFMADD213PS Z19, Z5, Z9
 
 	// TDPBF16PS 7, 4, 1
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x42
-	BYTE        $0x5c
-	BYTE        $0xcc
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked223
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked223
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked223
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked223:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -10826,11 +12718,31 @@ step126:
 	VFMADD213PS Z19, Z5, Z9
 
 	// TDPBF16PS 7, 5, 3
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x42
-	BYTE        $0x5c
-	BYTE        $0xdd
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked224
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked224
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked224
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked224:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -10868,14 +12780,14 @@ step126:
 	ADDQ        $0x00000200, R10
 	ADDQ        $0x00000100, R11
 	SUBQ        $0x04, 184(R15)
-	JNZ         same127
+	JNZ         same219
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same127:
+same219:
 	DECQ AX
-	JNZ  step126
+	JNZ  step218
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -10927,13 +12839,13 @@ same127:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half125
+	JNZ    half217
 	MOVQ   72(R15), AX
 	IMUL3Q $-8, AX, AX
 	ADDQ   $0x20, AX
-	JZ     sums101
+	JZ     sums191
 
-rest128:
+rest220:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -10997,24 +12909,24 @@ rest128:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same129
+	JNZ         same225
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same129:
+same225:
 	DECQ AX
-	JNZ  rest128
-	JMP  sums101
+	JNZ  rest220
+	JMP  sums191
 
-together117:
+together207:
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half130:
+half226:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -11052,7 +12964,7 @@ half130:
 	BYTE $0x49
 	BYTE $0xd8
 
-step131:
+step227:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -11094,6 +13006,26 @@ step131:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked230
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked230
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked230
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked230:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -11166,6 +13098,26 @@ step131:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked231
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked231
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked231
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked231:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -11238,6 +13190,26 @@ step131:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked232
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked232
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked232
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked232:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -11310,6 +13282,26 @@ step131:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked233
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked233
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked233
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked233:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -11377,6 +13369,26 @@ step131:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked234
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked234
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked234
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked234:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -11444,6 +13456,26 @@ step131:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked235
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked235
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked235
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked235:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -11511,6 +13543,26 @@ step131:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked236
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked236
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked236
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked236:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -11578,6 +13630,26 @@ step131:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked237
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked237
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked237
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked237:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -11615,14 +13687,14 @@ step131:
 	ADDQ        $0x00000400, R10
 	ADDQ        $0x00000200, R11
 	SUBQ        $0x08, 184(R15)
-	JNZ         same132
+	JNZ         same228
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same132:
+same228:
 	DECQ AX
-	JNZ  step131
+	JNZ  step227
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -11674,13 +13746,13 @@ same132:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half130
+	JNZ    half226
 	MOVQ   72(R15), AX
 	IMUL3Q $-16, AX, AX
 	ADDQ   $0x20, AX
-	JZ     sums101
+	JZ     sums191
 
-rest133:
+rest229:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -11744,24 +13816,24 @@ rest133:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same134
+	JNZ         same238
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same134:
+same238:
 	DECQ AX
-	JNZ  rest133
-	JMP  sums101
+	JNZ  rest229
+	JMP  sums191
 
-together116:
+together206:
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half135:
+half239:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -11799,7 +13871,7 @@ half135:
 	BYTE $0x49
 	BYTE $0xd8
 
-step136:
+step240:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -11841,6 +13913,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked243
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked243
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked243
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked243:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -11901,6 +13993,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked244
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked244
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked244
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked244:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -11973,6 +14085,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked245
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked245
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked245
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked245:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12033,6 +14165,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked246
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked246
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked246
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked246:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12105,6 +14257,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked247
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked247
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked247
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked247:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12165,6 +14337,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked248
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked248
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked248
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked248:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12237,6 +14429,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked249
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked249
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked249
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked249:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12297,6 +14509,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked250
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked250
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked250
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked250:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12364,6 +14596,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked251
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked251
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked251
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked251:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12424,6 +14676,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked252
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked252
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked252
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked252:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12491,6 +14763,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked253
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked253
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked253
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked253:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12551,6 +14843,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked254
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked254
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked254
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked254:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12618,6 +14930,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked255
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked255
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked255
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked255:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12678,6 +15010,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked256
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked256
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked256
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked256:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12745,6 +15097,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked257
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked257
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked257
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked257:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12805,6 +15177,26 @@ step136:
 	VFMADD213PS Z18, Z7, Z11
 	VFMADD213PS Z19, Z4, Z8
 	VFMADD213PS Z19, Z5, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked258
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked258
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked258
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked258:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12842,14 +15234,14 @@ step136:
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000400, R11
 	SUBQ        $0x10, 184(R15)
-	JNZ         same137
+	JNZ         same241
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same137:
+same241:
 	DECQ AX
-	JNZ  step136
+	JNZ  step240
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -12901,13 +15293,13 @@ same137:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half135
+	JNZ    half239
 	MOVQ   72(R15), AX
 	IMUL3Q $-32, AX, AX
 	ADDQ   $0x20, AX
-	JZ     sums101
+	JZ     sums191
 
-rest138:
+rest242:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -12971,21 +15363,21 @@ rest138:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same139
+	JNZ         same259
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same139:
+same259:
 	DECQ AX
-	JNZ  rest138
-	JMP  sums101
+	JNZ  rest242
+	JMP  sums191
 
-apart100:
+apart190:
 	MOVQ R12, AX
 	SHLQ $0x04, AX
 
-weights140:
+weights260:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -13049,21 +15441,21 @@ weights140:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same141
+	JNZ         same261
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same141:
+same261:
 	DECQ AX
-	JNZ  weights140
+	JNZ  weights260
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half142:
+half262:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -13101,7 +15493,7 @@ half142:
 	BYTE $0x49
 	BYTE $0xd8
 
-step143:
+step263:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -13182,7 +15574,7 @@ step143:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ AX
-	JNZ  step143
+	JNZ  step263
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -13234,9 +15626,9 @@ step143:
 	BYTE $0x00
 	ADDQ $0x00001000, 200(R15)
 	DECQ 192(R15)
-	JNZ  half142
+	JNZ  half262
 
-sums101:
+sums191:
 	MOVQ        40(R15), R9
 	VFMADD132PS (R9)(R13*1), Z26, Z30
 	VMOVUPS     Z30, (R9)(R13*1)
@@ -13246,9 +15638,9 @@ sums101:
 	MOVQ        160(R15), CX
 	MOVQ        80(R15), R11
 
-columns144:
+columns264:
 	CMPQ R11, $0x02
-	JLT  column145
+	JLT  column265
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -13305,7 +15697,7 @@ columns144:
 	LEAQ 18432(R14), R9
 	MOVQ R12, R10
 
-half147:
+half267:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -13386,7 +15778,7 @@ half147:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R10
-	JNZ  half147
+	JNZ  half267
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -13437,10 +15829,10 @@ half147:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns144
-	JMP  weighed146
+	JNZ  columns264
+	JMP  weighed266
 
-column145:
+column265:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -13470,7 +15862,7 @@ column145:
 	LEAQ 18432(R14), R9
 	MOVQ R12, R10
 
-half148:
+half268:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -13525,7 +15917,7 @@ half148:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R10
-	JNZ  half148
+	JNZ  half268
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -13551,14 +15943,14 @@ half148:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed146:
-	JMP group97
+weighed266:
+	JMP group187
 
-last98:
+last188:
 	MOVQ R12, AX
 	SHLQ $0x04, AX
 
-weights149:
+weights269:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -13622,14 +16014,14 @@ weights149:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same150
+	JNZ         same270
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same150:
+same270:
 	DECQ        AX
-	JNZ         weights149
+	JNZ         weights269
 	MOVQ        40(R15), R9
 	VFMADD132PS (R9)(R13*1), Z26, Z30
 	VMOVUPS     Z30, (R9)(R13*1)
@@ -13639,9 +16031,9 @@ same150:
 	MOVQ        160(R15), CX
 	MOVQ        80(R15), R11
 
-columns151:
+columns271:
 	CMPQ R11, $0x02
-	JLT  column152
+	JLT  column272
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -13698,7 +16090,7 @@ columns151:
 	LEAQ 18432(R14), R9
 	MOVQ R12, R10
 
-half154:
+half274:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -13779,7 +16171,7 @@ half154:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R10
-	JNZ  half154
+	JNZ  half274
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -13830,10 +16222,10 @@ half154:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns151
-	JMP  weighed153
+	JNZ  columns271
+	JMP  weighed273
 
-column152:
+column272:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -13863,7 +16255,7 @@ column152:
 	LEAQ 18432(R14), R9
 	MOVQ R12, R10
 
-half155:
+half275:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -13918,7 +16310,7 @@ half155:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R10
-	JNZ  half155
+	JNZ  half275
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -13944,8 +16336,8 @@ half155:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed153:
-end99:
+weighed273:
+end189:
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2

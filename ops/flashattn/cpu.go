@@ -113,7 +113,9 @@ func (b blocks) forwardScratch(rows, d, dv int, dropout, tiles bool) (n [forward
 // forwardUnit is the state of one unit on one worker.
 type forwardUnit[T kernel.Float] struct {
 	*forwardRun[T]
+	n                     int // of all units
 	st                    stacked
+	first, last           int // the keys that it sees, from a whole number of panels on
 	q, o                  []T // rows × d and rows × ld
 	ld                    int // dv, filled up to whole vectors
 	rowMax, rowSum, alpha []T // of each row
@@ -133,7 +135,7 @@ type forwardUnit[T kernel.Float] struct {
 func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 	st := f.units[n]
 	rows := st.rows()
-	u := forwardUnit[T]{forwardRun: f, st: st, ld: ceilTo(f.v.Dim, 16)}
+	u := forwardUnit[T]{forwardRun: f, n: n, st: st, ld: ceilTo(f.v.Dim, 16)}
 	size, all := &f.scratch, ceilTo(rows, 6)
 	if f.inTiles {
 		all = paddedRows(rows)
@@ -148,6 +150,7 @@ func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 	fill(u.rowMax, T(math.Inf(-1)))
 	st.edges(f.sight, u.lo, u.hi)
 	first, last := st.span(u.lo[:rows], u.hi[:rows], f.panel)
+	u.first, u.last = first, last
 	u.fillUp(rows)
 	u.direct = rows <= directRows && f.rowMax == nil && f.codes == nil && !f.rounds
 	if u.inTiles = f.inTiles && !u.direct; u.inTiles {

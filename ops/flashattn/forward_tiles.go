@@ -45,6 +45,7 @@ type tileUnit struct {
 	rows   []float32          // TileKeys rows of keys or values
 	keyed  float32            // that keys are multiplied with before they are cut
 	bounds kernel.PieceBounds // of the queries
+	ahead  kernel.Ahead
 }
 
 // length is the number of pieces, of which a rounded number has one.
@@ -83,7 +84,9 @@ func (u *forwardUnit[T]) beginTiles(w *parallel.Worker) {
 	t.OnlineTiles = kernel.OnlineTiles{
 		Q: parallel.Scratch[uint16](w, slotQ, 2*size[slotQ]), O: float32s(u.o), D: q.Dim, Ld: u.ld, Scale: float32(u.keyScale()),
 		RowMax: float32s(u.rowMax)[:all], RowSum: float32s(u.rowSum)[:all], Lo: u.lo[:all], Hi: u.hi[:all], Work: work[:kernel.TileWork],
+		Ahead: &t.ahead,
 	}
+	t.ahead.Clear()
 	// A scale that is no power of two is multiplied with keys, as everywhere else, lest scores round in another way than in the
 	// backward pass.
 	t.keyed, t.Rounded = 1, u.rounds
@@ -119,16 +122,25 @@ func (u *forwardUnit[T]) tilePass(j0, j1 int) bool {
 	if !u.packTiles(j0, n) {
 		return false
 	}
-	u.stepTiles(j0, j1, func(g0, g1 int) { t.Step(g0, g1, t.k, t.v, j0, n) })
+	g0, g1 := u.groups(j0, j1)
+	u.askAhead(j1)
+	t.Step(g0, g1, t.k, t.v, j0, n)
+	t.Ahead.Rest()
 	return true
+}
+
+// groups are the groups of rows that may see keys j0 ≤ j < j1.
+func (u *forwardUnit[T]) groups(j0, j1 int) (g0, g1 int) {
+	t := &u.tiles
+	r0 := sort.Search(len(t.Hi), func(r int) bool { return int(t.Hi[r]) > j0 })
+	r1 := sort.Search(len(t.Lo), func(r int) bool { return int(t.Lo[r]) >= j1 })
+	return r0 / kernel.TileQueries, (r1 + kernel.TileQueries - 1) / kernel.TileQueries
 }
 
 // stepTiles calls step for groups of rows that may see keys j0 ≤ j < j1, a few at a time.
 func (u *forwardUnit[T]) stepTiles(j0, j1 int, step func(g0, g1 int)) {
 	t := &u.tiles
-	r0 := sort.Search(len(t.Hi), func(r int) bool { return int(t.Hi[r]) > j0 }) / kernel.TileQueries
-	r1 := sort.Search(len(t.Lo), func(r int) bool { return int(t.Lo[r]) >= j1 })
-	r1 = (r1 + kernel.TileQueries - 1) / kernel.TileQueries
+	r0, r1 := u.groups(j0, j1)
 	// Keys and values of the next panel are asked for bit by bit.
 	next, end := j1, min(j1+kernel.TileKeys, int(t.Hi[len(t.Hi)-1]))
 	const few = 3

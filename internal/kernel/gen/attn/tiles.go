@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	"github.com/mmcloughlin/avo/attr"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -31,8 +33,9 @@ var (
 // tiles writes functions on pieces of BF16.
 type tiles struct {
 	*emitter
-	pieces int
-	codes  bool // queries and keys are codes, see tiles_codes.go
+	pieces     int
+	codes      bool // queries and keys are codes, see tiles_codes.go
+	aheadLines int  // asked for with the weights of each pair of keys
 }
 
 // Fields of attnTilesArgs.
@@ -63,6 +66,15 @@ const (
 	tLeft  // pairs of keys of a half whose weights are to be made
 	tHalf
 	tSTo
+	tNext // what to ask for after the rows below
+	tAheadAt
+	tAheadLeft
+	tAheadLines
+	tAheadGap
+	tAheadRows
+	_
+	_
+	_
 	tRowScale // with codes: of queries and of keys
 	tKeyScale
 )
@@ -194,7 +206,7 @@ func (t *tiles) load(sum uint8, disp int)  { amx.Load(t.Context, tTo, tRow, disp
 
 // forward emits the online softmax of groups of 32 query rows over one panel of at most 64 keys.
 func (t *tiles) forward(suffix string, pieces int, codes bool) {
-	t.pieces, t.codes = pieces, codes
+	t.pieces, t.codes, t.aheadLines = pieces, codes, pieces
 	see := "OnlineTiles."
 	if codes {
 		see = "OnlineCodeTiles."
@@ -401,7 +413,11 @@ func (t *tiles) together(done string) {
 		t.Label(step)
 		var parts []func()
 		for i := range pairs[n] {
-			parts = append(parts, t.pair(i)...)
+			pair := t.pair(i)
+			for l := range t.aheadLines {
+				pair = slices.Insert(pair, (2*l+1)*len(pair)/(2*t.aheadLines), t.ahead)
+			}
+			parts = append(parts, pair...)
 		}
 		mix(t.products(2, true), parts)
 		t.next()
@@ -422,6 +438,30 @@ func (t *tiles) together(done string) {
 		t.onePair(rest)
 		t.JMP(operand.LabelRef(done))
 	}
+}
+
+// ahead asks for the next line of memory of those that are wanted soon. It changes z12 and tTo.
+func (t *tiles) ahead() {
+	done := t.label("asked")
+	t.move(t.arg(tAheadAt), tTo)
+	t.TESTQ(tTo, tTo)
+	t.JZ(operand.LabelRef(done))
+	t.PREFETCHT1(at(tTo, 0))
+	t.ADDQ(operand.Imm(64), tTo)
+	t.move(tTo, t.arg(tAheadAt))
+	t.DECQ(t.arg(tAheadLeft))
+	t.JNZ(operand.LabelRef(done))
+	t.ADDQ(t.arg(tAheadGap), tTo)
+	t.move(tTo, t.arg(tAheadAt))
+	t.move(t.arg(tAheadLines), tTo)
+	t.move(tTo, t.arg(tAheadLeft))
+	t.DECQ(t.arg(tAheadRows))
+	t.JNZ(operand.LabelRef(done))
+	t.move(t.arg(tNext), tTo)
+	t.VMOVDQU32(at(tTo, 0), z[12]) // aheadRows is a line of memory
+	t.VMOVDQU32(z[12], t.arg(tAheadAt))
+	t.ADDQ(operand.Imm(64), t.arg(tNext))
+	t.Label(done)
 }
 
 // mask puts −∞ where a row does not see a key, unless all rows see all of the blocks.
