@@ -33,7 +33,7 @@ type OnlineTiles struct {
 	Lo, Hi         []int32   // each row sees keys Lo ≤ j < Hi; both do not decrease from row to row
 	Rounded        bool      // of BF16: queries, keys and values are as PackRoundedA and B make them, weights are rounded too
 	Work           []float32 // TileWork elements on a multiple of 64 bytes
-	Ahead          *Ahead    // nil for nothing
+	Ahead          Ahead     // what is asked for meanwhile
 }
 
 // Step takes groups g0 ≤ g < g1 over keys j ≤ … < j+n, n ≤ TileKeys, in pieces: k is n × D as PackPiecesA makes them, v the transposed
@@ -61,10 +61,7 @@ func (s *OnlineTiles) Step(g0, g1 int, k, v []uint16, j, n int) {
 	checkLen("values", len(v), length(s.Ld, n))
 	a := attnTilesArgs{k: unsafe.Pointer(unsafe.SliceData(k)), v: unsafe.Pointer(unsafe.SliceData(v)), work: pointer(s.Work),
 		steps: tasks(s.D, PieceSteps), cols: s.Ld / 16, j: j, keys: n, scale: s.Scale, panel: panel}
-	ahead := s.Ahead
-	if ahead == nil {
-		ahead = new(Ahead)
-	}
+	ahead := &s.Ahead
 	a.now = ahead.now
 	most := max(1, tilesMaxWork/(TileQueries*TileKeys*(s.D+s.Ld)))
 	for ; g0 < g1; g0 += most {

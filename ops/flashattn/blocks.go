@@ -47,6 +47,18 @@ func (a attrs) forwardBlocks(d, dv int) blocks {
 	return a.given(b)
 }
 
+// manyUnits is how many units there have to be for longer ones: they must keep the threads of a large machine busy to the end.
+const manyUnits = 24
+
+// longer doubles the rows of a unit that goes through tiles, for which cutting keys and values is a larger part of the work, where
+// heads key heads of so many rows are many units even then. Results do not depend on it.
+func (b blocks) longer(a attrs, heads, rows int) blocks {
+	if n := 2 * b.rows; a.BlockQ == 0 && heads*((rows+n-1)/n) >= manyUnits {
+		b.rows = n
+	}
+	return b
+}
+
 // backwardBlocks chooses for the backward pass, where rows has no meaning, in tiles or without.
 func (a attrs) backwardBlocks(d, dv int, tiles bool) blocks {
 	if tiles {

@@ -49,6 +49,9 @@ func (p *problem[T]) forwardUnits() {
 // plan cuts the rows of every segment and key head into units of about f.rows rows. Under a causal mask the last rows see
 // most, so they come first: what is left when the workers run out of units is small.
 func (f *forwardRun[T]) plan() {
+	if inTiles[T](f.attrs, f.blocks, f.bias.data != nil) {
+		f.blocks = f.longer(f.attrs, f.q.Batch*f.k.Heads, f.q.Seq*f.group)
+	}
 	step, longest, n := f.unitQueries(f.group), 0, 0
 	for _, seg := range f.segs {
 		longest = max(longest, seg.q1-seg.q0)
@@ -355,7 +358,7 @@ func (u *forwardUnit[T]) finish() {
 		inv /= sum
 		kernel.Scale(out, o, T(inv))
 		if u.lse != nil {
-			u.lse[at] = T(m + math.Log(sum) + lift)
+			u.lse[at] = T(m + log[T](sum) + lift)
 		}
 		if u.problem.rowMax != nil {
 			u.problem.rowMax[at], u.problem.rowSum[at] = T(m), T(sum)

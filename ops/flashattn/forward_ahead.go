@@ -12,9 +12,9 @@ import (
 // aheadPanels is how many of a unit's last panels ask for more than the next one.
 const aheadPanels = 16
 
-// askAhead fills u.tiles.ahead while keys before j are under way.
+// askAhead fills u.tiles.Ahead while keys before j are under way.
 func (u *forwardUnit[T]) askAhead(j int) {
-	a := &u.tiles.ahead
+	a := &u.tiles.Ahead
 	a.Clear()
 	keys := func(st *stacked, j, last int) {
 		for _, x := range [...]*Heads[T]{&u.k, &u.problem.v} {

@@ -45,7 +45,6 @@ type tileUnit struct {
 	rows   []float32          // TileKeys rows of keys or values
 	keyed  float32            // that keys are multiplied with before they are cut
 	bounds kernel.PieceBounds // of the queries
-	ahead  kernel.Ahead
 }
 
 // length is the number of pieces, of which a rounded number has one.
@@ -84,9 +83,7 @@ func (u *forwardUnit[T]) beginTiles(w *parallel.Worker) {
 	t.OnlineTiles = kernel.OnlineTiles{
 		Q: parallel.Scratch[uint16](w, slotQ, 2*size[slotQ]), O: float32s(u.o), D: q.Dim, Ld: u.ld, Scale: float32(u.keyScale()),
 		RowMax: float32s(u.rowMax)[:all], RowSum: float32s(u.rowSum)[:all], Lo: u.lo[:all], Hi: u.hi[:all], Work: work[:kernel.TileWork],
-		Ahead: &t.ahead,
 	}
-	t.ahead.Clear()
 	// A scale that is no power of two is multiplied with keys, as everywhere else, lest scores round in another way than in the
 	// backward pass.
 	t.keyed, t.Rounded = 1, u.rounds

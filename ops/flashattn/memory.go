@@ -53,10 +53,13 @@ func memory[T kernel.Float](s Shape, a attrs) (standard, tiled int64) {
 	group := s.Heads / s.KVHeads
 
 	f := a.forwardBlocks(s.HeadDim, s.ValueDim)
+	fused := inTiles[T](a, f, a.HasBias)
+	if fused {
+		f = f.longer(a, s.Batch*s.KVHeads, s.SeqQ*group)
+	}
 	queries := min(f.unitQueries(group), s.SeqQ)
 	units := s.Batch * s.KVHeads * ((s.SeqQ + queries - 1) / queries)
 	coded := inCodeTiles[T](a, f, a.HasBias, s.SeqQ*group)
-	fused := inTiles[T](a, f, a.HasBias)
 	n := f.forwardScratch(queries*group, s.HeadDim, s.ValueDim, a.Dropout > 0, coded || fused)
 	if !fused && scoresInTiles[T](a) {
 		f.scoreScratch(&n, queries*group, s.HeadDim)
