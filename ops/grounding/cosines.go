@@ -5,6 +5,15 @@ import (
 	"stheno/internal/parallel"
 )
 
+// allCosines writes S of every item of the batch.
+func allCosines[T kernel.Float](w *parallel.Worker, s []T, p pair, q, k []T, temperature float64) {
+	if q, ok := any(q).([]float32); ok && cuts(p) {
+		newCutCosines(w, p, q, any(k).([]float32), float32(1/temperature)).all(any(s).([]float32))
+		return
+	}
+	newCosines(w, p, q, k, temperature).all(s)
+}
+
 // cosines is the product of unit tokens, over τ, with patches of any length, the lengths taken off afterwards. Patches are by
 // far the larger operand, so they are read where they lie, once, as the rows of the product patches × tokens. What is
 // copied, into panels, are the tokens, and what is turned round is a block of results.

@@ -33,6 +33,7 @@ const (
 	slotAcc
 	slotVT
 	slotPacked
+	slotCut
 )
 
 func (o *groundOp) Do(in ...G.Value) (_ G.Value, err error) {
@@ -132,8 +133,7 @@ func groundForward[T kernel.Float](o *groundOp, in []G.Value) (G.Value, error) {
 	out, s := op.NewUnset[T](o.OutShape())
 	// A Run of one task lends the caller's scratch without taking the workers.
 	parallel.Run(1, func(w *parallel.Worker, _ int) {
-		c := newCosines(w, o.pair, q, k, o.Temperature)
-		c.all(s)
+		allCosines(w, s, o.pair, q, k, o.Temperature)
 		nt, np := o.tokens, o.patches
 		for b := range o.batch {
 			finishRows(o, s[b*nt*np:(b+1)*nt*np], rowsAt(tokenMask, b, nt), rowsAt(patchMask, b, np))

@@ -85,7 +85,7 @@ func ones(n int, zeros ...int) []int {
 }
 
 func TestGroundAgainstReference(t *testing.T) {
-	for _, s := range [][5]int{{1, 1, 1, 1, 1}, {2, 3, 5, 7, 4}, {3, 17, 33, 9, 16}, {1, 59, 97, 64, 65}, {2, 8, 1025, 3, 31}} {
+	for _, s := range [][5]int{{1, 1, 1, 1, 1}, {2, 3, 5, 7, 4}, {3, 17, 33, 9, 16}, {1, 59, 97, 64, 65}, {2, 8, 1025, 3, 31}, {2, 81, 131, 5, 64}, {1, 33, 64, 3, 32}} {
 		b, nt, np, dt, dp := s[0], s[1], s[2], s[3], s[4]
 		x, y, w := optest.Seeded("x", 1, b, nt, dt), optest.Seeded("y", 2, b, np, dp), optest.Seeded("w", 3, dt, dp)
 		for _, cfg := range forms {
@@ -181,6 +181,45 @@ func TestVectorsWithoutDirectionAndOfExtremeLength(t *testing.T) {
 	}}
 	h := math.Sqrt(0.5)
 	optest.Close(t, "extremes", c.Run(t, tensor.Float32), []float64{0, 0, h, 1.4 * h, 0, 0}, 1e-6)
+}
+
+// The same where products go through tiles, which are many rows and tokens: a row of extreme length does not touch the others, nor does NaN.
+func TestExtremeRowsAmongMany(t *testing.T) {
+	const nt, np, dim = 35, 70, 32
+	x, y := optest.Seeded("x", 1, nt, dim), optest.Seeded("y", 2, np, dim)
+	scale := func(data []float64, row int, by float64) {
+		for i := range dim {
+			data[row*dim+i] *= by
+		}
+	}
+	for row, by := range map[int]float64{1: 0, 2: 1e30, 3: 1e-30, 34: math.NaN()} {
+		scale(x.Data, row, by)
+		scale(y.Data, row, by)
+	}
+	y.Data[69*dim] = math.Inf(1)
+	scale(y.Data, 64, 1e-11)
+	for _, dt := range []tensor.Dtype{tensor.Float32, tensor.Float64} {
+		got := optest.Graph{Inputs: []optest.Input{x, y}, Build: func(n []*G.Node) (*G.Node, error) {
+			return Ground(n[0], n[1], nil, Config{})
+		}}.Run(t, dt)
+		for i := range nt {
+			for j := range np {
+				want := 0.0
+				var xx, xy, yy float64
+				for p := range dim {
+					a, b := x.Data[i*dim+p], y.Data[j*dim+p]
+					xx, xy, yy = xx+a*a, xy+a*b, yy+b*b
+				}
+				switch {
+				case i == 34 || j == 34 || j == 69:
+					want = math.NaN()
+				case i != 1 && i != 3 && j != 1 && j != 3:
+					want = xy / math.Sqrt(xx) / math.Sqrt(yy)
+				}
+				optest.Close(t, fmt.Sprintf("%v: token %d, patch %d", dt, i, j), got[i*np+j:][:1], []float64{want}, 1e-6)
+			}
+		}
+	}
 }
 
 func TestPaddingMayHoldNaN(t *testing.T) {
@@ -325,16 +364,18 @@ func TestSameBitsAtAnyThreadCount(t *testing.T) {
 	old := parallel.Threads()
 	defer parallel.SetThreads(old)
 	for name, build := range groundings() {
-		run, read := tape(t, inputsFor(name, 2, 65, 301, 33), build)
-		var want [][]float64
-		for _, n := range []int{1, 2, 3, 8} {
-			_, err := parallel.SetThreads(n)
-			require.NoError(t, err)
-			require.NoError(t, run())
-			if want == nil {
-				want = read()
+		for _, dim := range []int{33, 64} {
+			run, read := tape(t, inputsFor(name, 2, 65, 301, dim), build)
+			var want [][]float64
+			for _, n := range []int{1, 2, 3, 8} {
+				_, err := parallel.SetThreads(n)
+				require.NoError(t, err)
+				require.NoError(t, run())
+				if want == nil {
+					want = read()
+				}
+				require.Equal(t, want, read(), "%s, width %d, %d threads", name, dim, n)
 			}
-			require.Equal(t, want, read(), "%s, %d threads", name, n)
 		}
 	}
 }

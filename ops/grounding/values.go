@@ -56,10 +56,12 @@ func fillMask[N int | float32 | float64](out []bool, x []N) []bool {
 // shortest is the norm below which a vector has no direction: its unit vector is 0, and so is its gradient.
 const shortest = 1e-12
 
-// inverseNorm is 1/‖x‖, 0 for a vector without direction. The squares of very large and very small float32 numbers leave
-// the range of the type, so these are summed in float64.
-func inverseNorm[T kernel.Float](x []T) T {
-	s := float64(kernel.SumSquares(x))
+// inverseNorm is 1/‖x‖, 0 for a vector without direction.
+func inverseNorm[T kernel.Float](x []T) T { return inverseRoot(float64(kernel.SumSquares(x)), x) }
+
+// inverseRoot is inverseNorm where the sum of the squares, s, is known in the precision of T. The squares of very large and very small
+// float32 numbers leave the range of the type, so these are summed in float64.
+func inverseRoot[T kernel.Float](s float64, x []T) T {
 	if s < 1e-30 || math.IsInf(s, 1) {
 		s = 0
 		for _, v := range x {
@@ -75,14 +77,18 @@ func inverseNorm[T kernel.Float](x []T) T {
 // inverseNormsOf writes the inverse norms of the rows of x and says whether all are such that products of the rows with unit
 // vectors stay within the range of float32 by a wide margin.
 func inverseNormsOf[T kernel.Float](inv, x []T, dim int) (safe bool) {
-	const wide = 1e12
 	safe = true
 	for r := range inv {
-		v := inverseNorm(x[r*dim : (r+1)*dim])
-		inv[r] = v
-		safe = safe && (v == 0 || v > 1/wide && v < wide)
+		inv[r] = inverseNorm(x[r*dim : (r+1)*dim])
+		safe = safe && isMeasured(inv[r])
 	}
 	return safe
+}
+
+// isMeasured reports whether 1/x is a length that leaves products room, or x is 0.
+func isMeasured[T kernel.Float](x T) bool {
+	const wide = 1e12
+	return x == 0 || x > 1/wide && x < wide
 }
 
 // rowBlock is how many numbers one task of a pass over rows takes.
