@@ -9,7 +9,7 @@
 # no C compiler for the race detector) is left out, with the reason. It takes less than 25 minutes on two cores.
 #
 #   STHENO_CHECK_FUZZ       time for each fuzz target (default 8s)
-#   STHENO_CHECK_CUDA       long: kernels in many more schedules of threads, and every barrier taken away once (default short)
+#   STHENO_CHECK_CUDA       long: kernels on more inputs, in many more schedules of threads (default short)
 #   STHENO_CHECK_EMULATE    seconds for the tests on the emulated AVX-512 machine (default 420)
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -16,7 +16,10 @@ import (
 // plainGradient is the gradient of Σ dOut·out by the definition, every step in T.
 func plainGradient[T number](c attention, in attentionData[float32], dOut32 []float32) (dQ, dK, dV, dSinks, dBias []T) {
 	q, k, v, sinks, slopes, bias := convert[T](in.q), convert[T](in.k), convert[T](in.v), convert[T](in.sinks), convert[T](in.slopes), convert[T](in.bias)
-	dOut := convert[T](dOut32)
+	dOut, gq, gk, lift := convert[T](dOut32), q, k, convert[T](in.lift)
+	if in.gq != nil {
+		gq, gk = convert[T](in.gq), convert[T](in.gk)
+	}
 	dQ, dK, dV, dSinks, dBias = make([]T, len(q)), make([]T, len(k)), make([]T, len(v)), make([]T, len(sinks)), make([]T, len(bias))
 	_, _, high, sums := plainAttention[T](c, in)
 	scale := T(1 / math.Sqrt(float64(c.d)))
@@ -44,6 +47,9 @@ func plainGradient[T number](c attention, in attentionData[float32], dOut32 []fl
 					for e := range c.d {
 						x += qi[e] * kj[e]
 					}
+					if lift != nil {
+						x += lift[row]
+					}
 					x, slope[j] = x*scale, scale
 					if c.softcap > 0 {
 						th := T(math.Tanh(float64(x) / c.softcap))
@@ -57,25 +63,26 @@ func plainGradient[T number](c attention, in attentionData[float32], dOut32 []fl
 					}
 					w[j] = T(math.Exp(float64(x-high[row]))) / sums[row]
 					for e := range c.dv {
-						dP[j] += vj[e] * di[e]
+						dP[j] += vj[e] * T(in.rounded(float64(di[e])))
+						delta += w[j] * vj[e] * di[e]
 					}
-					delta += w[j] * dP[j]
 				}
 				if sinks != nil {
 					dSinks[h] -= T(math.Exp(float64(sinks[h]-high[row]))) / sums[row] * delta
 				}
 				for j := range w {
-					kj, kv := k[((b*c.seqKV+j)*c.kvHeads+kh)*c.d:], (b*c.seqKV+j)*c.kvHeads+kh
+					kj, kv := gk[((b*c.seqKV+j)*c.kvHeads+kh)*c.d:], (b*c.seqKV+j)*c.kvHeads+kh
 					dx := w[j] * (dP[j] - delta)
 					if bias != nil {
 						dBias[biasAt+j] += dx
 					}
+					ds, wj := T(in.rounded(float64(dx*slope[j]))), T(in.rounded(float64(w[j])))
 					for e := range c.d {
-						dQ[((b*c.seqQ+i)*c.heads+h)*c.d+e] += dx * slope[j] * kj[e]
-						dK[kv*c.d+e] += dx * slope[j] * qi[e]
+						dQ[((b*c.seqQ+i)*c.heads+h)*c.d+e] += ds * T(in.rounded(float64(kj[e])))
+						dK[kv*c.d+e] += ds * T(in.rounded(float64(gq[((b*c.seqQ+i)*c.heads+h)*c.d+e])))
 					}
 					for e := range c.dv {
-						dV[kv*c.dv+e] += w[j] * di[e]
+						dV[kv*c.dv+e] += wj * T(in.rounded(float64(di[e])))
 					}
 				}
 			}
@@ -110,7 +117,7 @@ func gradient[T number](c attention, s *emulator.Session, in attentionData[float
 	}
 	sizes := []any{biasBatch, biasHead, int64(c.batch), int64(c.seqQ), int64(c.seqKV), int64(c.heads), int64(c.kvHeads), int64(c.d), int64(c.dv),
 		far(c.left), far(c.right), 1 / math.Sqrt(float64(c.d)), c.softcap}
-	params := append([]any{emulator.In{q}, emulator.In{k}, emulator.In{v}, given(sinks), given(slopes), given(bias)}, sizes...)
+	params := append([]any{emulator.In{q}, emulator.In{k}, emulator.In{v}, emulator.In{q}, emulator.In{k}, nil, given(sinks), given(slopes), given(bias)}, sizes...)
 	params = append(params, nil, int64(0), nil, int64(0), int64(0), int64(0), nil, int64(0), int64(1)<<32, 1.0)
 	run := func(name string, pieces, shared int, first ...any) {
 		if err == nil {

@@ -11,6 +11,7 @@ import (
 
 	"stheno/cudamodules"
 	"stheno/cudamodules/emulator"
+	"stheno/internal/kernel"
 )
 
 // attention is one problem for the kernel. A left or right of −1 is an open side.
@@ -26,7 +27,21 @@ func (c attention) name() string {
 	return fmt.Sprintf("%+v", c)
 }
 
-type attentionData[T number] struct{ q, k, v, sinks, slopes, bias []T }
+// attentionData are the operands. Where products are rounded, lift is added to those of a row and gradients multiply gq and gk; rounds
+// says that weights are rounded to BF16 where they multiply, and dOut and the gradients of products likewise.
+type attentionData[T number] struct {
+	q, k, v, sinks, slopes, bias []T
+	lift, gq, gk                 []T
+	rounds                       bool
+}
+
+// rounded is x, in BF16 if that is asked for.
+func (d attentionData[T]) rounded(x float64) float64 {
+	if !d.rounds {
+		return x
+	}
+	return float64(kernel.BFloat16Value(kernel.BFloat16Bits(float32(x))))
+}
 
 func (c attention) data() attentionData[float32] {
 	spread := c.spread
@@ -74,6 +89,7 @@ func convert[T number](x []float32) []T {
 func plainAttention[T number](c attention, in attentionData[float32]) (out, lse, high, sums []T) {
 	q, k, v, sinks, slopes, bias := convert[T](in.q), convert[T](in.k), convert[T](in.v), convert[T](in.sinks), convert[T](in.slopes), convert[T](in.bias)
 	out = make([]T, c.batch*c.seqQ*c.heads*c.dv)
+	lift := convert[T](in.lift)
 	scale := T(1 / math.Sqrt(float64(c.d)))
 	for b := range c.batch {
 		for h := range c.heads {
@@ -89,6 +105,9 @@ func plainAttention[T number](c attention, in attentionData[float32]) (out, lse,
 					}
 					for e := range c.d {
 						x[j] += q[((b*c.seqQ+i)*c.heads+h)*c.d+e] * k[((b*c.seqKV+j)*c.kvHeads+kh)*c.d+e]
+					}
+					if lift != nil {
+						x[j] += lift[(b*c.heads+h)*c.seqQ+i]
 					}
 					x[j] *= scale
 					if c.softcap > 0 {
@@ -124,7 +143,7 @@ func plainAttention[T number](c attention, in attentionData[float32]) (out, lse,
 				lse, high, sums = append(lse, top+T(math.Log(float64(sum)))), append(high, top), append(sums, sum)
 				for j := range x {
 					for e := range c.dv {
-						out[((b*c.seqQ+i)*c.heads+h)*c.dv+e] += x[j] / sum * v[((b*c.seqKV+j)*c.kvHeads+kh)*c.dv+e]
+						out[((b*c.seqQ+i)*c.heads+h)*c.dv+e] += T(in.rounded(float64(x[j]))) / sum * v[((b*c.seqKV+j)*c.kvHeads+kh)*c.dv+e]
 					}
 				}
 			}

@@ -4,7 +4,9 @@ package emulator_test
 
 import (
 	"fmt"
+	"math"
 	"os"
+	"regexp"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -156,6 +158,39 @@ var probes = map[string]struct {
 		err := s.Run("attention_grad", "attention_grad_keys_64_f32", g, append([]any{emulator.Out{dK}, emulator.Out{dV}}, params...)...)
 		return []any{dQ, dK, dV}, err
 	}},
+	"narrow": {3, func(s *emulator.Session) (any, error) {
+		const seq, d = 600, 70
+		k, means := random[float32](1, seq*d), make([]float32, d)
+		k[300*d+40] = float32(math.Inf(1))
+		one := cudamodules.Geometry{Block: [3]int{256}}
+		if err := s.Run("narrow", "narrow_means_f32", one, emulator.Out{means}, emulator.In{k}, int64(seq), int64(1), int64(d), nil, int64(0)); err != nil {
+			return nil, err
+		}
+		k[d-1], k[2*d-1] = math.MaxFloat32, math.MaxFloat32
+		none := make([]float32, d)
+		err := s.Run("narrow", "narrow_means_f32", one, emulator.Out{none}, emulator.In{k}, int64(seq), int64(1), int64(d), nil, int64(0))
+		return []any{means, none}, err
+	}},
+	"attention_narrow": {1, func(s *emulator.Session) (any, error) {
+		n, err := attention{1, 130, 150, 1, 1, 8, 8, -1, -1, 0, false, false, false, false, 0}.prepare(s, false)
+		if err != nil {
+			return nil, err
+		}
+		out, lse, _, err := n.run(s)
+		return []any{out, lse}, err
+	}},
+	"attention_narrow_grad": {2, func(s *emulator.Session) (any, error) {
+		n, err := attention{1, 150, 150, 1, 1, 8, 8, -1, -1, 0, false, false, false, false, 0}.prepare(s, false)
+		if err != nil {
+			return nil, err
+		}
+		stats := make([]float32, 300)
+		for i := range 150 {
+			stats[150+i] = 150 // largest logits of 0
+		}
+		dQ, dK, dV, err := n.gradient(s, stats, random[float32](5, 150), random[float32](4, 150*8))
+		return []any{dQ, dK, dV}, err
+	}},
 	"fake": {2, func(s *emulator.Session) (any, error) {
 		const rows, n = 3, 300
 		y := make([]float32, rows*n)
@@ -204,27 +239,36 @@ var probes = map[string]struct {
 // A kernel without one of its barriers gives other results in some schedule, or fails: so each of them is needed, and the
 // emulator would see it missing.
 func TestEachBarrierIsMissed(t *testing.T) {
-	if testing.Short() {
-		t.Skip("compiles a library for each barrier: not with -short")
-	}
-	long := os.Getenv("STHENO_CHECK_CUDA") == "long"
+	s := emulator.Open(t, emulator.Config{Modules: cudamodules.Modules()}) // the emulated card, whatever there is
+	defer s.RemoveBarrier(-1)
 	for module, p := range probes {
-		if !long && module != "matmul" {
-			continue // all of them, for a minute, with STHENO_CHECK_CUDA=long
-		}
-		s := emulator.Open(t, emulator.Config{Modules: []string{module}})
 		out, err := p.run(s)
 		require.NoError(t, err)
 		want := fmt.Sprint(out)
 		for n := range p.barriers {
-			s := emulator.Open(t, emulator.Config{Modules: []string{module}, Defines: []string{fmt.Sprintf("REMOVE_BARRIER=%d", n)}})
+			s.RemoveBarrier(n)
 			missed := false
-			for seed := range 6 {
+			for seed := 0; seed < 6 && !missed; seed++ {
 				s.Schedule(seed)
 				out, err := p.run(s)
-				missed = missed || err != nil || fmt.Sprint(out) != want
+				missed = err != nil || fmt.Sprint(out) != want
 			}
 			require.True(t, missed, "%s: barrier %d", module, n)
 		}
+		s.RemoveBarrier(-1)
+		s.Schedule(0)
+	}
+}
+
+// Each source with barriers has a probe, which knows how many there are.
+func TestEachModuleWithBarriersHasAProbe(t *testing.T) {
+	for _, module := range cudamodules.Modules() {
+		source, err := os.ReadFile("../src/" + module + ".cu")
+		require.NoError(t, err)
+		numbers := map[string]bool{}
+		for _, m := range regexp.MustCompile(`BARRIER\((\d+)\)`).FindAllSubmatch(source, -1) {
+			numbers[string(m[1])] = true
+		}
+		require.GreaterOrEqual(t, probes[module].barriers, len(numbers), module)
 	}
 }

@@ -166,6 +166,7 @@ var controls struct {
 
 type control struct {
 	Schedule func(seed uint32)
+	Remove   func(barrier int32)
 	Held     func() int32
 	Modules  func() int32
 	Copied   func(toHost int32) int64
@@ -183,6 +184,7 @@ func controlOf(path string) *control {
 	}
 	c := new(control)
 	purego.RegisterLibFunc(&c.Schedule, h, "emulator_schedule")
+	purego.RegisterLibFunc(&c.Remove, h, "emulator_remove_barrier")
 	purego.RegisterLibFunc(&c.Held, h, "emulator_held")
 	purego.RegisterLibFunc(&c.Modules, h, "emulator_modules")
 	purego.RegisterLibFunc(&c.Copied, h, "emulator_copied")
@@ -215,6 +217,9 @@ func (s *Session) Schedule(seed int) {
 		controlOf(s.path).Schedule(uint32(seed))
 	}
 }
+
+// RemoveBarrier has kernels on the emulated card run without their barriers of that number, from now on; −1 brings all back.
+func (s *Session) RemoveBarrier(n int) { controlOf(s.path).Remove(int32(n)) }
 
 // Held is, for the emulated card, how many contexts, pieces of memory, modules, streams and events the library holds.
 func (s *Session) Held() int { return int(controlOf(s.path).Held()) }

@@ -80,40 +80,7 @@ UNROLL
     }
   }
 
-  UNROLL
-  for (int r = 0; r < 2; r++) {
-    sum[r] += shuffle_xor(sum[r], 1);
-    sum[r] += shuffle_xor(sum[r], 2);
-    const i64 i = i0 + warp * 16 + g + 8 * r, row = (b * a.heads + h) * a.seqQ + i;
-    const bool blind = top[r] == -infinity<float>();
-    float factor = 0;
-    if (!blind) {
-      float shrink = 1;
-      if (a.sinks) {
-        float high = larger(top[r], a.sinks[h]);
-        shrink = exponential(top[r] - high);
-        sum[r] = sum[r] * shrink + exponential(a.sinks[h] - high);
-        top[r] = high;
-      }
-      factor = shrink / sum[r];
-    }
-    if (i >= a.seqQ) continue;
-    if (t == 0) {
-      if (lse) lse[row] = blind ? top[r] : top[r] + logarithm(sum[r]);
-      if (stats) {
-        stats[row] = top[r];
-        stats[(i64)gridDim.z * a.heads * a.seqQ + row] = blind ? 0.f : sum[r];
-      }
-    }
-    float *out = to + ((b * a.seqQ + i) * a.heads + h) * a.dv;
-    UNROLL
-    for (int n = 0; n < NV; n++)
-      UNROLL
-      for (int c = 0; c < 2; c++) {
-        int column = n * 8 + 2 * t + c;
-        if (column < dv) out[column] = o[n][2 * r + c] * factor;
-      }
-  }
+  finish<NV>(a, to, lse, stats, b, h, i0 + warp * 16, o, top, sum);
 }
 
 // The number is the largest dv. Dynamic shared memory: 4·((64 + 32)·pitch(d) + 32·pitch(dv)) bytes.

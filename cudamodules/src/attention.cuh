@@ -94,3 +94,44 @@ INLINE float logit(const Attention &a, float s, i64 b, i64 h, i64 i, i64 j, floa
   if (a.bias) x += a.bias[b * a.bias_batch + h * a.bias_head + i * a.seqKV + j];
   return x;
 }
+
+// finish writes the outputs of a warp's rows first … first+15: o (16 × 8·NV, a C) over the sums, with the sinks among them. A thread has
+// the rows g and g+8: their largest logit and, of its own columns, the sum of e^(logit − largest).
+template <int NV>
+INLINE void finish(const Attention &a, float *to, float *lse, float *stats, i64 b, i64 h, i64 first, const float (*o)[4], float *top, float *sum) {
+  const int g = lane_id() / 4, t = lane_id() % 4;
+  UNROLL
+  for (int r = 0; r < 2; r++) {
+    sum[r] += shuffle_xor(sum[r], 1);
+    sum[r] += shuffle_xor(sum[r], 2);
+    const i64 i = first + g + 8 * r, row = (b * a.heads + h) * a.seqQ + i;
+    const bool blind = top[r] == -infinity<float>();
+    float factor = 0;
+    if (!blind) {
+      float shrink = 1;
+      if (a.sinks) {
+        float high = larger(top[r], a.sinks[h]);
+        shrink = exponential(top[r] - high);
+        sum[r] = sum[r] * shrink + exponential(a.sinks[h] - high);
+        top[r] = high;
+      }
+      factor = shrink / sum[r];
+    }
+    if (i >= a.seqQ) continue;
+    if (t == 0) {
+      if (lse) lse[row] = blind ? top[r] : top[r] + logarithm(sum[r]);
+      if (stats) {
+        stats[row] = top[r];
+        stats[(i64)gridDim.z * a.heads * a.seqQ + row] = blind ? 0.f : sum[r];
+      }
+    }
+    float *out = to + ((b * a.seqQ + i) * a.heads + h) * a.dv;
+    UNROLL
+    for (int n = 0; n < NV; n++)
+      UNROLL
+      for (int c = 0; c < 2; c++) {
+        int column = n * 8 + 2 * t + c;
+        if (column < a.dv) out[column] = o[n][2 * r + c] * factor;
+      }
+  }
+}

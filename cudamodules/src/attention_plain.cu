@@ -6,6 +6,9 @@
 // out of range becomes NaN, for a kernel cannot return an error. Weight (b, h, i, j) of (batch, heads, seqQ, seqKV) is dropped by its
 // place.
 //
+// Logits are of q and k, with lift (batch, heads, seqQ; null for none) added to the products of a row; gradients multiply gq and gk, which
+// are others where the products are rounded (narrow.cu).
+//
 // Dynamic shared memory: of _forward 4 warps times dv numbers, of _rows times d, of _keys times d + dv. Each lane has columns of its
 // own there, so that nobody waits.
 #include "math.cuh"
@@ -14,7 +17,7 @@
 constexpr int plain_threads = 128, plain_warps = plain_threads / 32;
 
 template <class T> struct Plain {
-  const T *q, *k, *v, *sinks, *slopes, *bias;
+  const T *q, *k, *v, *gq, *gk, *lift, *sinks, *slopes, *bias;
   i64 bias_batch, bias_head, batch, seqQ, seqKV, heads, kvHeads, d, dv, left, right;
   T scale, softcap;
   const void *cuQ, *cuKV;
@@ -59,7 +62,9 @@ template <class T> INLINE T dot(const T *x, const T *y, i64 n) {
 template <class T> INLINE T plain_logit(const Plain<T> &a, const Sight &s, i64 b, i64 h, i64 i, i64 j, T *slope) {
   *slope = 0;
   if (j < s.lo || j >= s.hi) return -infinity<T>();
-  T x = a.scale * dot(query(a, b, h, i), a.k + key_row(a, b, h / (a.heads / a.kvHeads), j) * a.d, a.d);
+  T x = dot(query(a, b, h, i), a.k + key_row(a, b, h / (a.heads / a.kvHeads), j) * a.d, a.d);
+  if (a.lift) x += a.lift[(b * a.heads + h) * a.seqQ + i];
+  x *= a.scale;
   *slope = a.scale;
   if (a.softcap > 0) {
     x = bounded(x, a.softcap);
@@ -153,7 +158,7 @@ template <class T> INLINE void plain_rows(const Plain<T> &a, const Left<T> &f, T
       dx *= slope;
       for (int l = 0; l < 32 && j0 + l < s.hi; l++) {
         T dl = shuffle(dx, l);
-        const T *k = a.k + key_row(a, b, kh, j0 + l) * a.d;
+        const T *k = a.gk + key_row(a, b, kh, j0 + l) * a.d;
         for (i64 c = lane; dl != 0 && c < a.d; c += 32) sum[c] = fused(dl, k[c], sum[c]);
       }
     }
@@ -183,7 +188,7 @@ template <class T> INLINE void plain_keys(const Plain<T> &a, const Left<T> &f, T
         if (i < end) w = weight(a, f, sight_of(a, i), b, h, i, j, &dx, &slope), dx *= slope;
         for (int l = 0; l < 32 && i0 + l < end; l++) {
           T wl = shuffle(w, l), dl = shuffle(dx, l);
-          const T *q = query(a, b, h, i0 + l), *dOut = f.dOut + ((b * a.seqQ + i0 + l) * a.heads + h) * a.dv;
+          const T *q = a.gq + ((b * a.seqQ + i0 + l) * a.heads + h) * a.d, *dOut = f.dOut + ((b * a.seqQ + i0 + l) * a.heads + h) * a.dv;
           for (i64 c = lane; dl != 0 && c < a.d; c += 32) sumK[c] = fused(dl, q[c], sumK[c]);
           for (i64 c = lane; wl != 0 && c < a.dv; c += 32) sumV[c] = fused(wl, dOut[c], sumV[c]);
         }
@@ -212,12 +217,13 @@ template <class T> INLINE void plain_bias(const Plain<T> &a, const Left<T> &f, T
 }
 
 #define PLAIN_PARAMETERS(T)                                                                                                        \
-  const T *q, const T *k, const T *v, const T *sinks, const T *slopes, const T *bias, i64 bias_batch, i64 bias_head, i64 batch,    \
+  const T *q, const T *k, const T *v, const T *gq, const T *gk, const T *lift, const T *sinks, const T *slopes, const T *bias,     \
+      i64 bias_batch, i64 bias_head, i64 batch,                                                                                    \
       i64 seqQ, i64 seqKV, i64 heads, i64 kvHeads, i64 d, i64 dv, i64 left, i64 right, double scale, double softcap,               \
       const void *cuQ, i64 cuQ_bytes, const void *cuKV, i64 cuKV_bytes, i64 sequences, i64 seed, const void *step, i64 step_bytes, \
       i64 below, double keep
 #define PLAIN_ARGUMENTS(T)                                                                                                         \
-  {q, k, v, sinks, slopes, bias, bias_batch, bias_head, batch, seqQ, seqKV, heads, kvHeads, d, dv, left, right, (T)scale,          \
+  {q, k, v, gq, gk, lift, sinks, slopes, bias, bias_batch, bias_head, batch, seqQ, seqKV, heads, kvHeads, d, dv, left, right, (T)scale,          \
    (T)softcap, cuQ, cuKV, cuQ_bytes, cuKV_bytes, sequences, dropout_of<T>(seed, step, step_bytes, below, keep)}
 
 #define PLAIN(T, t)                                                                                                                \

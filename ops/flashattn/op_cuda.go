@@ -24,13 +24,8 @@ var (
 // cudaAttend is attendOp on a card.
 type cudaAttend struct{ *attendOp }
 
-// attendFor is o on a card, as far as there are kernels: those of narrower precision have none.
-func attendFor(o *attendOp) op.Backwarder {
-	if o.Precision != Float32 {
-		return o
-	}
-	return &cudaAttend{o}
-}
+// attendFor is o on a card.
+func attendFor(o *attendOp) op.Backwarder { return &cudaAttend{o} }
 
 // CallsExtern makes the machine set memory aside for the result.
 func (o *cudaAttend) CallsExtern() bool { return true }
@@ -48,17 +43,32 @@ func (o *cudaAttend) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in .
 			if o.Packed {
 				lse = op.At(prealloc, p.rows()*p.dv*p.size)
 			}
-			shared, ok, err := p.tensorCores(c, func(pd, pv int) int { return 96*pd + 32*pv })
+			if p.Precision == Float32 {
+				return p.forward(c, prealloc, lse)
+			}
+			n, err := p.narrow(c)
 			if err != nil {
 				return err
 			}
-			if !ok {
-				return p.plain(c, "forward", p.rows(), p.dv, prealloc, lse, p.stats)
+			if n.ok {
+				return n.forward(c, prealloc, lse)
 			}
-			params := append([]any{prealloc, lse, p.stats, p.q, p.k, p.v, p.sinks, p.slopes}, p.tiledParams(false)...)
-			return c.Launch("attention.attention"+p.most(p.dv)+"_f32", [3]int{tiles(p.seqQ), p.heads, p.batch}, [3]int{128}, shared, params...)
+			return p.rounded(c, func(p *cardProblem) error { return p.forward(c, prealloc, lse) })
 		})
 	})
+}
+
+// forward is the output, the log-sum-exp if it is wanted, and the statistics.
+func (p *cardProblem) forward(c *op.Card, out, lse any) error {
+	shared, ok, err := p.tensorCores(c, func(pd, pv int) int { return 96*pd + 32*pv })
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return p.plain(c, "forward", p.rows(), p.dv, out, lse, p.stats)
+	}
+	params := append([]any{out, lse, p.stats, p.q, p.k, p.v, p.sinks, p.slopes}, p.tiledParams(false)...)
+	return c.Launch("attention.attention"+p.most(p.dv)+"_f32", [3]int{tiles(p.seqQ), p.heads, p.batch}, [3]int{128}, shared, params...)
 }
 
 // CUDABackward is Backward on a card.
@@ -74,6 +84,9 @@ func (o *cudaAttend) CUDABackward(c *op.Card, in []G.Value, out, dOut G.Value, d
 				delta, out, dOut, dLSE, p.batch, p.heads, p.seqQ, p.dv); err != nil {
 				return err
 			}
+			bias := func(p *cardProblem, dBias G.Value) error {
+				return p.plain(c, "bias", (dBias.Shape().TotalSize()+31)/32, 0, dBias, dOut, p.stats, delta)
+			}
 			if err := p.gradients(c, dOut, delta, dIn); err != nil {
 				return err
 			}
@@ -88,14 +101,31 @@ func (o *cudaAttend) CUDABackward(c *op.Card, in []G.Value, out, dOut G.Value, d
 			if !o.HasBias {
 				return nil
 			}
-			n := in[3+len(dIn[3:])-len(rest)].Shape().TotalSize()
-			return p.plain(c, "bias", (n+31)/32, 0, rest[0], dOut, p.stats, delta)
+			if p.Precision == Float32 {
+				return bias(p, rest[0])
+			}
+			return p.rounded(c, func(p *cardProblem) error { return bias(p, rest[0]) })
 		})
 	})
 }
 
 // gradients are dQ, dK and dV.
 func (p *cardProblem) gradients(c *op.Card, dOut G.Value, delta op.DevicePtr, dIn []G.Value) error {
+	if p.Precision == Float32 {
+		return p.exactGradients(c, dOut, delta, dIn)
+	}
+	n, err := p.narrow(c)
+	if err != nil {
+		return err
+	}
+	if n.ok {
+		return n.gradients(c, dOut, delta, dIn)
+	}
+	return p.rounded(c, func(p *cardProblem) error { return p.exactGradients(c, dOut, delta, dIn) })
+}
+
+// exactGradients are those of the products of p.q, p.k and p.v.
+func (p *cardProblem) exactGradients(c *op.Card, dOut G.Value, delta op.DevicePtr, dIn []G.Value) error {
 	tile := 16
 	if max(p.d, p.dv) <= 64 {
 		tile = 32
@@ -131,6 +161,8 @@ type cardProblem struct {
 	attrs
 	q, k, v, sinks, bias, cuQ, cuKV, step, stats any // values, or nil
 	slopes                                       any // of ALiBi
+	gq, gk                                       any // what gradients multiply, where q and k are rounded
+	lift                                         any // added to the products of a row, or nil
 	suffix                                       string
 	size                                         int // of a number in bytes
 
@@ -146,7 +178,7 @@ func (p *cardProblem) rows() int { return p.batch * p.heads * p.seqQ }
 func (o *attendOp) onCard(c *op.Card, in []G.Value, f func(p *cardProblem) error) error {
 	q, k, v := in[0].Shape(), in[1].Shape(), in[2].Shape()
 	p := &cardProblem{
-		attrs: o.attrs, q: in[0], k: in[1], v: in[2], stats: in[len(in)-1], suffix: op.Suffix(in[0]), size: int(in[0].Dtype().Size()),
+		attrs: o.attrs, q: in[0], k: in[1], v: in[2], gq: in[0], gk: in[1], stats: in[len(in)-1], suffix: op.Suffix(in[0]), size: int(in[0].Dtype().Size()),
 		batch: q[0], seqQ: q[1], heads: q[2], d: q[3], seqKV: k[1], kvHeads: k[2], dv: v[3],
 	}
 	rest := in[3:]
@@ -199,7 +231,7 @@ func copySlopes(c *op.Card, to op.DevicePtr, dt tensor.Dtype, slopes []float64) 
 // tensorCores says whether the kernels on tensor cores can compute the problem, and how many bytes of shared memory they take: words,
 // given the pitches of d and dv, times 4.
 func (p *cardProblem) tensorCores(c *op.Card, words func(pd, pv int) int) (bytes int, ok bool, err error) {
-	if p.suffix != "_f32" || p.Dropout > 0 || p.HasCuQ {
+	if p.suffix != "_f32" || p.Dropout > 0 || p.HasCuQ || p.gq != p.q {
 		return 0, false, nil
 	}
 	bytes = 4 * words(pitch(p.d), pitch(p.dv))
@@ -236,7 +268,7 @@ func (p *cardProblem) tiledParams(gradient bool) []any {
 func (p *cardProblem) plain(c *op.Card, name string, pieces, shared int, first ...any) error {
 	const warps = 4
 	s, keep := p.sight(), 1-p.Dropout
-	params := append(first, p.q, p.k, p.v, p.sinks, p.slopes, p.bias, p.biasBatch, p.biasHead, p.batch, p.seqQ, p.seqKV, p.heads, p.kvHeads,
+	params := append(first, p.q, p.k, p.v, p.gq, p.gk, p.lift, p.sinks, p.slopes, p.bias, p.biasBatch, p.biasHead, p.batch, p.seqQ, p.seqKV, p.heads, p.kvHeads,
 		p.d, p.dv, s.left, s.right, p.Scale, p.Softcap, p.cuQ, p.cuQBytes, p.cuKV, p.cuKVBytes, p.sequences,
 		int(p.Seed), p.step, p.stepBytes, kernel.DropoutBound(keep), keep)
 	return c.Launch("attention_plain.attention_plain_"+name+p.suffix, [3]int{min((pieces+warps-1)/warps, mostBlocks)}, [3]int{32 * warps},

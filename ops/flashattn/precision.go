@@ -14,7 +14,8 @@ const (
 
 	// BFloat16 multiplies q, k and v rounded to BF16, ties to even: a relative error of 2⁻⁸ of each number at most. Kernels may round
 	// the weights that multiply v too, each by 2⁻⁸ of itself and not those that are summed for the log-sum-exp. Gradients are those of
-	// attention of the rounded q, k and v, passed straight through the rounding.
+	// attention of the rounded q, k and v, passed straight through the rounding. On a card, float32 without dropout and packed sequences
+	// also has weights, dOut and the gradients of products rounded where they multiply in the backward pass.
 	BFloat16
 
 	// Int8 multiplies q and k as integers of 8 bits, after SageAttention (Zhang et al. 2024, arXiv 2410.02367), and values rounded to
@@ -34,7 +35,8 @@ const (
 	// does not see change the rounding of its logits, and nothing else.
 	//
 	// Gradients are those of exact products: weights and dS come from the rounded logits of the forward pass, dQ = scale·dS·k and
-	// dK = scale·dSᵀ·q from q and k as they are, dP from the rounded values (straight through; Bengio et al. 2013, arXiv 1308.3432).
+	// dK = scale·dSᵀ·q from q and k as they are, dP from the rounded values (straight through; Bengio et al. 2013, arXiv 1308.3432). On a card,
+	// where BFloat16 rounds what multiplies, so does Int8, q and k of these products among it.
 	//
 	// A row of q or k that holds a NaN or an infinity has the logits NaN, and is left out of the mean.
 	Int8

@@ -158,6 +158,7 @@ bool run_block(size_t shared) {
 }  // namespace
 
 void add(const Kernel &k) { table()[k.name] = k; }
+int removed_barrier = -1;
 unsigned lane() { return current & 31; }
 void barrier() { wait(State::at_barrier); }
 void exchange(const void *mine, size_t size, void *all) {

@@ -28,6 +28,7 @@ extern dim3 blockDim, gridDim;
 namespace cuemu {
 void barrier();                                              // __syncthreads
 void exchange(const void *mine, size_t size, void *all32);   // every lane of the warp gets what all lanes bring
+extern int removed_barrier;                                  // the number of a barrier that is left out, or -1
 unsigned lane();
 unsigned char *dynamic_shared();
 

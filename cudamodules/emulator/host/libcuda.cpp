@@ -220,6 +220,7 @@ CUresult cuEventElapsedTime(float *ms, void *, void *) { *ms = 0; return ok; }
 
 // For tests.
 void emulator_schedule(unsigned seed) { LOCKED; cuemu::set_schedule(seed); }
+void emulator_remove_barrier(int n) { LOCKED; cuemu::removed_barrier = n; }
 int emulator_held() {
   LOCKED;
   int n = contexts + depth + (int)memory.size();
