@@ -4,29 +4,30 @@ package kernel
 
 import "unsafe"
 
-// multiplyMaxWork bounds the tiles of C times those of the sum in one call, some hundred microseconds.
-const multiplyMaxWork = 1 << 12
-
-func multiplyTilesSIMD(c []float32, ldc int, a []uint16, lda int, b []uint16, ldb, m, n, k int, add bool) {
-	flag := 0
-	if add {
-		flag = 1
-	}
-	step := max(2, multiplyMaxWork/(n*k)&^1)
-	for i := 0; i < m; i += step {
-		multiplyTilesCall(c[16*i*ldc:], ldc, a[i*lda*PieceTile:], lda, b, ldb, min(step, m-i), n, k, flag)
-	}
+// pieceRun is what the assembly takes; gen/attnback knows the order. Counts and the place of the runs are its variables.
+type pieceRun struct {
+	first     unsafe.Pointer
+	firstLeft int
+	then      unsafe.Pointer
+	thenLeft  int
+	runs      unsafe.Pointer
+	runsLeft  int
+	units     int
 }
 
-// multiplyTilesCall has a frame, which is where the garbage collector can stop a loop of such calls.
-//
-//go:noinline
-func multiplyTilesCall(c []float32, ldc int, a []uint16, lda int, b []uint16, ldb, m, n, k, add int) {
-	attnBackMultiplyAVX512(unsafe.SliceData(c), 4*ldc, unsafe.SliceData(a), 2*PieceTile*lda, unsafe.SliceData(b), 2*PieceTile*ldb, m, n, k, add)
-}
+// runUnits is the number of units, of two rows and 32 columns, that a WeighRun has.
+const runUnits = 16
 
 //go:noinline
-func weighPiecesSIMD(s, dp []float32, rows, cols int, rowMax, delta []float32, weights, dsCols, dsRows []uint16) {
-	attnBackWeighAVX512(unsafe.SliceData(s), unsafe.SliceData(dp), unsafe.SliceData(rowMax), unsafe.SliceData(delta),
-		unsafe.SliceData(weights), unsafe.SliceData(dsCols), unsafe.SliceData(dsRows), rows/32, cols/32)
+func weighSIMD(first []productBlock, runs []WeighRun, then []productBlock) {
+	x := pieceRun{first: unsafe.Pointer(unsafe.SliceData(first)), firstLeft: len(first), then: unsafe.Pointer(unsafe.SliceData(then)), thenLeft: len(then),
+		runs: unsafe.Pointer(unsafe.SliceData(runs)), runsLeft: len(runs), units: 2}
+	steps := 0
+	for i := range first {
+		steps += first[i].steps
+	}
+	if runUnits*len(runs) > 2*steps {
+		x.units = 4
+	}
+	attnBackAVX512((*byte)(unsafe.Pointer(&x)))
 }

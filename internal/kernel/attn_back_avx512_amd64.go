@@ -4,14 +4,7 @@
 
 package kernel
 
-// attnBackMultiplyAVX512 computes C = [C +] A·B for m by n tiles of C, with k tiles of 32 of the sum. Tiles of A, 16 rows each, and of B, 16 columns each, are
-// lda and ldb bytes apart, and the k of each one after the other, three pieces each. ldc is in bytes. m, n, k ≥ 1.
+// attnBackAVX512 computes the products of two lists, and between those of the first what WeighRun says. See pieceRun.
 //
 //go:noescape
-func attnBackMultiplyAVX512(c *float32, ldc int, a *uint16, lda int, b *uint16, ldb int, m int, n int, k int, add int)
-
-// attnBackWeighAVX512 computes P = e^(s−rowMax) and dS = P∘(dp−delta) for 32·steps rows of 64, of which 32·halves count, and cuts them into pieces: P
-// and dS by columns, as a factor whose rows are summed over, dS by rows, as one whose columns are. steps ≥ 1, halves 1 or 2.
-//
-//go:noescape
-func attnBackWeighAVX512(s *float32, dp *float32, rowMax *float32, delta *float32, weights *uint16, dsCols *uint16, dsRows *uint16, steps int, halves int)
+func attnBackAVX512(run *byte)

@@ -150,46 +150,109 @@ func TestMultiplyPiecesOfParts(t *testing.T) {
 	})
 }
 
-// The fused step packs what the steps one by one do, but for a rounding of the exponential.
-func TestWeighPieces(t *testing.T) {
+// weighed is a tile for Weigh with fences around what it writes.
+type weighed struct {
+	BackTile[float32]
+	byCols, byRows *fencedBits
+	rows           []BackRow
+}
+
+func newWeighed(rng *rand.Rand, sigma float64) *weighed {
+	w := &weighed{byCols: newFencedBits(6 * BackRows * BackCols), byRows: newFencedBits(3 * BackRows * BackCols), rows: make([]BackRow, BackRows)}
+	w.BackTile = BackTile[float32]{append(randoms(rng, BackRows*BackCols, sigma), randoms(rng, BackRows*BackCols, 1)...), w.byCols.data, w.byRows.data}
+	for i := range w.rows {
+		w.rows[i] = BackRow{Max: float32(rng.NormFloat64()), Delta: float32(rng.NormFloat64()), Seen: ^uint32(0)}
+	}
+	return w
+}
+
+// at returns P, dS by columns and dS by rows.
+func (w *weighed) at(r, c int) (v [3]float64) {
+	const tiles, wide = BackRows / 32, BackCols / 32
+	col, row := (c/16*tiles+r/32)*PieceTile+r%16*32+c%16*2+r%32/16, (r/16*wide+c/32)*PieceTile+r%16*32+c%16*2+c%32/16
+	for piece := range 3 {
+		for i, bits := range [...]uint16{w.ByCols[col+512*piece], w.ByCols[3*BackRows*BackCols+col+512*piece], w.ByRows[row+512*piece]} {
+			v[i] += float64(math.Float32frombits(uint32(bits) << 16))
+		}
+	}
+	return v
+}
+
+// Weights and dS are those of the formula, whatever is multiplied in between, and products those of MultiplyPieces.
+func TestWeigh(t *testing.T) {
 	forEachISA(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(77, 78))
-		for _, rows := range []int{32, 96} {
-			for _, cols := range []int{32, 64} {
-				s, dp := randoms(rng, rows*64, 3), randoms(rng, rows*64, 1)
-				rowMax, delta := randoms(rng, rows, 1), randoms(rng, rows, 1)
-				inf := float32(math.Inf(1))
-				rowMax[1], rowMax[rows-1], s[5], s[3*64+cols-1] = inf, inf, -inf, -inf
-				var got [3]*fencedBits
-				for i := range got {
-					got[i] = newFencedBits(3 * rows * cols)
+		for _, steps := range []int{0, 1, 2, 4, 7} { // of the products, so that more or less is left to do after or before them
+			w := newWeighed(rng, 3)
+			w.rows[1].Max, w.rows[5].Seen, w.rows[40].Seen = float32(math.Inf(1)), 0, 0x00fff01f
+			w.Scores[70*BackCols+9] = float32(math.Inf(-1))
+			w.Scores[5*BackCols] = 1e38 // and not seen
+
+			x, y, z := randoms(rng, 96*32*steps, 1), randoms(rng, 32*steps*64, 1), randoms(rng, 48*64, 1)
+			a, b := make([]uint16, 3*len(x)), make([]uint16, 3*len(y))
+			SplitRows(a, x, 32*steps, 96, 32*steps, false)
+			SplitColumns(b, y, 64, 32*steps, 64, false)
+			var first, then PieceProducts
+			c, d := fencedCopy(make([]float32, 96*64), 1), fencedCopy(z, 1)
+			fillAll(c.data, float32(math.NaN()))
+			AddPieces(&first, c.data, 64, a, steps, b, steps, 6, 4, steps, false)
+			AddPieces(&then, d.data, 64, a, steps, b, steps, 3, 3, steps, true)
+			var runs []WeighRun
+			for i := range BackRows / 32 {
+				for j := range BackCols / 32 {
+					runs = append(runs, w.Run(i, j, w.rows[32*i:]))
 				}
-				WeighPieces(s, dp, rows, cols, rowMax, delta, got[0].data, got[1].data, got[2].data)
-				for i := range got {
-					got[i].intact(t)
-				}
-				value := func(dst []uint16, tile, i int) (v float64) {
-					for piece := range 3 {
-						v += float64(math.Float32frombits(uint32(dst[tile*PieceTile+512*piece+i]) << 16))
+			}
+			Weigh(&first, runs, &then)
+			c.intact(t)
+			d.intact(t)
+			w.byCols.intact(t)
+			w.byRows.intact(t)
+			if steps > 0 {
+				want, sum := make([]float32, 96*64), append([]float32(nil), z...)
+				MultiplyPieces(want, 64, a, steps, b, steps, 6, 4, steps, false)
+				MultiplyPieces(sum, 64, a, steps, b, steps, 3, 3, steps, true)
+				require.Equal(t, want, c.data)
+				require.Equal(t, sum, d.data)
+			}
+			for r := range BackRows {
+				for c := range BackCols {
+					s, dp, row := float64(w.Scores[r*BackCols+c]), float64(w.Scores[(BackRows+r)*BackCols+c]), w.rows[r]
+					p := math.Exp(s - float64(row.Max))
+					if row.Seen>>(c%32)&1 == 0 {
+						p = 0
 					}
-					return v
-				}
-				for r := range rows {
-					for c := range cols {
-						p := math.Exp(float64(s[r*64+c]) - float64(rowMax[r]))
-						ds := p * (float64(dp[r*64+c]) - float64(delta[r]))
-						byCol, byRow := c/16*(rows/32)+r/32, r/16*(cols/32)+c/32
-						inCol, inRow := r%16*32+c%16*2+r%32/16, r%16*32+c%16*2+c%32/16
-						what := fmt.Sprintf("%d×%d (%d, %d)", rows, cols, r, c)
-						tol := 8e-7 * (1 + math.Abs(float64(s[r*64+c]-rowMax[r])))
-						if p == 0 {
-							tol = 0
-						}
-						near(t, p, float32(value(got[0].data, byCol, inCol)), tol*p, "%s weight", what)
-						tol *= p * (math.Abs(float64(dp[r*64+c])) + math.Abs(float64(delta[r])))
-						near(t, ds, float32(value(got[1].data, byCol, inCol)), tol, "%s dS by columns", what)
-						near(t, ds, float32(value(got[2].data, byRow, inRow)), tol, "%s dS by rows", what)
+					ds, tol := p*(dp-float64(row.Delta)), 0.0
+					if p != 0 {
+						tol = 8e-7 * (1 + math.Abs(s-float64(row.Max)))
 					}
+					got, what := w.at(r, c), fmt.Sprintf("%d steps (%d, %d)", steps, r, c)
+					near(t, p, float32(got[0]), tol*p, "%s weight", what)
+					tol *= p * (math.Abs(dp) + math.Abs(float64(row.Delta)))
+					near(t, ds, float32(got[1]), tol, "%s dS by columns", what)
+					near(t, ds, float32(got[2]), tol, "%s dS by rows", what)
+				}
+			}
+		}
+	})
+}
+
+// A run writes its own rows and columns only.
+func TestWeighOfOneRun(t *testing.T) {
+	forEachISA(t, func(t *testing.T) {
+		w := newWeighed(rand.New(rand.NewPCG(81, 82)), 1)
+		for i := range w.ByCols {
+			w.ByCols[i] = 0x7fc0
+		}
+		for i := range w.ByRows {
+			w.ByRows[i] = 0x7fc0
+		}
+		var none PieceProducts
+		Weigh(&none, []WeighRun{w.Run(1, 1, w.rows[32:])}, &none)
+		for r := range BackRows {
+			for c := range BackCols {
+				for _, v := range w.at(r, c) {
+					require.Equal(t, r/32 != 1 || c/32 != 1, math.IsNaN(v), "(%d, %d)", r, c)
 				}
 			}
 		}
@@ -197,36 +260,31 @@ func TestWeighPieces(t *testing.T) {
 }
 
 // Weights and dS below 2⁻¹¹⁰ have pieces that are no numbers of BF16; what is cut off of one must not become part of another.
-func TestWeighPiecesOfTinyWeights(t *testing.T) {
+func TestWeighOfTinyWeights(t *testing.T) {
 	forEachISA(t, func(t *testing.T) {
-		rng := rand.New(rand.NewPCG(79, 80))
-		const rows, cols = 32, 64
-		s, dp := randoms(rng, rows*64, 1), randoms(rng, rows*64, 1)
-		for i := range s {
-			if tiny := i/64/16 ^ i/16%2; tiny == 1 { // beside one that is not, in either order
-				s[i] -= 82
+		w := newWeighed(rand.New(rand.NewPCG(79, 80)), 1)
+		for i := range w.rows {
+			w.rows[i].Max, w.rows[i].Delta = 0, 0
+		}
+		for i := range BackRows * BackCols {
+			if tiny := i/64/16&1 ^ i/16%2; tiny == 1 { // beside one that is not, in either order
+				w.Scores[i] -= 82
 			}
 		}
-		var got [3][]uint16
-		for i := range got {
-			got[i] = make([]uint16, 3*rows*cols)
+		var none PieceProducts
+		var runs []WeighRun
+		for i := range 6 {
+			runs = append(runs, w.Run(i/2, i%2, w.rows[i/2*32:]))
 		}
-		WeighPieces(s, dp, rows, cols, make([]float32, rows), make([]float32, rows), got[0], got[1], got[2])
-		value := func(dst []uint16, i int) (v float64) {
-			for piece := range 3 {
-				v += float64(math.Float32frombits(uint32(dst[512*piece+i]) << 16))
-			}
-			return v
-		}
-		for r := range rows {
-			for c := range cols {
-				p := math.Exp(float64(s[r*64+c]))
-				ds := p * float64(dp[r*64+c])
-				inCol, inRow := c/16*PieceTile+r%16*32+c%16*2+r/16, (r/16*2+c/32)*PieceTile+r%16*32+c%16*2+c%32/16
-				tol := 8e-7 * (1 + math.Abs(float64(s[r*64+c])))
-				near(t, p, float32(value(got[0], inCol)), tol*p+0x1p-125, "weight (%d, %d)", r, c)
-				near(t, ds, float32(value(got[1], inCol)), tol*math.Abs(ds)+0x1p-125, "dS (%d, %d) by columns", r, c)
-				near(t, ds, float32(value(got[2], inRow)), tol*math.Abs(ds)+0x1p-125, "dS (%d, %d) by rows", r, c)
+		Weigh(&none, runs, &none)
+		for r := range BackRows {
+			for c := range BackCols {
+				s, dp := float64(w.Scores[r*BackCols+c]), float64(w.Scores[(BackRows+r)*BackCols+c])
+				p := math.Exp(s)
+				got, tol := w.at(r, c), 8e-7*(1+math.Abs(s))
+				near(t, p, float32(got[0]), tol*p+0x1p-125, "weight (%d, %d)", r, c)
+				near(t, p*dp, float32(got[1]), tol*math.Abs(p*dp)+0x1p-125, "dS (%d, %d) by columns", r, c)
+				near(t, p*dp, float32(got[2]), tol*math.Abs(p*dp)+0x1p-125, "dS (%d, %d) by rows", r, c)
 			}
 		}
 	})

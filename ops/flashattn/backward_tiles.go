@@ -34,8 +34,14 @@ type backwardTiles[T kernel.Float] struct {
 	qRows, qCols, dOutRows, dOutCols []uint16
 	filled                           int // rows of the chunk, filled up
 
-	// Pieces of a tile: of weights and dS for dV and dK, of dS for dQ.
-	weights, dsCols, dsRows []uint16
+	// Two tiles of scores, for those of the next one are multiplied while weights are made, which take the same room for all.
+	between     [2]kernel.BackTile[T]
+	info        []kernel.BackRow // of the rows of the chunk
+	seenBy      []kernel.BackRow // of those and each 32 keys, where not all is seen
+	turn        int              // the tile for the next scores
+	first, then kernel.PieceProducts
+	runs        [kernel.BackRows / 32 * tilePanel / 32]kernel.WeighRun // of the tile whose scores are there; then has its other products
+	running     int                                                    // of the runs
 }
 
 // Sizes in tiles: panels of keys, and what rows of a chunk are a multiple of.
@@ -43,6 +49,9 @@ const (
 	tilePanel = 64
 	tileRows  = 32
 )
+
+// backInfo is how many kernel.BackRow there are for a row.
+const backInfo = 1 + tilePanel/32
 
 // tileBlocks chooses the sizes of blocks. Chunks are whole sixes too, for what goes the way of other processors.
 func (a attrs) tileBlocks(d, dv int) blocks {
@@ -56,7 +65,8 @@ func (a attrs) tileBlocks(d, dv int) blocks {
 	return b
 }
 
-// tileScratch is the number of elements in each slot; those of slotBackEdges are int32, those of slotBackKeys and slotBackPieces uint16.
+// tileScratch is the number of elements in each slot; those of slotBackEdges are int32, those of slotBackKeys and
+// slotBackPieces uint16, those of slotBackInfo kernel.BackRow.
 func (b blocks) tileScratch(rows, d, dv int) (n [allSlots]int) {
 	d16, d32, dv16, dv32 := ceilTo(d, 16), ceilTo(d, 32), ceilTo(dv, 16), ceilTo(dv, 32)
 	n[slotBackEdges] = 2 * rows
@@ -64,6 +74,7 @@ func (b blocks) tileScratch(rows, d, dv int) (n [allSlots]int) {
 	n[slotBackGrads] = b.keys * (d16 + dv16)
 	n[slotBackRows] = b.chunk * (d32 + d16 + dv32 + 2)
 	n[slotBackTiles] = 4*b.chunk*tilePanel + tilePanel*max(d32, dv32)
+	n[slotBackInfo] = backInfo * kernel.BackRows
 	n[slotBackPieces] = 3 * b.chunk * (d16 + d32 + dv16 + dv32 + 3*tilePanel)
 	return n
 }
@@ -79,12 +90,17 @@ func (u *backwardUnit[T]) carveTiles(w *parallel.Worker, rows, d, dv int) {
 	u.ldq, u.ldo, u.lddq = t.d32, t.dv32, t.d16
 	carve(parallel.Scratch[T](w, slotBackRows, n[slotBackRows]), part[T]{&u.q, c * u.ldq}, part[T]{&u.dq, c * u.lddq},
 		part[T]{&u.dOut, c * u.ldo}, part[T]{&u.rowMax, c}, part[T]{&u.delta, c})
-	carve(parallel.Scratch[T](w, slotBackTiles, n[slotBackTiles]), part[T]{&u.s, size}, part[T]{&u.ds, size}, part[T]{&u.dropped, size},
-		part[T]{&u.capped, size}, part[T]{&t.buf, tilePanel * max(t.d32, t.dv32)})
+	carve(parallel.Scratch[T](w, slotBackTiles, n[slotBackTiles]), part[T]{&t.between[0].Scores, 2 * size}, part[T]{&t.between[1].Scores, 2 * size},
+		part[T]{&t.buf, tilePanel * max(t.d32, t.dv32)})
+	carve(t.between[0].Scores, part[T]{&u.s, size}, part[T]{&u.ds, size})
+	carve(t.between[1].Scores, part[T]{&u.dropped, size}, part[T]{&u.capped, size}) // without tiles and with features one after the other
+	carve(parallel.Scratch[kernel.BackRow](w, slotBackInfo, n[slotBackInfo]), part[kernel.BackRow]{&t.info, kernel.BackRows},
+		part[kernel.BackRow]{&t.seenBy, (backInfo - 1) * kernel.BackRows})
 	carve(parallel.Scratch[uint16](w, slotBackPieces, n[slotBackPieces]),
 		part[uint16]{&t.qRows, 3 * c * t.d32}, part[uint16]{&t.qCols, 3 * c * t.d16},
 		part[uint16]{&t.dOutRows, 3 * c * t.dv32}, part[uint16]{&t.dOutCols, 3 * c * t.dv16},
-		part[uint16]{&t.weights, 3 * size}, part[uint16]{&t.dsCols, 3 * size}, part[uint16]{&t.dsRows, 3 * size})
+		part[uint16]{&t.between[0].ByCols, 6 * size}, part[uint16]{&t.between[0].ByRows, 3 * size})
+	t.between[1].ByCols, t.between[1].ByRows = t.between[0].ByCols, t.between[0].ByRows
 }
 
 // carvePlain takes memory for a block that needs the way of other processors as well, of slots of the forward pass.
@@ -138,60 +154,11 @@ func (u *backwardUnit[T]) fillChunk(m int) bool {
 	if fine {
 		kernel.SplitColumns(t.qCols, u.q, u.ldq, t.filled, t.d16, true)
 		kernel.SplitColumns(t.dOutCols, u.dOut, u.ldo, t.filled, t.dv16, true)
+		for r := range t.filled {
+			t.info[r] = kernel.BackRow{Max: float32(u.rowMax[r]), Delta: float32(u.delta[r]), Seen: ^uint32(0)}
+		}
 	}
 	return fine
-}
-
-// multiply adds what keys j … of a panel contribute, j1 of the block being its end, for the rows of t and those beside them that fill
-// up tiles. The chunk begins at row r0, ends at r1, and the block begins at key j0.
-func (u *backwardUnit[T]) multiply(t tile, r0, r1, j0, j1, j int) {
-	x, size := &u.backwardTiles, kernel.PieceTile
-	a, z := (t.ra-r0)/tileRows*tileRows, ceilTo(t.rz-r0, tileRows)
-	n, cols := min(tilePanel, j1-j), ceilTo(min(tilePanel, j1-j), 32)
-	t = tile{ra: r0 + a, rz: min(r0+z, r1), ja: j, jz: j + n}
-	t.full = int(u.hi[t.ra]) >= t.jz && int(u.lo[t.rz-1]) <= t.ja
-	steps, at, ld := (z-a)/32, 3*(j-j0), tilePanel
-
-	kernel.MultiplyPieces(u.s, ld, x.qRows[3*a*x.d32:], x.d32/32, x.kScores[at*x.d32:], x.d32/32, (z-a)/16, cols/16, x.d32/32, false)
-	kernel.MultiplyPieces(u.ds, ld, x.dOutRows[3*a*x.dv32:], x.dv32/32, x.values[at*x.dv32:], x.dv32/32, (z-a)/16, cols/16, x.dv32/32, false)
-	u.scores(&u.st, t, u.s, ld, u.lo, u.hi, u.capped)
-	if u.Dropout == 0 && u.Softcap == 0 && u.dBias.data == nil {
-		if n < cols {
-			for r := range z - a {
-				fill(u.s[r*ld+n:r*ld+cols], T(math.Inf(-1)))
-			}
-		}
-		kernel.WeighPieces(u.s, u.ds, z-a, cols, u.rowMax[a:], u.delta[a:], x.weights, x.dsCols, x.dsRows)
-	} else {
-		u.weigh(t, z-a, cols, a)
-	}
-
-	chunk := x.filled / 32
-	kernel.MultiplyPieces(x.dvT[(j-j0)*x.dv16:], ld, x.dOutCols[a/32*size:], chunk, x.weights, steps, x.dv16/16, cols/16, steps, true)
-	kernel.MultiplyPieces(x.dkT[(j-j0)*x.d16:], ld, x.qCols[a/32*size:], chunk, x.dsCols, steps, x.d16/16, cols/16, steps, true)
-	kernel.MultiplyPieces(u.dq[a*x.d16:], x.d16, x.dsRows, cols/32, x.kGrads[at*x.d16:], tilePanel/32, (z-a)/16, x.d16/16, cols/32, true)
-}
-
-// weigh makes weights and dS of the scores in steps, for the features that need it, and cuts them: rows and keys that fill up the tile t
-// to rows × cols have weights of 0, and dS too, for they are products with zeros. t begins at row a of the chunk.
-func (u *backwardUnit[T]) weigh(t tile, rows, cols, a int) {
-	x, ld, m, n := &u.backwardTiles, tilePanel, t.rz-t.ra, t.jz-t.ja
-	kernel.ProbFromLSE(u.s, u.s, ld, m, n, u.rowMax[a:][:m])
-	weights := u.s
-	if u.Dropout > 0 {
-		weights = u.dropped
-		copy(weights[:rows*ld], u.s)
-		u.drop(&u.st, t, weights, u.s, ld)
-		u.drop(&u.st, t, u.ds, u.ds, ld)
-	}
-	kernel.SplitColumns(x.weights, weights, ld, rows, cols, false)
-	kernel.DScore(u.ds, u.s, u.ds, ld, m, n, u.delta[a:][:m])
-	u.addBias(t)
-	if u.Softcap > 0 {
-		kernel.SoftcapGrad(u.ds, u.capped, ld, m, n, u.Softcap)
-	}
-	kernel.SplitColumns(x.dsCols, u.ds, ld, rows, cols, false)
-	kernel.SplitRows(x.dsRows, u.ds, ld, rows, cols, false)
 }
 
 // addTiles adds the gradients of keys and values j0 ≤ j < j1.
@@ -218,8 +185,10 @@ func (r *backwardRun[T]) deltas(w *parallel.Worker, b, h, i int, to []T) bool {
 	carve(parallel.Scratch[T](w, slotBackRows, deltaRows*(2*ld+deltaRows)), part[T]{&x, deltaRows * ld}, part[T]{&y, deltaRows * ld},
 		part[T]{&sums, deltaRows * deltaRows})
 	pieces := parallel.Scratch[uint16](w, slotBackPieces, 2*3*deltaRows*ld)
-	clear(x)
-	clear(y)
+	if dv < ld || len(to) < deltaRows {
+		clear(x)
+		clear(y)
+	}
 	for p := range to {
 		kernel.Scale(x[p*ld:][:dv], r.dOut.row(b, i+p, h), r.inverse(r.rowAt(b, h, i+p)))
 		copy(y[p*ld:][:dv], r.out.row(b, i+p, h))

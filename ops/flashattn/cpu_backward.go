@@ -58,7 +58,7 @@ func (p *problem[T]) backward(g *gradients[T]) {
 				r.partial = append(r.partial, all[s*size:][:size])
 			}
 		}
-		parallel.Run(p.q.Batch*p.q.Heads, r.rows)
+		parallel.Run(p.q.Batch*r.rowGroups(), r.rows)
 		segs, heads := r.groups()
 		parallel.Run(segs*heads*r.splits, r.task)
 		r.sum()
@@ -96,22 +96,32 @@ func (r *backwardRun[T]) groups() (segs, heads int) {
 	return (len(r.segs) + r.segGroup - 1) / r.segGroup, (r.k.Heads + r.headGroup - 1) / r.headGroup
 }
 
-// rows prepares the row statistics of one (batch, head).
+// groupRows is how many rows of all heads a task of rows takes: heads of a row lie side by side in memory, and rows of one head far apart.
+const groupRows = 4 * deltaRows
+
+func (r *backwardRun[T]) rowGroups() int { return (r.q.Seq + groupRows - 1) / groupRows }
+
+// rows prepares the row statistics of some rows of a batch element.
 func (r *backwardRun[T]) rows(w *parallel.Worker, n int) {
-	b, h := n/r.q.Heads, n%r.q.Heads
-	for i := 0; i < r.q.Seq; i += deltaRows {
-		rows := min(deltaRows, r.q.Seq-i)
-		to := r.delta[r.rowAt(b, h, i):][:rows]
-		if !r.tiles || !r.deltas(w, b, h, i, to) {
-			for p := range to {
-				to[p] = kernel.Dot(r.out.row(b, i+p, h), r.dOut.row(b, i+p, h)) * r.inverse(r.rowAt(b, h, i+p))
-			}
+	b, first := n/r.rowGroups(), n%r.rowGroups()*groupRows
+	for i := first; i < min(first+groupRows, r.q.Seq); i += deltaRows {
+		for h := range r.q.Heads {
+			r.rowsOf(w, b, h, i, r.delta[r.rowAt(b, h, i):][:min(deltaRows, r.q.Seq-i)])
 		}
-		if r.dLSE != nil {
-			for p := range to {
-				at := r.rowAt(b, h, i+p)
-				to[p] -= r.dLSE[at] * r.inverse(at)
-			}
+	}
+}
+
+// rowsOf fills delta of the rows from i of a (batch, head).
+func (r *backwardRun[T]) rowsOf(w *parallel.Worker, b, h, i int, delta []T) {
+	if !r.tiles || !r.deltas(w, b, h, i, delta) {
+		for p := range delta {
+			delta[p] = kernel.Dot(r.out.row(b, i+p, h), r.dOut.row(b, i+p, h)) * r.inverse(r.rowAt(b, h, i+p))
+		}
+	}
+	if r.dLSE != nil {
+		for p := range delta {
+			at := r.rowAt(b, h, i+p)
+			delta[p] -= r.dLSE[at] * r.inverse(at)
 		}
 	}
 }
@@ -134,6 +144,7 @@ const (
 	slotBackRows
 	slotBackTiles
 	slotBackPieces
+	slotBackInfo
 	allSlots
 )
 
@@ -310,6 +321,7 @@ func (u *backwardUnit[T]) chunkPass(w *parallel.Worker, r0, r1, j0, j1 int) {
 				u.multiply(t, r0, r1, j0, j1, j)
 				continue
 			}
+			u.finish()
 			if !u.plain {
 				u.carvePlain(w)
 				u.pack(j0, j1)
@@ -317,6 +329,7 @@ func (u *backwardUnit[T]) chunkPass(w *parallel.Worker, r0, r1, j0, j1 int) {
 			u.tile(t, r0, j0, j)
 		}
 	}
+	u.finish()
 	to := u.dQ
 	if u.partial != nil {
 		to = Contiguous(u.partial[u.split], u.problem.q.Batch, u.problem.q.Seq, u.problem.q.Heads, d)
@@ -376,7 +389,7 @@ func (u *backwardUnit[T]) tile(t tile, r0, j0, j int) {
 	if !t.full { // a masked weight is 0, but 0 times an overflow is not
 		mask(u.ds, ld, rows, u.lo[t.ra:], u.hi[t.ra:], t.ja, n, 0)
 	}
-	u.addBias(t)
+	u.addBias(t, u.ds)
 	if u.Softcap > 0 {
 		kernel.SoftcapGrad(u.ds, u.capped, ld, rows, n, u.Softcap)
 	}
@@ -385,7 +398,7 @@ func (u *backwardUnit[T]) tile(t tile, r0, j0, j int) {
 }
 
 // addBias adds the tile's dS to dBias.
-func (u *backwardUnit[T]) addBias(t tile) {
+func (u *backwardUnit[T]) addBias(t tile, ds []T) {
 	if u.dBias.data == nil {
 		return
 	}
@@ -393,7 +406,7 @@ func (u *backwardUnit[T]) addBias(t tile) {
 	for r := t.ra; r < t.rz; r++ {
 		i, h := u.st.place(r)
 		to := u.dBias.data[u.dBias.at(u.st.seg.batch, h, i)+t.ja:][:n]
-		kernel.Add(to, to, u.ds[(r-t.ra)*u.panel:][:n])
+		kernel.Add(to, to, ds[(r-t.ra)*u.panel:][:n])
 	}
 }
 

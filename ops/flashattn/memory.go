@@ -78,7 +78,7 @@ func memory[T kernel.Float](s Shape, a attrs) (standard, tiled int64) {
 	pass := scratchBytes(m[:], slotBackEdges, size)
 	if tiles {
 		m = b.tileScratch(s.SeqQ*group, s.HeadDim, s.ValueDim)
-		pass = scratchBytes(m[:], slotBackEdges, size) - 2*int64(m[slotBackKeys]+m[slotBackPieces]) // which are not of 4 bytes
+		pass = scratchBytes(m[:], slotBackEdges, size) - 2*int64(m[slotBackKeys]+m[slotBackPieces]) + 12*int64(m[slotBackInfo]) // which are not of 4 bytes
 	}
 	tasks := s.Batch * s.KVHeads
 	splits := b.splits(tasks, s.SeqKV)

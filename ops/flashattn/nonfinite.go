@@ -69,7 +69,7 @@ func (u *backwardUnit[T]) careful(t tile, r0, j0 int) {
 			}
 		}
 	}
-	u.addBias(t)
+	u.addBias(t, u.ds)
 	if u.Softcap > 0 {
 		kernel.SoftcapGrad(u.ds, u.capped, ld, t.rz-t.ra, n, u.Softcap)
 	}

@@ -18,7 +18,6 @@ func main() { files.Main("attnback", generate) }
 func generate() (map[string][]byte, error) {
 	e := newEmitter()
 	e.product()
-	e.weigh()
 	asm, stubs, err := files.Assembly(e.Context, printer.Config{Argv: []string{"go", "run", "./attnback"}, Pkg: "kernel"}, nil)
 	if err != nil {
 		return nil, err

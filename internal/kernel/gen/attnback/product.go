@@ -16,155 +16,231 @@ var (
 	rowA, rowA2 = reg.RAX.(reg.GPPhysical), reg.RSI.(reg.GPPhysical)
 	colB, colB2 = reg.RCX.(reg.GPPhysical), reg.RDX.(reg.GPPhysical)
 	toC, stride = reg.RBX.(reg.GPPhysical), reg.RDI.(reg.GPPhysical)
-	atA, atB    = reg.R8, reg.R9
-	atC, left   = reg.R10, reg.R11
-	rows, cols  = reg.R12, reg.R13
+	block       = reg.R8 // of the list
+	left        = reg.R9 // steps of the block
+	units       = reg.R10
+	temp        = reg.R11
+	// Of the weights that are made, see weigh.go.
+	scores, rows, weights, dsRows = reg.R12, reg.R13, reg.R14, reg.R15
 )
 
-// product emits products of packed operands: tiles 0 to 3 are sums, 4 and 5 tiles of A, 6 and 7 of B.
+// Fields of pieceRun, in words.
+const (
+	rFirst = iota
+	rFirstLeft
+	rThen
+	rThenLeft
+	rRuns
+	rRunsLeft
+	rUnits // made in a step of the first products, 2 or 4
+)
+
+// Fields of productBlock.
+const (
+	bC = iota
+	bLdc
+	bA
+	bA2
+	bB
+	bB2
+	bSteps
+	bKind
+	blockWords
+)
+
+// Bits of a block's kind.
+const (
+	kindAdd    = 1
+	kindNarrow = 2 // one tile of columns
+	kindLow    = 4 // one tile of rows
+)
+
+func word(base reg.Register, n int) operand.Mem { return at(base, 8*n) }
+
+// field loads the address of the arguments and returns one of them.
+func (e *emitter) field(n int) operand.Mem {
+	e.MOVQ(e.slot("run"), temp)
+	return word(temp, n)
+}
+
+// product emits lists of products of packed operands, and between those of the first list the weights of attention: tiles 0 to 3 are sums, 4
+// and 5 tiles of A, 6 and 7 of B.
 func (e *emitter) product() {
-	e.function("attnBackMultiplyAVX512", "func(c *float32, ldc int, a *uint16, lda int, b *uint16, ldb int, m, n, k, add int)",
-		"computes C = [C +] A·B for m by n tiles of C, with k tiles of 32 of the sum. Tiles of A, 16 rows each, and of B, 16 columns each, are",
-		"lda and ldb bytes apart, and the k of each one after the other, three pieces each. ldc is in bytes. m, n, k ≥ 1.")
+	e.function("attnBackAVX512", "func(run *byte)", "computes the products of two lists, and between those of the first what WeighRun says. See pieceRun.")
 	whole := [8]uint8{line, line, line, line, line, line, line, line}
 	e.LEAQ(amx.Shape(e.Context, "attnBackShape", whole, [8]uint8{16, 16, 16, 16, 16, 16, 16, 16}), reg.RAX)
 	amx.Config(e.Context, reg.RAX.(reg.GPPhysical))
-	e.MOVQ(e.slot("a"), atA)
-	e.MOVQ(e.slot("m"), rows)
-	each := func(n reg.Register, body func(count int), twice func()) {
-		loop, one, done := e.label("each"), e.label("one"), e.label("done")
+	e.constants()
+	e.firstRun()
+
+	e.list(rFirst, rFirstLeft, func() {
+		for t := range uint8(4) {
+			amx.Zero(e.Context, t)
+		}
+		loop, plain, two, next := e.label("step"), e.label("plain"), e.label("two"), e.label("next")
+		e.begin()
 		e.Label(loop)
-		e.CMPQ(n, operand.Imm(2))
-		e.JLT(operand.LabelRef(one))
-		body(2)
-		twice()
-		e.SUBQ(operand.Imm(2), n)
+		e.TESTQ(units, units)
+		e.JZ(operand.LabelRef(plain))
+		e.CMPQ(e.field(rUnits), operand.Imm(4))
+		e.JNE(operand.LabelRef(two))
+		for n, label := range []string{"", two} {
+			if label != "" {
+				e.Label(label)
+			}
+			count := []int{4, 2}[n]
+			var parts []func()
+			for i := range count {
+				parts = append(parts, e.unit(i)...)
+			}
+			mix(e.step(2, 2), parts)
+			e.made(count)
+			e.JMP(operand.LabelRef(next))
+		}
+		e.Label(plain)
+		mix(e.step(2, 2), nil)
+		e.Label(next)
+		e.advance()
 		e.JNZ(operand.LabelRef(loop))
-		e.JMP(operand.LabelRef(done))
-		e.Label(one)
-		body(1)
-		e.Label(done)
+		e.corners(2, 2, func(t uint8, disp int) { amx.Store(e.Context, t, toC, stride, disp) })
+	})
+
+	rest, made := e.label("rest"), e.label("made")
+	e.Label(rest)
+	e.TESTQ(units, units)
+	e.JZ(operand.LabelRef(made))
+	for _, f := range e.unit(0) {
+		f()
 	}
-	each(rows, func(high int) {
-		e.MOVQ(e.slot("b"), atB)
-		e.MOVQ(e.slot("n"), cols)
-		e.MOVQ(e.slot("c"), atC)
-		each(cols, func(wide int) { e.block(high, wide) }, func() {
-			e.MOVQ(e.slot("ldb"), left)
-			e.LEAQ(operand.Mem{Base: atB, Index: left, Scale: 2}, atB)
-			e.add(2*line, atC)
-		})
-	}, func() {
-		e.MOVQ(e.slot("lda"), left)
-		e.LEAQ(operand.Mem{Base: atA, Index: left, Scale: 2}, atA)
-		e.MOVQ(e.slot("ldc"), left)
-		e.SHLQ(operand.Imm(5), left)
-		e.ADDQ(left, e.slot("c"))
+	e.made(1)
+	e.JMP(operand.LabelRef(rest))
+	e.Label(made)
+
+	e.list(rThen, rThenLeft, func() {
+		kinds, done := map[int]string{}, e.label("stored")
+		e.MOVQ(word(block, bKind), temp)
+		for _, kind := range []int{kindNarrow, kindLow, kindNarrow | kindLow} {
+			kinds[kind] = e.label("kind")
+			e.MOVQ(temp, left)
+			e.ANDQ(operand.Imm(kindNarrow|kindLow), left)
+			e.CMPQ(left, operand.Imm(uint64(kind)))
+			e.JEQ(operand.LabelRef(kinds[kind]))
+		}
+		for _, kind := range []int{0, kindNarrow, kindLow, kindNarrow | kindLow} {
+			if kind != 0 {
+				e.Label(kinds[kind])
+			}
+			high, wide := 2-kind&kindLow/kindLow, 2-kind&kindNarrow/kindNarrow
+			fresh, ready, loop := e.label("fresh"), e.label("ready"), e.label("step")
+			e.TESTQ(operand.I32(kindAdd), temp)
+			e.JZ(operand.LabelRef(fresh))
+			e.corners(high, wide, func(t uint8, disp int) { amx.Load(e.Context, toC, stride, disp, t) })
+			e.JMP(operand.LabelRef(ready))
+			e.Label(fresh)
+			for r := range high {
+				for c := range wide {
+					amx.Zero(e.Context, sum(r, c))
+				}
+			}
+			e.Label(ready)
+			e.begin()
+			e.Label(loop)
+			mix(e.step(high, wide), nil)
+			e.advance()
+			e.JNZ(operand.LabelRef(loop))
+			e.corners(high, wide, func(t uint8, disp int) { amx.Store(e.Context, t, toC, stride, disp) })
+			if kind != kindNarrow|kindLow {
+				e.JMP(operand.LabelRef(done))
+			}
+		}
+		e.Label(done)
 	})
 	amx.Release(e.Context)
+	e.VZEROUPPER()
 	e.RET()
 }
 
-// block emits the product of high tiles of rows and wide tiles of columns.
-func (e *emitter) block(high, wide int) {
-	sum := func(r, c int) uint8 { return uint8(2*r + c) }
-	// corners passes over the tiles of C.
-	corners := func(f func(t uint8, disp int)) {
-		e.MOVQ(atC, toC)
-		e.MOVQ(e.slot("ldc"), stride)
-		for r := range high {
-			if r > 0 {
-				e.MOVQ(stride, left)
-				e.SHLQ(operand.Imm(4), left)
-				e.ADDQ(left, toC)
-			}
-			for c := range wide {
-				f(sum(r, c), line*c)
-			}
-		}
-	}
-	fresh, ready := e.label("fresh"), e.label("ready")
-	e.CMPQ(e.slot("add"), operand.Imm(0))
-	e.JEQ(operand.LabelRef(fresh))
-	corners(func(t uint8, disp int) { amx.Load(e.Context, toC, stride, disp, t) })
-	e.JMP(operand.LabelRef(ready))
-	e.Label(fresh)
+// list passes over the blocks of a list.
+func (e *emitter) list(first, count int, body func()) {
+	loop, done := e.label("list"), e.label("listed")
+	e.MOVQ(e.field(first), block)
+	e.Label(loop)
+	e.CMPQ(e.field(count), operand.Imm(0))
+	e.JEQ(operand.LabelRef(done))
+	e.DECQ(word(temp, count))
+	body()
+	e.add(8*blockWords, block)
+	e.JMP(operand.LabelRef(loop))
+	e.Label(done)
+}
+
+func sum(r, c int) uint8 { return uint8(2*r + c) }
+
+// corners passes over the tiles of C.
+func (e *emitter) corners(high, wide int, f func(t uint8, disp int)) {
+	e.MOVQ(word(block, bC), toC)
+	e.MOVQ(word(block, bLdc), stride)
 	for r := range high {
+		if r > 0 {
+			e.MOVQ(stride, left)
+			e.SHLQ(operand.Imm(4), left)
+			e.ADDQ(left, toC)
+		}
 		for c := range wide {
-			amx.Zero(e.Context, sum(r, c))
+			f(sum(r, c), line*c)
 		}
 	}
-	e.Label(ready)
-	e.MOVQ(atA, rowA)
-	if high > 1 {
-		e.MOVQ(atA, rowA2)
-		e.ADDQ(e.slot("lda"), rowA2)
-	}
-	e.MOVQ(atB, colB)
-	if wide > 1 {
-		e.MOVQ(atB, colB2)
-		e.ADDQ(e.slot("ldb"), colB2)
+}
+
+// begin finds the operands of a block.
+func (e *emitter) begin() {
+	for n, p := range []reg.Register{rowA, rowA2, colB, colB2} {
+		e.MOVQ(word(block, bA+n), p)
 	}
 	e.MOVQ(operand.U32(line), stride)
-	e.MOVQ(e.slot("k"), left)
-	// load loads what a step wants and the step before does not hold, disp ahead: the first of two tiles, or the second.
-	load := func(before, step, which, disp int) {
-		from, to := six[before], six[step]
-		if (to.a != from.a || step == 0) && which < high {
-			amx.Load(e.Context, []reg.GPPhysical{rowA, rowA2}[which], stride, disp+tileBytes*to.a, uint8(4+which))
-		}
-		if (to.b != from.b || step == 0) && which < wide {
-			amx.Load(e.Context, []reg.GPPhysical{colB, colB2}[which], stride, disp+tileBytes*to.b, uint8(6+which))
-		}
-	}
-	// steps emits the products of 32 numbers. A tile is loaded anew as soon as it has been read for the last time, so that the products that
-	// are left hide it.
-	steps := func(last bool) {
-		for i := range six {
-			next, disp := (i+1)%len(six), 0
-			if next == 0 {
-				disp = pieces * tileBytes
-			}
-			order := [][2]int{{0, 0}, {0, 1}, {1, 0}, {1, 1}}
-			first := 1 // after which the first tile of what changes may be loaded
-			switch {
-			case next == 0:
-				first = 2
-			case six[next].b != six[i].b:
-				order[1], order[2] = order[2], order[1]
-			}
-			for n, o := range order {
-				if o[0] < high && o[1] < wide {
-					amx.BFloat16(e.Context, uint8(4+o[0]), uint8(6+o[1]), sum(o[0], o[1]))
-				}
-				if n == first && !(last && next == 0) {
-					load(i, next, 0, disp)
-				}
-			}
-			if !(last && next == 0) {
-				load(i, next, 1, disp)
-			}
-		}
-	}
-	loop, final := e.label("loop"), e.label("final")
-	for which := range 2 {
-		if which < high {
-			amx.Load(e.Context, []reg.GPPhysical{rowA, rowA2}[which], stride, tileBytes*six[0].a, uint8(4+which))
-		}
-		if which < wide {
-			amx.Load(e.Context, []reg.GPPhysical{colB, colB2}[which], stride, tileBytes*six[0].b, uint8(6+which))
-		}
-	}
-	e.DECQ(left)
-	e.JZ(operand.LabelRef(final))
-	e.Label(loop)
-	steps(false)
+	e.MOVQ(word(block, bSteps), left)
+}
+
+// advance goes on to the next step; it is the last one if the zero flag is set.
+func (e *emitter) advance() {
 	for _, p := range []reg.Register{rowA, rowA2, colB, colB2} {
 		e.add(pieces*tileBytes, p)
 	}
 	e.DECQ(left)
-	e.JNZ(operand.LabelRef(loop))
-	e.Label(final)
-	steps(true)
-	corners(func(t uint8, disp int) { amx.Store(e.Context, t, toC, stride, disp) })
+}
+
+// step are the instructions of the products of 32 numbers, of high tiles of rows and wide ones of columns.
+func (e *emitter) step(high, wide int) (parts []func()) {
+	load := func(which, size int, p []reg.GPPhysical, piece int, first uint8) {
+		if which < size {
+			parts = append(parts, func() { amx.Load(e.Context, p[which], stride, tileBytes*piece, first+uint8(which)) })
+		}
+	}
+	for i, s := range six {
+		newA, newB := i == 0 || s.a != six[i-1].a, i == 0 || s.b != six[i-1].b
+		for which := range 2 {
+			if newA {
+				load(which, high, []reg.GPPhysical{rowA, rowA2}, s.a, 4)
+			}
+			if newB {
+				load(which, wide, []reg.GPPhysical{colB, colB2}, s.b, 6)
+			}
+		}
+		for r := range high {
+			for c := range wide {
+				parts = append(parts, func() { amx.BFloat16(e.Context, uint8(4+r), uint8(6+c), sum(r, c)) })
+			}
+		}
+	}
+	return parts
+}
+
+// mix emits both, with others spread evenly over all.
+func mix(all, others []func()) {
+	for n, f := range all {
+		f()
+		for _, g := range others[n*len(others)/len(all) : (n+1)*len(others)/len(all)] {
+			g()
+		}
+	}
 }

@@ -12,142 +12,132 @@ var exp2 = []float32{0.00186713007244494, 0.009017030315877226, 0.05579991310968
 
 const log2e = 1.4426950408889634
 
-// weigh emits what lies between the products of the backward pass.
-func (e *emitter) weigh() {
-	e.function("attnBackWeighAVX512", "func(s, dp, rowMax, delta *float32, weights, dsCols, dsRows *uint16, steps, halves int)",
-		"computes P = e^(s−rowMax) and dS = P∘(dp−delta) for 32·steps rows of 64, of which 32·halves count, and cuts them into pieces: P",
-		"and dS by columns, as a factor whose rows are summed over, dS by rows, as one whose columns are. steps ≥ 1, halves 1 or 2.")
-	poly, log, upper := z[16:22], z[22], z[23]
+// Where things lie, in bytes; the constants of package kernel say the same.
+const (
+	backRows = 96 // of scores, at most
+	scoreRow = 4 * 64
+	toDP     = backRows * scoreRow    // from scores to dP
+	rowBytes = 16                     // of a BackRow
+	across   = 3 * pieces * tileBytes // from 16 columns of weights to the next
+	toDsCols = 4 * across             // from weights to dS by columns
+	down     = 2 * pieces * tileBytes // from 16 rows of dS to the next
+	runWords = 4                      // of a WeighRun
+	runUnits = 16                     // of a WeighRun
+)
+
+var (
+	poly       = z[16:22]
+	log, upper = z[22], z[23]
+)
+
+func (e *emitter) constants() {
 	for i, c := range exp2 {
 		e.splat(math.Float32bits(c), poly[i])
 	}
 	e.splat(math.Float32bits(log2e), log)
 	e.splat(0xffff0000, upper)
-	s, dp, rowMax, delta := e.arg("s"), e.arg("dp"), e.arg("rowMax"), e.arg("delta")
-	weights, dsCols, dsRows, steps := e.arg("weights"), e.arg("dsCols"), e.arg("dsRows"), e.arg("steps")
-	// Distances of tiles: of columns, and of rows.
-	across, down := e.GP64(), e.GP64()
-	e.IMUL3Q(operand.U32(pieces*tileBytes), steps, across)
-	e.MOVQ(e.slot("halves"), down)
-	e.IMUL3Q(operand.U32(pieces*tileBytes), down, down)
-	halves, lines := e.GP64(), e.GP64()
-	const row, half = 256, 16 * 256
-	e.times(steps, func() {
-		e.MOVQ(e.slot("halves"), halves)
-		e.times(halves, func() {
-			e.MOVQ(operand.U32(16), lines)
-			e.times(lines, func() {
-				x, d := z[0:4], z[4:8] // rows p and p+16 of 16 columns, then of the next 16
-				place := func(base reg.Register, i int) operand.Mem { return at(base, i%2*half+i/2*line) }
-				each := func(f func(i int)) {
-					for i := range x {
-						f(i)
-					}
-				}
-				for i := range 2 {
-					e.VBROADCASTSS(at(rowMax, 64*i), z[24+i])
-					e.VBROADCASTSS(at(delta, 64*i), z[26+i])
-				}
-				each(func(i int) { e.VMOVUPS(place(s, i), x[i]) })
-				each(func(i int) { e.VSUBPS(z[24+i%2], x[i], x[i]) })
-				r, p := z[8:12], z[12:16]
-				each(func(i int) { e.VMULPS(log, x[i], x[i]) })
-				each(func(i int) { e.VREDUCEPS(operand.Imm(1), x[i], r[i]) })
-				each(func(i int) { e.VMOVAPS(poly[0], p[i]) })
-				for c := 1; c < len(poly); c++ {
-					each(func(i int) { e.VFMADD213PS(poly[c], r[i], p[i]) })
-				}
-				each(func(i int) { e.VSCALEFPS(x[i], p[i], x[i]) })
-				each(func(i int) { e.VMOVUPS(place(dp, i), d[i]) })
-				each(func(i int) { e.VSUBPS(z[26+i%2], d[i], d[i]) })
-				each(func(i int) { e.VMULPS(x[i], d[i], d[i]) })
-				to := func(base reg.Register, index reg.Register, piece int) operand.Mem {
-					m := at(base, tileBytes*piece)
-					if index != nil {
-						m.Index, m.Scale = index, 1
-					}
-					return m
-				}
-				second := func(i int, r reg.Register) reg.Register {
-					if i == 0 {
-						return nil
-					}
-					return r
-				}
-				for i := range 2 {
-					lo, hi := z[8:10], z[10:12]
-					e.cut(x[2*i], lo, upper)
-					e.cut(x[2*i+1], hi, upper)
-					for k, pair := range [][]reg.VecPhysical{{lo[0], hi[0]}, {lo[1], hi[1]}, {x[2*i], x[2*i+1]}} {
-						e.pair(pair[0], pair[1])
-						e.VMOVDQU32(pair[1], to(weights, second(i, across), k))
-					}
-				}
-				for k := range pieces {
-					part := z[8:12]
-					if k == pieces-1 {
-						part = d
-						for _, v := range d[1:] { // as cut does
-							e.VPANDD(upper, v, v)
-						}
-					} else {
-						each(func(i int) { e.VPANDD(upper, d[i], part[i]) })
-						each(func(i int) { e.VSUBPS(part[i], d[i], d[i]) })
-					}
-					low := z[12:15]
-					for i := range low {
-						e.VPSRLD(operand.Imm(16), part[i], low[i])
-					}
-					for i := range 2 {
-						e.VPORD(low[2*i], part[2*i+1], z[0])
-						e.VMOVDQU32(z[0], to(dsCols, second(i, across), k))
-						e.VPORD(low[i], part[2+i], z[1])
-						e.VMOVDQU32(z[1], to(dsRows, second(i, down), k))
-					}
-				}
-				e.add(row, s)
-				e.add(row, dp)
-				e.add(4, rowMax)
-				e.add(4, delta)
-				for _, p := range []reg.Register{weights, dsCols, dsRows} {
-					e.add(line, p)
+}
+
+// firstRun begins the first run, if there is one.
+func (e *emitter) firstRun() {
+	done := e.label("begun")
+	e.XORQ(units, units)
+	e.CMPQ(e.field(rRunsLeft), operand.Imm(0))
+	e.JEQ(operand.LabelRef(done))
+	e.beginRun()
+	e.Label(done)
+}
+
+// beginRun loads what a run is about. temp holds the arguments.
+func (e *emitter) beginRun() {
+	e.MOVQ(word(temp, rRuns), units)
+	for n, p := range []reg.Register{scores, rows, weights, dsRows} {
+		e.MOVQ(word(units, n), p)
+	}
+	e.MOVQ(operand.U32(runUnits), units)
+}
+
+// made moves on by n units, and to the next run where there is one. units is 0 where there is none.
+func (e *emitter) made(n int) {
+	done := e.label("same")
+	e.add(n*scoreRow, scores)
+	e.add(n*rowBytes, rows)
+	e.add(n*line, weights)
+	e.add(n*line, dsRows)
+	e.SUBQ(operand.Imm(uint64(n)), units)
+	e.JNZ(operand.LabelRef(done))
+	e.ADDQ(operand.Imm(8*runWords), e.field(rRuns))
+	e.DECQ(word(temp, rRunsLeft))
+	e.JZ(operand.LabelRef(done))
+	e.beginRun()
+	e.Label(done)
+}
+
+// unit are the instructions, in small parts, that make weights and dS of rows p and p+16 for 32 columns, and cut them: the n-th rows from
+// where the run is.
+func (e *emitter) unit(n int) (parts []func()) {
+	x, d := z[0:4], z[4:8] // rows p and p+16 of 16 columns, then of the next 16
+	r, p := z[8:12], z[12:16]
+	place := func(i, disp int) operand.Mem { return at(scores, scoreRow*n+disp+i%2*16*scoreRow+i/2*line) }
+	row := func(i, disp int) operand.Mem { return at(rows, rowBytes*n+i%2*16*rowBytes+disp) }
+	seen := []reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4}
+	add := func(f ...func()) { parts = append(parts, f...) }
+	each := func(f func(i int)) { add(func() { f(0); f(1) }, func() { f(2); f(3) }) }
+
+	for i := range 2 {
+		add(func() { e.VBROADCASTSS(row(i, 0), z[24+i]) }, func() { e.VBROADCASTSS(row(i, 4), z[26+i]) })
+	}
+	each(func(i int) { e.VMOVUPS(place(i, 0), x[i]) })
+	each(func(i int) { e.VSUBPS(z[24+i%2], x[i], x[i]) })
+	each(func(i int) { e.VMULPS(log, x[i], x[i]) })
+	each(func(i int) { e.VREDUCEPS(operand.Imm(1), x[i], r[i]) })
+	each(func(i int) { e.VMOVAPS(poly[0], p[i]) })
+	each(func(i int) { e.KMOVW(row(i, 8+i/2*2), seen[i]) })
+	for c := 1; c < len(poly); c++ {
+		each(func(i int) { e.VFMADD213PS(poly[c], r[i], p[i]) })
+	}
+	each(func(i int) { e.VSCALEFPS_Z(x[i], p[i], seen[i], x[i]) })
+	each(func(i int) { e.VMOVUPS(place(i, toDP), d[i]) })
+	each(func(i int) { e.VSUBPS(z[26+i%2], d[i], d[i]) })
+	each(func(i int) { e.VMULPS(x[i], d[i], d[i]) })
+	for i := range 2 {
+		lo, hi := z[8:10], z[10:12]
+		add(func() { e.cut(x[2*i], lo, upper) }, func() { e.cut(x[2*i+1], hi, upper) })
+		for k, pair := range [][]reg.VecPhysical{{lo[0], hi[0]}, {lo[1], hi[1]}, {x[2*i], x[2*i+1]}} {
+			add(func() {
+				e.pair(pair[0], pair[1])
+				e.VMOVDQU32(pair[1], at(weights, line*n+across*i+tileBytes*k))
+			})
+		}
+	}
+	for k := range pieces {
+		part := z[8:12]
+		if k == pieces-1 {
+			part = d
+			add(func() {
+				for _, v := range d[1:] { // as cut does
+					e.VPANDD(upper, v, v)
 				}
 			})
-			// The same rows of the next 32 columns: two tiles of columns on, and one of rows.
-			for _, p := range []reg.Register{s, dp} {
-				e.add(2*line-half, p)
+		} else {
+			each(func(i int) { e.VPANDD(upper, d[i], part[i]) })
+			each(func(i int) { e.VSUBPS(part[i], d[i], d[i]) })
+		}
+		low := z[12:15]
+		add(func() {
+			for i := range low {
+				e.VPSRLD(operand.Imm(16), part[i], low[i])
 			}
-			for _, p := range []reg.Register{rowMax, delta} {
-				e.add(-64, p)
-			}
-			for _, p := range []reg.Register{weights, dsCols} {
-				e.add(-tileBytes, p)
-				e.LEAQ(operand.Mem{Base: p, Index: across, Scale: 2}, p)
-			}
-			e.add((pieces-1)*tileBytes, dsRows)
 		})
-		e.MOVQ(e.slot("halves"), halves)
-		back := e.GP64()
-		for range 2 {
-			for _, p := range []reg.Register{weights, dsCols} {
-				e.MOVQ(across, back)
-				e.IMULQ(halves, back)
-				e.SUBQ(back, p)
-			}
+		for i := range 2 {
+			add(func() {
+				e.VPORD(low[2*i], part[2*i+1], z[28])
+				e.VMOVDQU32(z[28], at(weights, line*n+toDsCols+across*i+tileBytes*k))
+			}, func() {
+				e.VPORD(low[i], part[2+i], z[29])
+				e.VMOVDQU32(z[29], at(dsRows, line*n+down*i+tileBytes*k))
+			})
 		}
-		for _, p := range []reg.Register{weights, dsCols} {
-			e.add(pieces*tileBytes, p)
-		}
-		e.ADDQ(down, dsRows)
-		e.SHLQ(operand.Imm(7), halves)
-		for _, p := range []reg.Register{s, dp} {
-			e.SUBQ(halves, p)
-			e.add(32*row, p)
-		}
-		for _, p := range []reg.Register{rowMax, delta} {
-			e.add(128, p)
-		}
-	})
-	e.VZEROUPPER()
-	e.RET()
+	}
+	return parts
 }
