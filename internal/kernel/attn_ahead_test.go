@@ -52,7 +52,7 @@ func TestAheadComesToItsEnd(t *testing.T) {
 				left += r.lines * r.rows
 			}
 		}
-		require.Equal(t, max(0, lines-7*32*3), left, "case %d: 7 of 8 groups make weights between products, 32 times 3 lines each", n)
+		require.Equal(t, max(0, lines-7*32*2), left, "case %d: 7 of 8 groups make weights between products, 32 times 2 lines each", n)
 		a.Rest()
 		require.Equal(t, Ahead{}, a)
 	}

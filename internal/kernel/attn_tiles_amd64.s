@@ -844,16 +844,29 @@ step25:
 	VMULPS Z22, Z3, Z3
 
 	// TILELOADD 2048(R9)(BX), 7
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xbc
+	BYTE      $0x19
+	BYTE      $0x00
+	BYTE      $0x08
+	BYTE      $0x00
+	BYTE      $0x00
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+
+	// TDPBF16PS 6, 4, 0
 	BYTE       $0xc4
-	BYTE       $0xc2
-	BYTE       $0x7b
-	BYTE       $0x4b
-	BYTE       $0xbc
-	BYTE       $0x19
-	BYTE       $0x00
-	BYTE       $0x08
-	BYTE       $0x00
-	BYTE       $0x00
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
 	JZ         asked28
@@ -874,20 +887,6 @@ step25:
 	ADDQ       $0x40, 208(R15)
 
 asked28:
-	VREDUCEPS $0x01, Z0, Z4
-	VREDUCEPS $0x01, Z1, Z5
-
-	// TDPBF16PS 6, 4, 0
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x4a
-	BYTE      $0x5c
-	BYTE      $0xc4
-	VREDUCEPS $0x01, Z2, Z6
-	VREDUCEPS $0x01, Z3, Z7
-	VMOVAPS   Z16, Z8
-	VMOVAPS   Z16, Z9
-
 	// TDPBF16PS 6, 5, 2
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -938,16 +937,63 @@ asked28:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TILELOADD 1024(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+	VADDPS    Z0, Z1, Z4
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7b
+	BYTE   $0x4b
+	BYTE   $0xa4
+	BYTE   $0x1e
+	BYTE   $0x00
+	BYTE   $0x04
+	BYTE   $0x00
+	BYTE   $0x00
+	VADDPS Z4, Z26, Z26
+	VADDPS Z2, Z3, Z5
+
+	// TDPBF16PS 6, 5, 2
 	BYTE       $0xc4
-	BYTE       $0xc2
-	BYTE       $0x7b
-	BYTE       $0x4b
-	BYTE       $0xbc
-	BYTE       $0x19
-	BYTE       $0x00
-	BYTE       $0x04
-	BYTE       $0x00
-	BYTE       $0x00
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VADDPS     Z5, Z27, Z27
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
 	JZ         asked29
@@ -968,54 +1014,6 @@ asked28:
 	ADDQ       $0x40, 208(R15)
 
 asked29:
-	VFMADD213PS Z20, Z6, Z10
-	VFMADD213PS Z20, Z7, Z11
-
-	// TDPBF16PS 6, 4, 0
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x4a
-	BYTE        $0x5c
-	BYTE        $0xc4
-	VFMADD213PS Z21, Z4, Z8
-	VFMADD213PS Z21, Z5, Z9
-	VFMADD213PS Z21, Z6, Z10
-	VFMADD213PS Z21, Z7, Z11
-
-	// TDPBF16PS 7, 4, 1
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x42
-	BYTE      $0x5c
-	BYTE      $0xcc
-	VSCALEFPS Z0, Z8, Z0
-	VSCALEFPS Z1, Z9, Z1
-	VSCALEFPS Z2, Z10, Z2
-	VSCALEFPS Z3, Z11, Z3
-
-	// TILELOADD 1024(SI)(BX), 4
-	BYTE   $0xc4
-	BYTE   $0xe2
-	BYTE   $0x7b
-	BYTE   $0x4b
-	BYTE   $0xa4
-	BYTE   $0x1e
-	BYTE   $0x00
-	BYTE   $0x04
-	BYTE   $0x00
-	BYTE   $0x00
-	VADDPS Z0, Z1, Z4
-	VADDPS Z4, Z26, Z26
-
-	// TDPBF16PS 6, 5, 2
-	BYTE   $0xc4
-	BYTE   $0xe2
-	BYTE   $0x4a
-	BYTE   $0x5c
-	BYTE   $0xd5
-	VADDPS Z2, Z3, Z5
-	VADDPS Z5, Z27, Z27
-
 	// TDPBF16PS 7, 5, 3
 	BYTE      $0xc4
 	BYTE      $0xe2
@@ -1031,53 +1029,38 @@ asked29:
 	VMOVDQU32 Z9, (R11)
 
 	// TILELOADD 1024(R8)(BX), 5
-	BYTE       $0xc4
-	BYTE       $0xc2
-	BYTE       $0x7b
-	BYTE       $0x4b
-	BYTE       $0xac
-	BYTE       $0x18
-	BYTE       $0x00
-	BYTE       $0x04
-	BYTE       $0x00
-	BYTE       $0x00
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked30
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked30
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked30
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x04
+	BYTE      $0x00
+	BYTE      $0x00
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
 
-asked30:
 	// TDPBF16PS 6, 4, 0
 	BYTE      $0xc4
 	BYTE      $0xe2
 	BYTE      $0x4a
 	BYTE      $0x5c
 	BYTE      $0xc4
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 1024(R11)
 	VPSRLD    $0x10, Z0, Z0
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
 	VMOVDQU32 Z1, 2048(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 6, 5, 2
 	BYTE      $0xc4
@@ -1085,13 +1068,13 @@ asked30:
 	BYTE      $0x4a
 	BYTE      $0x5c
 	BYTE      $0xd5
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6144(R11)
 	VPANDD    Z23, Z2, Z10
 	VPANDD    Z23, Z3, Z11
 	VSUBPS    Z10, Z2, Z2
 	VSUBPS    Z11, Z3, Z3
-	VPSRLD    $0x10, Z10, Z10
-	VPORD     Z10, Z11, Z11
-	VMOVDQU32 Z11, 6144(R11)
 
 	// TILELOADD 0(DI)(BX), 6
 	BYTE      $0xc4
@@ -1104,10 +1087,6 @@ asked30:
 	BYTE      $0x00
 	BYTE      $0x00
 	BYTE      $0x00
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 7168(R11)
@@ -1155,45 +1134,44 @@ asked30:
 	VMULPS Z22, Z3, Z3
 
 	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+
+	// TDPBF16PS 7, 4, 1
 	BYTE       $0xc4
 	BYTE       $0xe2
-	BYTE       $0x4a
+	BYTE       $0x42
 	BYTE       $0x5c
-	BYTE       $0xc4
+	BYTE       $0xcc
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked31
+	JZ         asked30
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked31
+	JNZ        asked30
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked31
+	JNZ        asked30
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked31:
-	VREDUCEPS $0x01, Z0, Z4
-	VREDUCEPS $0x01, Z1, Z5
-
-	// TDPBF16PS 7, 4, 1
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x42
-	BYTE      $0x5c
-	BYTE      $0xcc
-	VREDUCEPS $0x01, Z2, Z6
-	VREDUCEPS $0x01, Z3, Z7
-	VMOVAPS   Z16, Z8
-	VMOVAPS   Z16, Z9
-
+asked30:
 	// TILELOADD 2048(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -1249,33 +1227,15 @@ asked31:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TDPBF16PS 6, 4, 0
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x4a
-	BYTE       $0x5c
-	BYTE       $0xc4
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked32
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked32
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked32
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked32:
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
 
 	// TDPBF16PS 7, 4, 1
 	BYTE        $0xc4
@@ -1283,10 +1243,10 @@ asked32:
 	BYTE        $0x42
 	BYTE        $0x5c
 	BYTE        $0xcc
-	VFMADD213PS Z21, Z4, Z8
-	VFMADD213PS Z21, Z5, Z9
 	VFMADD213PS Z21, Z6, Z10
 	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
 
 	// TILELOADD 0(SI)(BX), 4
 	BYTE      $0xc4
@@ -1299,10 +1259,9 @@ asked32:
 	BYTE      $0x00
 	BYTE      $0x00
 	BYTE      $0x00
-	VSCALEFPS Z0, Z8, Z0
-	VSCALEFPS Z1, Z9, Z1
 	VSCALEFPS Z2, Z10, Z2
 	VSCALEFPS Z3, Z11, Z3
+	VADDPS    Z0, Z1, Z4
 
 	// TDPBF16PS 6, 5, 2
 	BYTE   $0xc4
@@ -1310,18 +1269,36 @@ asked32:
 	BYTE   $0x4a
 	BYTE   $0x5c
 	BYTE   $0xd5
-	VADDPS Z0, Z1, Z4
 	VADDPS Z4, Z26, Z26
+	VADDPS Z2, Z3, Z5
 
 	// TDPBF16PS 7, 5, 3
-	BYTE   $0xc4
-	BYTE   $0xe2
-	BYTE   $0x42
-	BYTE   $0x5c
-	BYTE   $0xdd
-	VADDPS Z2, Z3, Z5
-	VADDPS Z5, Z27, Z27
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked31
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked31
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked31
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
 
+asked31:
 	// TILELOADD 0(R8)(BX), 5
 	BYTE      $0xc4
 	BYTE      $0xc2
@@ -1342,48 +1319,33 @@ asked32:
 	VMOVDQU32 Z9, 64(R11)
 
 	// TDPBF16PS 6, 4, 0
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x4a
-	BYTE       $0x5c
-	BYTE       $0xc4
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked33
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked33
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked33
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1088(R11)
 
-asked33:
 	// TDPBF16PS 7, 4, 1
 	BYTE      $0xc4
 	BYTE      $0xe2
 	BYTE      $0x42
 	BYTE      $0x5c
 	BYTE      $0xcc
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 1088(R11)
 	VPSRLD    $0x10, Z0, Z0
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
 	VMOVDQU32 Z1, 2112(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 6, 5, 2
 	BYTE      $0xc4
@@ -1391,13 +1353,13 @@ asked33:
 	BYTE      $0x4a
 	BYTE      $0x5c
 	BYTE      $0xd5
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6208(R11)
 	VPANDD    Z23, Z2, Z10
 	VPANDD    Z23, Z3, Z11
 	VSUBPS    Z10, Z2, Z2
 	VSUBPS    Z11, Z3, Z3
-	VPSRLD    $0x10, Z10, Z10
-	VPORD     Z10, Z11, Z11
-	VMOVDQU32 Z11, 6208(R11)
 
 	// TDPBF16PS 7, 5, 3
 	BYTE      $0xc4
@@ -1405,10 +1367,6 @@ asked33:
 	BYTE      $0x42
 	BYTE      $0x5c
 	BYTE      $0xdd
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 7232(R11)
@@ -1576,12 +1534,12 @@ rest27:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same34
+	JNZ         same32
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same34:
+same32:
 	DECQ AX
 	JNZ  rest27
 	JMP  sums5
@@ -1593,7 +1551,7 @@ together22:
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half35:
+half33:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000c00, CX, CX
@@ -1631,7 +1589,7 @@ half35:
 	BYTE $0x49
 	BYTE $0xd8
 
-step36:
+step34:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -1653,58 +1611,58 @@ step36:
 	VFMSUB213PS Z25, Z28, Z3
 
 	// TILELOADD 0(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VMULPS    Z22, Z0, Z0
+	VMULPS    Z22, Z1, Z1
+	VMULPS    Z22, Z2, Z2
+	VMULPS    Z22, Z3, Z3
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+
+	// TILELOADD 2048(DI)(BX), 6
 	BYTE       $0xc4
-	BYTE       $0xc2
+	BYTE       $0xe2
 	BYTE       $0x7b
 	BYTE       $0x4b
-	BYTE       $0xac
-	BYTE       $0x18
+	BYTE       $0xb4
+	BYTE       $0x1f
+	BYTE       $0x00
+	BYTE       $0x08
 	BYTE       $0x00
 	BYTE       $0x00
-	BYTE       $0x00
-	BYTE       $0x00
-	VMULPS     Z22, Z0, Z0
-	VMULPS     Z22, Z1, Z1
-	VMULPS     Z22, Z2, Z2
-	VMULPS     Z22, Z3, Z3
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked39
+	JZ         asked37
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked39
+	JNZ        asked37
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked39
+	JNZ        asked37
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked39:
-	VREDUCEPS $0x01, Z0, Z4
-	VREDUCEPS $0x01, Z1, Z5
-
-	// TILELOADD 2048(DI)(BX), 6
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x7b
-	BYTE        $0x4b
-	BYTE        $0xb4
-	BYTE        $0x1f
-	BYTE        $0x00
-	BYTE        $0x08
-	BYTE        $0x00
-	BYTE        $0x00
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+asked37:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -1740,28 +1698,10 @@ asked39:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked40
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked40
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked40
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked40:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
 
 	// TDPBF16PS 6, 5, 2
 	BYTE        $0xc4
@@ -1769,77 +1709,75 @@ asked40:
 	BYTE        $0x4a
 	BYTE        $0x5c
 	BYTE        $0xd5
-	VFMADD213PS Z21, Z4, Z8
-	VFMADD213PS Z21, Z5, Z9
 	VFMADD213PS Z21, Z6, Z10
 	VFMADD213PS Z21, Z7, Z11
 	VSCALEFPS   Z0, Z8, Z0
 	VSCALEFPS   Z1, Z9, Z1
 	VSCALEFPS   Z2, Z10, Z2
 	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
 
 	// TILELOADD 1024(DI)(BX), 6
-	BYTE   $0xc4
-	BYTE   $0xe2
-	BYTE   $0x7b
-	BYTE   $0x4b
-	BYTE   $0xb4
-	BYTE   $0x1f
-	BYTE   $0x00
-	BYTE   $0x04
-	BYTE   $0x00
-	BYTE   $0x00
-	VADDPS Z0, Z1, Z4
-	VADDPS Z4, Z26, Z26
-	VADDPS Z2, Z3, Z5
-	VADDPS Z5, Z27, Z27
-
-	// TDPBF16PS 7, 4, 1
 	BYTE       $0xc4
 	BYTE       $0xe2
-	BYTE       $0x42
-	BYTE       $0x5c
-	BYTE       $0xcc
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, (R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xb4
+	BYTE       $0x1f
+	BYTE       $0x00
+	BYTE       $0x04
+	BYTE       $0x00
+	BYTE       $0x00
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked41
+	JZ         asked38
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked41
+	JNZ        asked38
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked41
+	JNZ        asked38
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked41:
+asked38:
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, (R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
+
 	// TDPBF16PS 7, 5, 3
 	BYTE      $0xc4
 	BYTE      $0xe2
 	BYTE      $0x42
 	BYTE      $0x5c
 	BYTE      $0xdd
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 1024(R11)
 	VPSRLD    $0x10, Z0, Z0
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
@@ -1851,6 +1789,10 @@ asked41:
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 6144(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 
 	// TILELOADD 1024(R9)(BX), 7
 	BYTE      $0xc4
@@ -1863,10 +1805,6 @@ asked41:
 	BYTE      $0x04
 	BYTE      $0x00
 	BYTE      $0x00
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 7168(R11)
@@ -1900,33 +1838,32 @@ asked41:
 	BYTE       $0x42
 	BYTE       $0x5c
 	BYTE       $0xcc
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked42
+	JZ         asked39
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked42
+	JNZ        asked39
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked42
+	JNZ        asked39
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked42:
-	VREDUCEPS $0x01, Z0, Z4
-	VREDUCEPS $0x01, Z1, Z5
-	VREDUCEPS $0x01, Z2, Z6
-	VREDUCEPS $0x01, Z3, Z7
-	VMOVAPS   Z16, Z8
-	VMOVAPS   Z16, Z9
-
+asked39:
 	// TILELOADD 1024(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -1963,37 +1900,19 @@ asked42:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TDPBF16PS 7, 5, 3
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x42
-	BYTE       $0x5c
-	BYTE       $0xdd
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked43
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked43
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked43
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked43:
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
 	VFMADD213PS Z21, Z5, Z9
 	VFMADD213PS Z21, Z6, Z10
 	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
 
 	// TILELOADD 1024(R8)(BX), 5
 	BYTE      $0xc4
@@ -2006,21 +1925,39 @@ asked43:
 	BYTE      $0x04
 	BYTE      $0x00
 	BYTE      $0x00
-	VSCALEFPS Z0, Z8, Z0
-	VSCALEFPS Z1, Z9, Z1
 	VSCALEFPS Z2, Z10, Z2
 	VSCALEFPS Z3, Z11, Z3
 	VADDPS    Z0, Z1, Z4
 	VADDPS    Z4, Z26, Z26
+	VADDPS    Z2, Z3, Z5
 
 	// TDPBF16PS 6, 4, 0
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x4a
-	BYTE      $0x5c
-	BYTE      $0xc4
-	VADDPS    Z2, Z3, Z5
-	VADDPS    Z5, Z27, Z27
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked40
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked40
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked40
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked40:
 	VPANDD    Z23, Z0, Z8
 	VPANDD    Z23, Z1, Z9
 	VSUBPS    Z8, Z0, Z0
@@ -2030,35 +1967,15 @@ asked43:
 	VMOVDQU32 Z9, 64(R11)
 
 	// TDPBF16PS 6, 5, 2
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x4a
-	BYTE       $0x5c
-	BYTE       $0xd5
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked44
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked44
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked44
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked44:
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1088(R11)
@@ -2066,6 +1983,10 @@ asked44:
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
 	VMOVDQU32 Z1, 2112(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 
 	// TILELOADD 0(DI)(BX), 6
 	BYTE      $0xc4
@@ -2078,10 +1999,6 @@ asked44:
 	BYTE      $0x00
 	BYTE      $0x00
 	BYTE      $0x00
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 6208(R11)
@@ -2113,53 +2030,53 @@ asked44:
 	VFMSUB213PS Z25, Z28, Z3
 
 	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VMULPS    Z22, Z0, Z0
+	VMULPS    Z22, Z1, Z1
+	VMULPS    Z22, Z2, Z2
+	VMULPS    Z22, Z3, Z3
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+
+	// TILELOADD 0(R9)(BX), 7
 	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x42
-	BYTE       $0x5c
-	BYTE       $0xdd
-	VMULPS     Z22, Z0, Z0
-	VMULPS     Z22, Z1, Z1
-	VMULPS     Z22, Z2, Z2
-	VMULPS     Z22, Z3, Z3
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xbc
+	BYTE       $0x19
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked45
+	JZ         asked41
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked45
+	JNZ        asked41
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked45
+	JNZ        asked41
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked45:
-	VREDUCEPS $0x01, Z0, Z4
-	VREDUCEPS $0x01, Z1, Z5
-
-	// TILELOADD 0(R9)(BX), 7
-	BYTE        $0xc4
-	BYTE        $0xc2
-	BYTE        $0x7b
-	BYTE        $0x4b
-	BYTE        $0xbc
-	BYTE        $0x19
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+asked41:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -2190,28 +2107,10 @@ asked45:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked46
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked46
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked46
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked46:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
 
 	// TILELOADD 2048(SI)(BX), 4
 	BYTE        $0xc4
@@ -2224,63 +2123,64 @@ asked46:
 	BYTE        $0x08
 	BYTE        $0x00
 	BYTE        $0x00
-	VFMADD213PS Z21, Z4, Z8
-	VFMADD213PS Z21, Z5, Z9
 	VFMADD213PS Z21, Z6, Z10
 	VFMADD213PS Z21, Z7, Z11
 	VSCALEFPS   Z0, Z8, Z0
 	VSCALEFPS   Z1, Z9, Z1
 	VSCALEFPS   Z2, Z10, Z2
 	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
 
 	// TDPBF16PS 6, 5, 2
-	BYTE   $0xc4
-	BYTE   $0xe2
-	BYTE   $0x4a
-	BYTE   $0x5c
-	BYTE   $0xd5
-	VADDPS Z0, Z1, Z4
-	VADDPS Z4, Z26, Z26
-	VADDPS Z2, Z3, Z5
-	VADDPS Z5, Z27, Z27
-
-	// TDPBF16PS 7, 5, 3
 	BYTE       $0xc4
 	BYTE       $0xe2
-	BYTE       $0x42
+	BYTE       $0x4a
 	BYTE       $0x5c
-	BYTE       $0xdd
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, 128(R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
+	BYTE       $0xd5
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked47
+	JZ         asked42
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked47
+	JNZ        asked42
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked47
+	JNZ        asked42
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked47:
+asked42:
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 128(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1152(R11)
+
 	// TILELOADD 2048(R8)(BX), 5
 	BYTE      $0xc4
 	BYTE      $0xc2
@@ -2292,9 +2192,6 @@ asked47:
 	BYTE      $0x08
 	BYTE      $0x00
 	BYTE      $0x00
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 1152(R11)
 	VPSRLD    $0x10, Z0, Z0
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
@@ -2306,6 +2203,10 @@ asked47:
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 6272(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 6, 4, 0
 	BYTE      $0xc4
@@ -2313,10 +2214,6 @@ asked47:
 	BYTE      $0x4a
 	BYTE      $0x5c
 	BYTE      $0xc4
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 7296(R11)
@@ -2355,33 +2252,32 @@ asked47:
 	BYTE       $0x00
 	BYTE       $0x00
 	BYTE       $0x00
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked48
+	JZ         asked43
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked48
+	JNZ        asked43
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked48
+	JNZ        asked43
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked48:
-	VREDUCEPS $0x01, Z0, Z4
-	VREDUCEPS $0x01, Z1, Z5
-	VREDUCEPS $0x01, Z2, Z6
-	VREDUCEPS $0x01, Z3, Z7
-	VMOVAPS   Z16, Z8
-	VMOVAPS   Z16, Z9
-
+asked43:
 	// TDPBF16PS 6, 5, 2
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -2413,42 +2309,24 @@ asked48:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TILELOADD 0(R8)(BX), 5
-	BYTE       $0xc4
-	BYTE       $0xc2
-	BYTE       $0x7b
-	BYTE       $0x4b
-	BYTE       $0xac
-	BYTE       $0x18
-	BYTE       $0x00
-	BYTE       $0x00
-	BYTE       $0x00
-	BYTE       $0x00
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked49
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked49
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked49
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked49:
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
 	VFMADD213PS Z21, Z5, Z9
 	VFMADD213PS Z21, Z6, Z10
 	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
 
 	// TDPBF16PS 6, 4, 0
 	BYTE      $0xc4
@@ -2456,21 +2334,39 @@ asked49:
 	BYTE      $0x4a
 	BYTE      $0x5c
 	BYTE      $0xc4
-	VSCALEFPS Z0, Z8, Z0
-	VSCALEFPS Z1, Z9, Z1
 	VSCALEFPS Z2, Z10, Z2
 	VSCALEFPS Z3, Z11, Z3
 	VADDPS    Z0, Z1, Z4
 	VADDPS    Z4, Z26, Z26
+	VADDPS    Z2, Z3, Z5
 
 	// TDPBF16PS 7, 4, 1
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x42
-	BYTE      $0x5c
-	BYTE      $0xcc
-	VADDPS    Z2, Z3, Z5
-	VADDPS    Z5, Z27, Z27
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked44
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked44
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked44
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked44:
 	VPANDD    Z23, Z0, Z8
 	VPANDD    Z23, Z1, Z9
 	VSUBPS    Z8, Z0, Z0
@@ -2480,35 +2376,15 @@ asked49:
 	VMOVDQU32 Z9, 192(R11)
 
 	// TDPBF16PS 6, 5, 2
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x4a
-	BYTE       $0x5c
-	BYTE       $0xd5
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked50
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked50
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked50
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked50:
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1216(R11)
@@ -2516,6 +2392,10 @@ asked50:
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
 	VMOVDQU32 Z1, 2240(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 7, 5, 3
 	BYTE      $0xc4
@@ -2523,10 +2403,6 @@ asked50:
 	BYTE      $0x42
 	BYTE      $0x5c
 	BYTE      $0xdd
-	VPANDD    Z23, Z2, Z10
-	VPANDD    Z23, Z3, Z11
-	VSUBPS    Z10, Z2, Z2
-	VSUBPS    Z11, Z3, Z3
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 6336(R11)
@@ -2548,14 +2424,14 @@ asked50:
 	ADDQ      $0x00000200, R10
 	ADDQ      $0x00000100, R11
 	SUBQ      $0x04, 184(R15)
-	JNZ       same37
+	JNZ       same35
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000800, R11
 	ADDQ      $0x10, 184(R15)
 
-same37:
+same35:
 	DECQ AX
-	JNZ  step36
+	JNZ  step34
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -2607,13 +2483,13 @@ same37:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half35
+	JNZ    half33
 	MOVQ   72(R15), AX
 	IMUL3Q $-8, AX, AX
 	ADDQ   $0x20, AX
 	JZ     sums5
 
-rest38:
+rest36:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -2701,14 +2577,14 @@ rest38:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same51
+	JNZ         same45
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same51:
+same45:
 	DECQ AX
-	JNZ  rest38
+	JNZ  rest36
 	JMP  sums5
 
 together21:
@@ -2718,7 +2594,7 @@ together21:
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half52:
+half46:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000c00, CX, CX
@@ -2756,7 +2632,7 @@ half52:
 	BYTE $0x49
 	BYTE $0xd8
 
-step53:
+step47:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -2780,44 +2656,44 @@ step53:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked56
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked56
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked56
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked56:
-	VREDUCEPS $0x01, Z0, Z4
-	VREDUCEPS $0x01, Z1, Z5
-
-	// TILELOADD 0(R8)(BX), 5
-	BYTE        $0xc4
-	BYTE        $0xc2
-	BYTE        $0x7b
-	BYTE        $0x4b
-	BYTE        $0xac
-	BYTE        $0x18
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
-	BYTE        $0x00
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
 	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked50
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked50
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked50
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked50:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -2846,26 +2722,6 @@ asked56:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked57
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked57
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked57
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked57:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -2876,6 +2732,7 @@ asked57:
 	VSCALEFPS   Z1, Z9, Z1
 	VSCALEFPS   Z2, Z10, Z2
 	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
 
 	// TILELOADD 2048(R9)(BX), 7
 	BYTE       $0xc4
@@ -2888,50 +2745,50 @@ asked57:
 	BYTE       $0x08
 	BYTE       $0x00
 	BYTE       $0x00
-	VADDPS     Z0, Z1, Z4
 	VADDPS     Z4, Z26, Z26
 	VADDPS     Z2, Z3, Z5
 	VADDPS     Z5, Z27, Z27
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, (R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked58
+	JZ         asked51
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked58
+	JNZ        asked51
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked58
+	JNZ        asked51
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked58:
+asked51:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, (R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
+
 	// TDPBF16PS 6, 4, 0
 	BYTE      $0xc4
 	BYTE      $0xe2
 	BYTE      $0x4a
 	BYTE      $0x5c
 	BYTE      $0xc4
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 1024(R11)
 	VPSRLD    $0x10, Z0, Z0
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
@@ -2973,33 +2830,32 @@ asked58:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked59
+	JZ          asked52
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked59
+	JNZ         asked52
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked59
+	JNZ         asked52
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked59:
-	VREDUCEPS $0x01, Z0, Z4
-	VREDUCEPS $0x01, Z1, Z5
-	VREDUCEPS $0x01, Z2, Z6
-	VREDUCEPS $0x01, Z3, Z7
-	VMOVAPS   Z16, Z8
-	VMOVAPS   Z16, Z9
-
+asked52:
 	// TILELOADD 1024(DI)(BX), 6
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -3029,31 +2885,11 @@ asked59:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TDPBF16PS 7, 4, 1
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x42
-	BYTE       $0x5c
-	BYTE       $0xcc
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked60
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked60
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked60
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked60:
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -3066,6 +2902,7 @@ asked60:
 	VSCALEFPS   Z3, Z11, Z3
 	VADDPS      Z0, Z1, Z4
 	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
 
 	// TDPBF16PS 7, 5, 3
 	BYTE       $0xc4
@@ -3073,39 +2910,38 @@ asked60:
 	BYTE       $0x42
 	BYTE       $0x5c
 	BYTE       $0xdd
-	VADDPS     Z2, Z3, Z5
 	VADDPS     Z5, Z27, Z27
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, 64(R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked61
+	JZ         asked53
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked61
+	JNZ        asked53
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked61
+	JNZ        asked53
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked61:
+asked53:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 64(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1088(R11)
@@ -3113,6 +2949,10 @@ asked61:
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
 	VMOVDQU32 Z1, 2112(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 
 	// TILELOADD 1024(R9)(BX), 7
 	BYTE        $0xc4
@@ -3125,10 +2965,6 @@ asked61:
 	BYTE        $0x04
 	BYTE        $0x00
 	BYTE        $0x00
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 6208(R11)
@@ -3162,32 +2998,32 @@ asked61:
 	VMULPS     Z22, Z1, Z1
 	VMULPS     Z22, Z2, Z2
 	VMULPS     Z22, Z3, Z3
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked62
+	JZ         asked54
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked62
+	JNZ        asked54
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked62
+	JNZ        asked54
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked62:
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+asked54:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -3211,28 +3047,10 @@ asked62:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked63
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked63
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked63
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked63:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
 
 	// TILELOADD 1024(SI)(BX), 4
 	BYTE        $0xc4
@@ -3245,8 +3063,6 @@ asked63:
 	BYTE        $0x04
 	BYTE        $0x00
 	BYTE        $0x00
-	VFMADD213PS Z21, Z4, Z8
-	VFMADD213PS Z21, Z5, Z9
 	VFMADD213PS Z21, Z6, Z10
 	VFMADD213PS Z21, Z7, Z11
 	VSCALEFPS   Z0, Z8, Z0
@@ -3257,44 +3073,43 @@ asked63:
 	VADDPS      Z4, Z26, Z26
 	VADDPS      Z2, Z3, Z5
 	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked55
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked55
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked55
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
 
+asked55:
 	// TDPBF16PS 6, 5, 2
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x4a
-	BYTE       $0x5c
-	BYTE       $0xd5
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, 128(R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked64
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked64
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked64
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked64:
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 128(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1152(R11)
@@ -3309,6 +3124,10 @@ asked64:
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 6272(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 7, 5, 3
 	BYTE        $0xc4
@@ -3316,10 +3135,6 @@ asked64:
 	BYTE        $0x42
 	BYTE        $0x5c
 	BYTE        $0xdd
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 7296(R11)
@@ -3351,32 +3166,32 @@ asked64:
 	BYTE       $0x04
 	BYTE       $0x00
 	BYTE       $0x00
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked65
+	JZ         asked56
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked65
+	JNZ        asked56
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked65
+	JNZ        asked56
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked65:
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+asked56:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -3400,47 +3215,47 @@ asked65:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked66
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked66
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked66
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked66:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
 	VFMADD213PS Z21, Z5, Z9
 	VFMADD213PS Z21, Z6, Z10
 	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
 
 	// TDPBF16PS 6, 5, 2
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x4a
-	BYTE      $0x5c
-	BYTE      $0xd5
-	VSCALEFPS Z0, Z8, Z0
-	VSCALEFPS Z1, Z9, Z1
-	VSCALEFPS Z2, Z10, Z2
-	VSCALEFPS Z3, Z11, Z3
-	VADDPS    Z0, Z1, Z4
-	VADDPS    Z4, Z26, Z26
-	VADDPS    Z2, Z3, Z5
-	VADDPS    Z5, Z27, Z27
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VSCALEFPS  Z2, Z10, Z2
+	VSCALEFPS  Z3, Z11, Z3
+	VADDPS     Z0, Z1, Z4
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked57
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked57
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked57
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked57:
 	VPANDD    Z23, Z0, Z8
 	VPANDD    Z23, Z1, Z9
 	VSUBPS    Z8, Z0, Z0
@@ -3450,40 +3265,20 @@ asked66:
 	VMOVDQU32 Z9, 192(R11)
 
 	// TILELOADD 0(DI)(BX), 6
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x7b
-	BYTE       $0x4b
-	BYTE       $0xb4
-	BYTE       $0x1f
-	BYTE       $0x00
-	BYTE       $0x00
-	BYTE       $0x00
-	BYTE       $0x00
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked67
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked67
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked67
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked67:
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xb4
+	BYTE      $0x1f
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1216(R11)
@@ -3528,39 +3323,39 @@ asked67:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked68
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked68
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked68
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked68:
-	VREDUCEPS $0x01, Z0, Z4
-	VREDUCEPS $0x01, Z1, Z5
-
-	// TDPBF16PS 7, 5, 3
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x42
-	BYTE        $0x5c
-	BYTE        $0xdd
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
 	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked58
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked58
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked58
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked58:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -3589,26 +3384,6 @@ asked68:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked69
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked69
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked69
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked69:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -3619,6 +3394,7 @@ asked69:
 	VSCALEFPS   Z1, Z9, Z1
 	VSCALEFPS   Z2, Z10, Z2
 	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
 
 	// TDPBF16PS 6, 4, 0
 	BYTE       $0xc4
@@ -3626,50 +3402,50 @@ asked69:
 	BYTE       $0x4a
 	BYTE       $0x5c
 	BYTE       $0xc4
-	VADDPS     Z0, Z1, Z4
 	VADDPS     Z4, Z26, Z26
 	VADDPS     Z2, Z3, Z5
 	VADDPS     Z5, Z27, Z27
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, 256(R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked70
+	JZ         asked59
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked70
+	JNZ        asked59
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked70
+	JNZ        asked59
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked70:
+asked59:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 256(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1280(R11)
+
 	// TDPBF16PS 7, 4, 1
 	BYTE      $0xc4
 	BYTE      $0xe2
 	BYTE      $0x42
 	BYTE      $0x5c
 	BYTE      $0xcc
-	VPSRLD    $0x10, Z8, Z8
-	VPORD     Z8, Z9, Z9
-	VMOVDQU32 Z9, 1280(R11)
 	VPSRLD    $0x10, Z0, Z0
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
@@ -3716,33 +3492,32 @@ asked70:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked71
+	JZ          asked60
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked71
+	JNZ         asked60
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked71
+	JNZ         asked60
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked71:
-	VREDUCEPS $0x01, Z0, Z4
-	VREDUCEPS $0x01, Z1, Z5
-	VREDUCEPS $0x01, Z2, Z6
-	VREDUCEPS $0x01, Z3, Z7
-	VMOVAPS   Z16, Z8
-	VMOVAPS   Z16, Z9
-
+asked60:
 	// TDPBF16PS 6, 5, 2
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -3767,31 +3542,11 @@ asked71:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TDPBF16PS 7, 5, 3
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x42
-	BYTE       $0x5c
-	BYTE       $0xdd
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked72
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked72
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked72
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked72:
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -3804,6 +3559,7 @@ asked72:
 	VSCALEFPS   Z3, Z11, Z3
 	VADDPS      Z0, Z1, Z4
 	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
 
 	// TILELOADD 2048(R8)(BX), 5
 	BYTE       $0xc4
@@ -3816,39 +3572,38 @@ asked72:
 	BYTE       $0x08
 	BYTE       $0x00
 	BYTE       $0x00
-	VADDPS     Z2, Z3, Z5
 	VADDPS     Z5, Z27, Z27
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, 320(R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked73
+	JZ         asked61
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked73
+	JNZ        asked61
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked73
+	JNZ        asked61
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked73:
+asked61:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 320(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1344(R11)
@@ -3856,6 +3611,10 @@ asked73:
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
 	VMOVDQU32 Z1, 2368(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 6, 4, 0
 	BYTE        $0xc4
@@ -3863,10 +3622,6 @@ asked73:
 	BYTE        $0x4a
 	BYTE        $0x5c
 	BYTE        $0xc4
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 6464(R11)
@@ -3900,32 +3655,32 @@ asked73:
 	VMULPS     Z22, Z1, Z1
 	VMULPS     Z22, Z2, Z2
 	VMULPS     Z22, Z3, Z3
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked74
+	JZ         asked62
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked74
+	JNZ        asked62
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked74
+	JNZ        asked62
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked74:
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+asked62:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -3954,28 +3709,10 @@ asked74:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked75
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked75
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked75
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked75:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
 
 	// TDPBF16PS 6, 5, 2
 	BYTE        $0xc4
@@ -3983,8 +3720,6 @@ asked75:
 	BYTE        $0x4a
 	BYTE        $0x5c
 	BYTE        $0xd5
-	VFMADD213PS Z21, Z4, Z8
-	VFMADD213PS Z21, Z5, Z9
 	VFMADD213PS Z21, Z6, Z10
 	VFMADD213PS Z21, Z7, Z11
 	VSCALEFPS   Z0, Z8, Z0
@@ -3995,44 +3730,43 @@ asked75:
 	VADDPS      Z4, Z26, Z26
 	VADDPS      Z2, Z3, Z5
 	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked63
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked63
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked63
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
 
+asked63:
 	// TDPBF16PS 7, 5, 3
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x42
-	BYTE       $0x5c
-	BYTE       $0xdd
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, 384(R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked76
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked76
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked76
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked76:
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 384(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1408(R11)
@@ -4047,6 +3781,10 @@ asked76:
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 6528(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 
 	// TILELOADD 0(R8)(BX), 5
 	BYTE        $0xc4
@@ -4059,10 +3797,6 @@ asked76:
 	BYTE        $0x00
 	BYTE        $0x00
 	BYTE        $0x00
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 7552(R11)
@@ -4089,32 +3823,32 @@ asked76:
 	BYTE       $0x4a
 	BYTE       $0x5c
 	BYTE       $0xc4
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked77
+	JZ         asked64
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked77
+	JNZ        asked64
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked77
+	JNZ        asked64
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked77:
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+asked64:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -4138,47 +3872,47 @@ asked77:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked78
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked78
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked78
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked78:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
 	VFMADD213PS Z21, Z5, Z9
 	VFMADD213PS Z21, Z6, Z10
 	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
 
 	// TDPBF16PS 6, 5, 2
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x4a
-	BYTE      $0x5c
-	BYTE      $0xd5
-	VSCALEFPS Z0, Z8, Z0
-	VSCALEFPS Z1, Z9, Z1
-	VSCALEFPS Z2, Z10, Z2
-	VSCALEFPS Z3, Z11, Z3
-	VADDPS    Z0, Z1, Z4
-	VADDPS    Z4, Z26, Z26
-	VADDPS    Z2, Z3, Z5
-	VADDPS    Z5, Z27, Z27
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VSCALEFPS  Z2, Z10, Z2
+	VSCALEFPS  Z3, Z11, Z3
+	VADDPS     Z0, Z1, Z4
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked65
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked65
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked65
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked65:
 	VPANDD    Z23, Z0, Z8
 	VPANDD    Z23, Z1, Z9
 	VSUBPS    Z8, Z0, Z0
@@ -4188,35 +3922,15 @@ asked78:
 	VMOVDQU32 Z9, 448(R11)
 
 	// TDPBF16PS 7, 5, 3
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x42
-	BYTE       $0x5c
-	BYTE       $0xdd
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked79
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked79
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked79
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked79:
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1472(R11)
@@ -4249,14 +3963,14 @@ asked79:
 	ADDQ      $0x00000400, R10
 	ADDQ      $0x00000200, R11
 	SUBQ      $0x08, 184(R15)
-	JNZ       same54
+	JNZ       same48
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000800, R11
 	ADDQ      $0x10, 184(R15)
 
-same54:
+same48:
 	DECQ AX
-	JNZ  step53
+	JNZ  step47
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -4308,13 +4022,13 @@ same54:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half52
+	JNZ    half46
 	MOVQ   72(R15), AX
 	IMUL3Q $-16, AX, AX
 	ADDQ   $0x20, AX
 	JZ     sums5
 
-rest55:
+rest49:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -4402,14 +4116,14 @@ rest55:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same80
+	JNZ         same66
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same80:
+same66:
 	DECQ AX
-	JNZ  rest55
+	JNZ  rest49
 	JMP  sums5
 
 together20:
@@ -4419,7 +4133,7 @@ together20:
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half81:
+half67:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000c00, CX, CX
@@ -4457,7 +4171,7 @@ half81:
 	BYTE $0x49
 	BYTE $0xd8
 
-step82:
+step68:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -4481,32 +4195,32 @@ step82:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked85
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked85
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked85
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked85:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
 	VREDUCEPS   $0x01, Z3, Z7
 	VMOVAPS     Z16, Z8
 	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked71
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked71
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked71
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked71:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -4535,26 +4249,6 @@ asked85:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked86
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked86
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked86
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked86:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -4569,37 +4263,41 @@ asked86:
 	VADDPS      Z4, Z26, Z26
 	VADDPS      Z2, Z3, Z5
 	VADDPS      Z5, Z27, Z27
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, (R11)
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked87
+	JZ          asked72
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked87
+	JNZ         asked72
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked87
+	JNZ         asked72
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked87:
+asked72:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, (R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
+
 	// TILELOADD 2048(DI)(BX), 6
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -4611,9 +4309,6 @@ asked87:
 	BYTE        $0x08
 	BYTE        $0x00
 	BYTE        $0x00
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 1024(R11)
 	VPSRLD      $0x10, Z0, Z0
 	VPANDD      Z23, Z1, Z1
 	VPORD       Z0, Z1, Z1
@@ -4648,33 +4343,32 @@ asked87:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked88
+	JZ          asked73
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked88
+	JNZ         asked73
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked88
+	JNZ         asked73
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked88:
-	VREDUCEPS $0x01, Z0, Z4
-	VREDUCEPS $0x01, Z1, Z5
-	VREDUCEPS $0x01, Z2, Z6
-	VREDUCEPS $0x01, Z3, Z7
-	VMOVAPS   Z16, Z8
-	VMOVAPS   Z16, Z9
-
+asked73:
 	// TILELOADD 2048(R9)(BX), 7
 	BYTE        $0xc4
 	BYTE        $0xc2
@@ -4702,26 +4396,6 @@ asked88:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked89
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked89
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked89
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked89:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -4734,6 +4408,7 @@ asked89:
 	VSCALEFPS   Z3, Z11, Z3
 	VADDPS      Z0, Z1, Z4
 	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
 
 	// TDPBF16PS 6, 4, 0
 	BYTE       $0xc4
@@ -4741,39 +4416,38 @@ asked89:
 	BYTE       $0x4a
 	BYTE       $0x5c
 	BYTE       $0xc4
-	VADDPS     Z2, Z3, Z5
 	VADDPS     Z5, Z27, Z27
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, 64(R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked90
+	JZ         asked74
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked90
+	JNZ        asked74
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked90
+	JNZ        asked74
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked90:
+asked74:
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 64(R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
 	VMOVDQU32   Z9, 1088(R11)
@@ -4818,32 +4492,32 @@ asked90:
 	VMULPS     Z22, Z1, Z1
 	VMULPS     Z22, Z2, Z2
 	VMULPS     Z22, Z3, Z3
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked91
+	JZ         asked75
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked91
+	JNZ        asked75
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked91
+	JNZ        asked75
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked91:
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+asked75:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -4860,28 +4534,10 @@ asked91:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked92
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked92
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked92
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked92:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
 
 	// TILELOADD 1024(DI)(BX), 6
 	BYTE        $0xc4
@@ -4894,8 +4550,6 @@ asked92:
 	BYTE        $0x04
 	BYTE        $0x00
 	BYTE        $0x00
-	VFMADD213PS Z21, Z4, Z8
-	VFMADD213PS Z21, Z5, Z9
 	VFMADD213PS Z21, Z6, Z10
 	VFMADD213PS Z21, Z7, Z11
 	VSCALEFPS   Z0, Z8, Z0
@@ -4906,37 +4560,37 @@ asked92:
 	VADDPS      Z4, Z26, Z26
 	VADDPS      Z2, Z3, Z5
 	VADDPS      Z5, Z27, Z27
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 128(R11)
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked93
+	JZ          asked76
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked93
+	JNZ         asked76
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked93
+	JNZ         asked76
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked93:
+asked76:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 128(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1152(R11)
@@ -4951,6 +4605,10 @@ asked93:
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 6272(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 7, 4, 1
 	BYTE        $0xc4
@@ -4958,10 +4616,6 @@ asked93:
 	BYTE        $0x42
 	BYTE        $0x5c
 	BYTE        $0xcc
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 7296(R11)
@@ -4981,32 +4635,32 @@ asked93:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked94
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked94
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked94
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked94:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
 	VREDUCEPS   $0x01, Z3, Z7
 	VMOVAPS     Z16, Z8
 	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked77
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked77
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked77
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked77:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -5030,26 +4684,6 @@ asked94:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked95
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked95
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked95
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked95:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -5064,49 +4698,49 @@ asked95:
 	VADDPS      Z4, Z26, Z26
 	VADDPS      Z2, Z3, Z5
 	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked78
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked78
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked78
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked78:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 192(R11)
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
 	VPANDD      Z23, Z0, Z8
 	VPANDD      Z23, Z1, Z9
 	VSUBPS      Z8, Z0, Z0
 	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 192(R11)
-
-	// TILELOADD 1024(R9)(BX), 7
-	BYTE       $0xc4
-	BYTE       $0xc2
-	BYTE       $0x7b
-	BYTE       $0x4b
-	BYTE       $0xbc
-	BYTE       $0x19
-	BYTE       $0x00
-	BYTE       $0x04
-	BYTE       $0x00
-	BYTE       $0x00
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked96
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked96
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked96
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked96:
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
 	VMOVDQU32   Z9, 1216(R11)
@@ -5144,39 +4778,39 @@ asked96:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked97
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked97
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked97
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked97:
-	VREDUCEPS $0x01, Z0, Z4
-	VREDUCEPS $0x01, Z1, Z5
-
-	// TDPBF16PS 6, 4, 0
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x4a
-	BYTE        $0x5c
-	BYTE        $0xc4
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
 	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked79
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked79
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked79
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked79:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -5193,26 +4827,6 @@ asked97:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked98
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked98
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked98
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked98:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -5223,6 +4837,7 @@ asked98:
 	VSCALEFPS   Z1, Z9, Z1
 	VSCALEFPS   Z2, Z10, Z2
 	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
 
 	// TDPBF16PS 7, 4, 1
 	BYTE       $0xc4
@@ -5230,41 +4845,40 @@ asked98:
 	BYTE       $0x42
 	BYTE       $0x5c
 	BYTE       $0xcc
-	VADDPS     Z0, Z1, Z4
 	VADDPS     Z4, Z26, Z26
 	VADDPS     Z2, Z3, Z5
 	VADDPS     Z5, Z27, Z27
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, 256(R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked99
+	JZ         asked80
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked99
+	JNZ        asked80
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked99
+	JNZ        asked80
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked99:
+asked80:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 256(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1280(R11)
@@ -5314,32 +4928,32 @@ asked99:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked100
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked100
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked100
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked100:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
 	VREDUCEPS   $0x01, Z3, Z7
 	VMOVAPS     Z16, Z8
 	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked81
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked81
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked81
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked81:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -5358,31 +4972,11 @@ asked100:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TDPBF16PS 6, 5, 2
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x4a
-	BYTE       $0x5c
-	BYTE       $0xd5
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked101
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked101
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked101
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked101:
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -5397,37 +4991,37 @@ asked101:
 	VADDPS      Z4, Z26, Z26
 	VADDPS      Z2, Z3, Z5
 	VADDPS      Z5, Z27, Z27
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 320(R11)
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked102
+	JZ          asked82
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked102
+	JNZ         asked82
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked102
+	JNZ         asked82
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked102:
+asked82:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 320(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1344(R11)
@@ -5435,6 +5029,10 @@ asked102:
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
 	VMOVDQU32 Z1, 2368(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 7, 5, 3
 	BYTE        $0xc4
@@ -5442,10 +5040,6 @@ asked102:
 	BYTE        $0x42
 	BYTE        $0x5c
 	BYTE        $0xdd
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 6464(R11)
@@ -5472,32 +5066,32 @@ asked102:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked103
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked103
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked103
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked103:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
 	VREDUCEPS   $0x01, Z3, Z7
 	VMOVAPS     Z16, Z8
 	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked83
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked83
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked83
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked83:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -5526,26 +5120,6 @@ asked103:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked104
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked104
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked104
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked104:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -5560,44 +5134,43 @@ asked104:
 	VADDPS      Z4, Z26, Z26
 	VADDPS      Z2, Z3, Z5
 	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked84
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked84
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked84
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
 
+asked84:
 	// TDPBF16PS 6, 4, 0
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x4a
-	BYTE       $0x5c
-	BYTE       $0xc4
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, 384(R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked105
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked105
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked105
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked105:
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 384(R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
 	VMOVDQU32   Z9, 1408(R11)
@@ -5642,32 +5215,32 @@ asked105:
 	BYTE       $0x4a
 	BYTE       $0x5c
 	BYTE       $0xd5
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked106
+	JZ         asked85
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked106
+	JNZ        asked85
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked106
+	JNZ        asked85
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked106:
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+asked85:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -5684,32 +5257,14 @@ asked106:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked107
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked107
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked107
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked107:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
 	VFMADD213PS Z21, Z5, Z9
 	VFMADD213PS Z21, Z6, Z10
 	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
 
 	// TILELOADD 0(DI)(BX), 6
 	BYTE       $0xc4
@@ -5722,45 +5277,43 @@ asked107:
 	BYTE       $0x00
 	BYTE       $0x00
 	BYTE       $0x00
-	VSCALEFPS  Z0, Z8, Z0
-	VSCALEFPS  Z1, Z9, Z1
 	VSCALEFPS  Z2, Z10, Z2
 	VSCALEFPS  Z3, Z11, Z3
 	VADDPS     Z0, Z1, Z4
 	VADDPS     Z4, Z26, Z26
 	VADDPS     Z2, Z3, Z5
 	VADDPS     Z5, Z27, Z27
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, 448(R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked108
+	JZ         asked86
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked108
+	JNZ        asked86
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked108
+	JNZ        asked86
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked108:
+asked86:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 448(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1472(R11)
@@ -5805,32 +5358,32 @@ asked108:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked109
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked109
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked109
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked109:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
 	VREDUCEPS   $0x01, Z3, Z7
 	VMOVAPS     Z16, Z8
 	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked87
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked87
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked87
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked87:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -5854,26 +5407,6 @@ asked109:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked110
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked110
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked110
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked110:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -5888,37 +5421,41 @@ asked110:
 	VADDPS      Z4, Z26, Z26
 	VADDPS      Z2, Z3, Z5
 	VADDPS      Z5, Z27, Z27
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 512(R11)
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked111
+	JZ          asked88
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked111
+	JNZ         asked88
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked111
+	JNZ         asked88
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked111:
+asked88:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 512(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1536(R11)
+
 	// TILELOADD 0(R9)(BX), 7
 	BYTE        $0xc4
 	BYTE        $0xc2
@@ -5930,9 +5467,6 @@ asked111:
 	BYTE        $0x00
 	BYTE        $0x00
 	BYTE        $0x00
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 1536(R11)
 	VPSRLD      $0x10, Z0, Z0
 	VPANDD      Z23, Z1, Z1
 	VPORD       Z0, Z1, Z1
@@ -5967,33 +5501,32 @@ asked111:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked112
+	JZ          asked89
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked112
+	JNZ         asked89
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked112
+	JNZ         asked89
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked112:
-	VREDUCEPS $0x01, Z0, Z4
-	VREDUCEPS $0x01, Z1, Z5
-	VREDUCEPS $0x01, Z2, Z6
-	VREDUCEPS $0x01, Z3, Z7
-	VMOVAPS   Z16, Z8
-	VMOVAPS   Z16, Z9
-
+asked89:
 	// TDPBF16PS 6, 4, 0
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -6016,26 +5549,6 @@ asked112:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked113
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked113
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked113
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked113:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -6048,6 +5561,7 @@ asked113:
 	VSCALEFPS   Z3, Z11, Z3
 	VADDPS      Z0, Z1, Z4
 	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
 
 	// TDPBF16PS 7, 4, 1
 	BYTE       $0xc4
@@ -6055,39 +5569,38 @@ asked113:
 	BYTE       $0x42
 	BYTE       $0x5c
 	BYTE       $0xcc
-	VADDPS     Z2, Z3, Z5
 	VADDPS     Z5, Z27, Z27
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, 576(R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked114
+	JZ         asked90
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked114
+	JNZ        asked90
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked114
+	JNZ        asked90
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked114:
+asked90:
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 576(R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
 	VMOVDQU32   Z9, 1600(R11)
@@ -6137,32 +5650,32 @@ asked114:
 	VMULPS     Z22, Z1, Z1
 	VMULPS     Z22, Z2, Z2
 	VMULPS     Z22, Z3, Z3
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked115
+	JZ         asked91
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked115
+	JNZ        asked91
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked115
+	JNZ        asked91
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked115:
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+asked91:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -6179,28 +5692,10 @@ asked115:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked116
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked116
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked116
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked116:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
 
 	// TDPBF16PS 6, 5, 2
 	BYTE        $0xc4
@@ -6208,8 +5703,6 @@ asked116:
 	BYTE        $0x4a
 	BYTE        $0x5c
 	BYTE        $0xd5
-	VFMADD213PS Z21, Z4, Z8
-	VFMADD213PS Z21, Z5, Z9
 	VFMADD213PS Z21, Z6, Z10
 	VFMADD213PS Z21, Z7, Z11
 	VSCALEFPS   Z0, Z8, Z0
@@ -6220,37 +5713,37 @@ asked116:
 	VADDPS      Z4, Z26, Z26
 	VADDPS      Z2, Z3, Z5
 	VADDPS      Z5, Z27, Z27
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 640(R11)
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked117
+	JZ          asked92
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked117
+	JNZ         asked92
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked117
+	JNZ         asked92
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked117:
+asked92:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 640(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1664(R11)
@@ -6265,6 +5758,10 @@ asked117:
 	VPSRLD    $0x10, Z10, Z10
 	VPORD     Z10, Z11, Z11
 	VMOVDQU32 Z11, 6784(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 
 	// TDPBF16PS 7, 5, 3
 	BYTE        $0xc4
@@ -6272,10 +5769,6 @@ asked117:
 	BYTE        $0x42
 	BYTE        $0x5c
 	BYTE        $0xdd
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 7808(R11)
@@ -6295,32 +5788,32 @@ asked117:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked118
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked118
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked118
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked118:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
 	VREDUCEPS   $0x01, Z3, Z7
 	VMOVAPS     Z16, Z8
 	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked93
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked93
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked93
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked93:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -6349,26 +5842,6 @@ asked118:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked119
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked119
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked119
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked119:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -6383,44 +5856,44 @@ asked119:
 	VADDPS      Z4, Z26, Z26
 	VADDPS      Z2, Z3, Z5
 	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked94
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked94
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked94
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked94:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 704(R11)
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
 	VPANDD      Z23, Z0, Z8
 	VPANDD      Z23, Z1, Z9
 	VSUBPS      Z8, Z0, Z0
 	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 704(R11)
-
-	// TDPBF16PS 6, 4, 0
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x4a
-	BYTE       $0x5c
-	BYTE       $0xc4
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked120
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked120
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked120
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked120:
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
 	VMOVDQU32   Z9, 1728(R11)
@@ -6458,39 +5931,39 @@ asked120:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked121
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked121
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked121
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked121:
-	VREDUCEPS $0x01, Z0, Z4
-	VREDUCEPS $0x01, Z1, Z5
-
-	// TDPBF16PS 7, 4, 1
-	BYTE        $0xc4
-	BYTE        $0xe2
-	BYTE        $0x42
-	BYTE        $0x5c
-	BYTE        $0xcc
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
 	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked95
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked95
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked95
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked95:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -6507,26 +5980,6 @@ asked121:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked122
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked122
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked122
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked122:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -6537,6 +5990,7 @@ asked122:
 	VSCALEFPS   Z1, Z9, Z1
 	VSCALEFPS   Z2, Z10, Z2
 	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
 
 	// TILELOADD 0(SI)(BX), 4
 	BYTE       $0xc4
@@ -6549,41 +6003,40 @@ asked122:
 	BYTE       $0x00
 	BYTE       $0x00
 	BYTE       $0x00
-	VADDPS     Z0, Z1, Z4
 	VADDPS     Z4, Z26, Z26
 	VADDPS     Z2, Z3, Z5
 	VADDPS     Z5, Z27, Z27
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, 768(R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked123
+	JZ         asked96
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked123
+	JNZ        asked96
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked123
+	JNZ        asked96
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked123:
+asked96:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 768(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1792(R11)
@@ -6628,32 +6081,32 @@ asked123:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked124
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked124
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked124
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked124:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
 	VREDUCEPS   $0x01, Z3, Z7
 	VMOVAPS     Z16, Z8
 	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked97
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked97
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked97
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked97:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -6672,31 +6125,11 @@ asked124:
 	VFMADD213PS Z20, Z5, Z9
 
 	// TDPBF16PS 7, 5, 3
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x42
-	BYTE       $0x5c
-	BYTE       $0xdd
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked125
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked125
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked125
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked125:
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -6711,37 +6144,37 @@ asked125:
 	VADDPS      Z4, Z26, Z26
 	VADDPS      Z2, Z3, Z5
 	VADDPS      Z5, Z27, Z27
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 832(R11)
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked126
+	JZ          asked98
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked126
+	JNZ         asked98
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked126
+	JNZ         asked98
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked126:
+asked98:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 832(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1856(R11)
@@ -6749,6 +6182,10 @@ asked126:
 	VPANDD    Z23, Z1, Z1
 	VPORD     Z0, Z1, Z1
 	VMOVDQU32 Z1, 2880(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
 
 	// TILELOADD 0(R8)(BX), 5
 	BYTE        $0xc4
@@ -6761,10 +6198,6 @@ asked126:
 	BYTE        $0x00
 	BYTE        $0x00
 	BYTE        $0x00
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
 	VPSRLD      $0x10, Z10, Z10
 	VPORD       Z10, Z11, Z11
 	VMOVDQU32   Z11, 6976(R11)
@@ -6791,32 +6224,32 @@ asked126:
 	VMULPS      Z22, Z1, Z1
 	VMULPS      Z22, Z2, Z2
 	VMULPS      Z22, Z3, Z3
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked127
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked127
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked127
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked127:
 	VREDUCEPS   $0x01, Z0, Z4
 	VREDUCEPS   $0x01, Z1, Z5
 	VREDUCEPS   $0x01, Z2, Z6
 	VREDUCEPS   $0x01, Z3, Z7
 	VMOVAPS     Z16, Z8
 	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked99
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked99
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked99
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked99:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -6840,26 +6273,6 @@ asked127:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked128
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked128
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked128
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked128:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
@@ -6874,44 +6287,43 @@ asked128:
 	VADDPS      Z4, Z26, Z26
 	VADDPS      Z2, Z3, Z5
 	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked100
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked100
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked100
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
 
+asked100:
 	// TDPBF16PS 7, 4, 1
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x42
-	BYTE       $0x5c
-	BYTE       $0xcc
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, 896(R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	MOVQ       216(R15), CX
-	TESTQ      CX, CX
-	JZ         asked129
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	MOVQ       CX, 216(R15)
-	DECQ       224(R15)
-	JNZ        asked129
-	ADDQ       240(R15), CX
-	MOVQ       CX, 216(R15)
-	MOVQ       232(R15), CX
-	MOVQ       CX, 224(R15)
-	DECQ       248(R15)
-	JNZ        asked129
-	MOVQ       208(R15), CX
-	VMOVDQU32  (CX), Z12
-	VMOVDQU32  Z12, 216(R15)
-	ADDQ       $0x40, 208(R15)
-
-asked129:
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 896(R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
 	VPSRLD      $0x10, Z8, Z8
 	VPORD       Z8, Z9, Z9
 	VMOVDQU32   Z9, 1920(R11)
@@ -6956,32 +6368,32 @@ asked129:
 	BYTE       $0x4a
 	BYTE       $0x5c
 	BYTE       $0xd5
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked130
+	JZ         asked101
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked130
+	JNZ        asked101
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked130
+	JNZ        asked101
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked130:
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
+asked101:
 	VMOVAPS     Z16, Z10
 	VMOVAPS     Z16, Z11
 	VFMADD213PS Z17, Z4, Z8
@@ -6998,32 +6410,14 @@ asked130:
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
 	VFMADD213PS Z20, Z5, Z9
-	MOVQ        216(R15), CX
-	TESTQ       CX, CX
-	JZ          asked131
-	PREFETCHT1  (CX)
-	ADDQ        $0x40, CX
-	MOVQ        CX, 216(R15)
-	DECQ        224(R15)
-	JNZ         asked131
-	ADDQ        240(R15), CX
-	MOVQ        CX, 216(R15)
-	MOVQ        232(R15), CX
-	MOVQ        CX, 224(R15)
-	DECQ        248(R15)
-	JNZ         asked131
-	MOVQ        208(R15), CX
-	VMOVDQU32   (CX), Z12
-	VMOVDQU32   Z12, 216(R15)
-	ADDQ        $0x40, 208(R15)
-
-asked131:
 	VFMADD213PS Z20, Z6, Z10
 	VFMADD213PS Z20, Z7, Z11
 	VFMADD213PS Z21, Z4, Z8
 	VFMADD213PS Z21, Z5, Z9
 	VFMADD213PS Z21, Z6, Z10
 	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
 
 	// TDPBF16PS 7, 5, 3
 	BYTE       $0xc4
@@ -7031,45 +6425,43 @@ asked131:
 	BYTE       $0x42
 	BYTE       $0x5c
 	BYTE       $0xdd
-	VSCALEFPS  Z0, Z8, Z0
-	VSCALEFPS  Z1, Z9, Z1
 	VSCALEFPS  Z2, Z10, Z2
 	VSCALEFPS  Z3, Z11, Z3
 	VADDPS     Z0, Z1, Z4
 	VADDPS     Z4, Z26, Z26
 	VADDPS     Z2, Z3, Z5
 	VADDPS     Z5, Z27, Z27
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
-	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z9, Z9
-	VMOVDQU32  Z9, 960(R11)
-	VPANDD     Z23, Z0, Z8
-	VPANDD     Z23, Z1, Z9
-	VSUBPS     Z8, Z0, Z0
-	VSUBPS     Z9, Z1, Z1
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked132
+	JZ         asked102
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked132
+	JNZ        asked102
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked132
+	JNZ        asked102
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked132:
+asked102:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 960(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
 	VPSRLD    $0x10, Z8, Z8
 	VPORD     Z8, Z9, Z9
 	VMOVDQU32 Z9, 1984(R11)
@@ -7102,14 +6494,14 @@ asked132:
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000400, R11
 	SUBQ      $0x10, 184(R15)
-	JNZ       same83
+	JNZ       same69
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000800, R11
 	ADDQ      $0x10, 184(R15)
 
-same83:
+same69:
 	DECQ AX
-	JNZ  step82
+	JNZ  step68
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -7161,13 +6553,13 @@ same83:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half81
+	JNZ    half67
 	MOVQ   72(R15), AX
 	IMUL3Q $-32, AX, AX
 	ADDQ   $0x20, AX
 	JZ     sums5
 
-rest84:
+rest70:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -7255,21 +6647,21 @@ rest84:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same133
+	JNZ         same103
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same133:
+same103:
 	DECQ AX
-	JNZ  rest84
+	JNZ  rest70
 	JMP  sums5
 
 apart4:
 	MOVQ R12, AX
 	SHLQ $0x04, AX
 
-weights134:
+weights104:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -7357,21 +6749,21 @@ weights134:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same135
+	JNZ         same105
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same135:
+same105:
 	DECQ AX
-	JNZ  weights134
+	JNZ  weights104
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half136:
+half106:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000c00, CX, CX
@@ -7409,7 +6801,7 @@ half136:
 	BYTE $0x49
 	BYTE $0xd8
 
-step137:
+step107:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -7750,7 +7142,7 @@ step137:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ AX
-	JNZ  step137
+	JNZ  step107
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -7802,7 +7194,7 @@ step137:
 	BYTE $0x00
 	ADDQ $0x00001000, 200(R15)
 	DECQ 192(R15)
-	JNZ  half136
+	JNZ  half106
 
 sums5:
 	MOVQ        40(R15), R9
@@ -7814,9 +7206,9 @@ sums5:
 	MOVQ        160(R15), CX
 	MOVQ        80(R15), R11
 
-columns138:
+columns108:
 	CMPQ R11, $0x02
-	JLT  column139
+	JLT  column109
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -7873,7 +7265,7 @@ columns138:
 	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half141:
+half111:
 	// TILELOADD 2048(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -8214,7 +7606,7 @@ half141:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half141
+	JNZ  half111
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -8265,10 +7657,10 @@ half141:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns138
-	JMP  weighed140
+	JNZ  columns108
+	JMP  weighed110
 
-column139:
+column109:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -8298,7 +7690,7 @@ column139:
 	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half142:
+half112:
 	// TILELOADD 2048(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -8519,7 +7911,7 @@ half142:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half142
+	JNZ  half112
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -8545,14 +7937,14 @@ half142:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed140:
+weighed110:
 	JMP group1
 
 last2:
 	MOVQ R12, AX
 	SHLQ $0x04, AX
 
-weights143:
+weights113:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -8640,14 +8032,14 @@ weights143:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same144
+	JNZ         same114
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same144:
+same114:
 	DECQ        AX
-	JNZ         weights143
+	JNZ         weights113
 	MOVQ        40(R15), R9
 	VFMADD132PS (R9)(R13*1), Z26, Z30
 	VMOVUPS     Z30, (R9)(R13*1)
@@ -8656,6 +8048,1640 @@ same144:
 	MOVQ        16(R15), AX
 	MOVQ        160(R15), CX
 	MOVQ        80(R15), R11
+
+columns115:
+	CMPQ R11, $0x02
+	JLT  column116
+
+	// TILELOADD 0(CX)(DX), 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(CX)(DX), 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(CX)(DX), 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2112(CX)(DX), 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ AX, SI
+	ADDQ 120(R15), AX
+	MOVQ AX, R8
+	ADDQ 120(R15), AX
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
+	MOVQ R12, R10
+
+half118:
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ R10
+	JNZ  half118
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	ADDQ $0x00001000, CX
+	SUBQ $0x02, R11
+	JNZ  columns115
+	JMP  weighed117
+
+column116:
+	// TILELOADD 0(CX)(DX), 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(CX)(DX), 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ AX, SI
+	ADDQ 120(R15), AX
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
+	MOVQ R12, R10
+
+half119:
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ R10
+	JNZ  half119
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+weighed117:
+end3:
+	// TILERELEASE
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0xc0
+	VZEROUPPER
+	RET
+
+DATA attnTilesShapeAMX<>+0(SB)/1, $0x01
+DATA attnTilesShapeAMX<>+1(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+2(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+3(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+4(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+5(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+6(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+7(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+8(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+9(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+10(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+11(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+12(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+13(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+14(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+15(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+16(SB)/1, $0x40
+DATA attnTilesShapeAMX<>+17(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+18(SB)/1, $0x40
+DATA attnTilesShapeAMX<>+19(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+20(SB)/1, $0x40
+DATA attnTilesShapeAMX<>+21(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+22(SB)/1, $0x40
+DATA attnTilesShapeAMX<>+23(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+24(SB)/1, $0x40
+DATA attnTilesShapeAMX<>+25(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+26(SB)/1, $0x40
+DATA attnTilesShapeAMX<>+27(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+28(SB)/1, $0x40
+DATA attnTilesShapeAMX<>+29(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+30(SB)/1, $0x40
+DATA attnTilesShapeAMX<>+31(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+32(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+33(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+34(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+35(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+36(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+37(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+38(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+39(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+40(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+41(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+42(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+43(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+44(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+45(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+46(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+47(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+48(SB)/1, $0x10
+DATA attnTilesShapeAMX<>+49(SB)/1, $0x10
+DATA attnTilesShapeAMX<>+50(SB)/1, $0x10
+DATA attnTilesShapeAMX<>+51(SB)/1, $0x10
+DATA attnTilesShapeAMX<>+52(SB)/1, $0x10
+DATA attnTilesShapeAMX<>+53(SB)/1, $0x10
+DATA attnTilesShapeAMX<>+54(SB)/1, $0x10
+DATA attnTilesShapeAMX<>+55(SB)/1, $0x10
+DATA attnTilesShapeAMX<>+56(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+57(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+58(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+59(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+60(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+61(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+62(SB)/1, $0x00
+DATA attnTilesShapeAMX<>+63(SB)/1, $0x00
+GLOBL attnTilesShapeAMX<>(SB), RODATA|NOPTR, $64
+
+// func attnTilesCodesAMX(args *byte)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·attnTilesCodesAMX(SB), NOSPLIT, $0-8
+	MOVQ args+0(FP), R15
+	LEAQ attnTilesShapeCodesAMX<>+0(SB), AX
+
+	// LDTILECFG (AX)
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x78
+	BYTE         $0x49
+	BYTE         $0x00
+	MOVQ         64(R15), R14
+	XORQ         R13, R13
+	MOVQ         $0x00000040, BX
+	MOVQ         $0x00000080, DX
+	MOVQ         (R15), AX
+	MOVQ         AX, 128(R15)
+	MOVQ         24(R15), AX
+	MOVQ         AX, 136(R15)
+	MOVQ         R13, 144(R15)
+	MOVQ         R14, 176(R15)
+	LEAQ         8192(R14), AX
+	MOVQ         AX, 168(R15)
+	VBROADCASTSS attnConstants<>+0(SB), Z16
+	VBROADCASTSS attnConstants<>+4(SB), Z17
+	VBROADCASTSS attnConstants<>+8(SB), Z18
+	VBROADCASTSS attnConstants<>+12(SB), Z19
+	VBROADCASTSS attnConstants<>+16(SB), Z20
+	VBROADCASTSS attnConstants<>+20(SB), Z21
+	VBROADCASTSS attnConstants<>+24(SB), Z22
+	VPBROADCASTD attnConstants<>+96(SB), Z23
+	VBROADCASTSS 112(R15), Z28
+	VPBROADCASTD attnConstants<>+108(SB), Z29
+
+find125:
+	CMPQ    88(R15), $0x00
+	JEQ     end122
+	MOVQ    144(R15), DI
+	MOVQ    56(R15), R9
+	MOVLQSX 124(R9)(DI*1), AX
+	SUBQ    96(R15), AX
+	JLE     next126
+	MOVQ    104(R15), R9
+	CMPQ    AX, R9
+	CMOVQGT R9, AX
+	MOVQ    48(R15), R9
+	MOVLQSX (R9)(DI*1), CX
+	SUBQ    96(R15), CX
+	CMPQ    CX, AX
+	JLT     found127
+
+next126:
+	MOVQ   72(R15), AX
+	IMUL3Q $0x00000800, AX, AX
+	ADDQ   AX, 128(R15)
+	MOVQ   80(R15), AX
+	SHLQ   $0x0b, AX
+	ADDQ   AX, 136(R15)
+	ADDQ   $0x00000080, 144(R15)
+	DECQ   88(R15)
+	JMP    find125
+
+found127:
+	ADDQ $0x1f, AX
+	SHRQ $0x05, AX
+	MOVQ AX, 152(R15)
+	MOVQ 72(R15), AX
+	SHLQ $0x0a, AX
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), CX
+	MOVQ 152(R15), R10
+
+half128:
+	MOVQ R8, SI
+	ADDQ AX, R8
+	MOVQ 128(R15), DI
+	MOVQ DI, R9
+	ADDQ AX, R9
+	MOVQ 72(R15), R11
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step129:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBSSD 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xc4
+
+	// TDPBSSD 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xcc
+
+	// TDPBSSD 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xd5
+
+	// TDPBSSD 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xdd
+	ADDQ $0x00000400, SI
+	ADDQ $0x00000400, R8
+	ADDQ $0x00000400, DI
+	ADDQ $0x00000400, R9
+	DECQ R11
+	JNZ  step129
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x7a
+	BYTE    $0x4b
+	BYTE    $0x9c
+	BYTE    $0x11
+	BYTE    $0x40
+	BYTE    $0x08
+	BYTE    $0x00
+	BYTE    $0x00
+	ADDQ    $0x00001000, CX
+	DECQ    R10
+	JNZ     half128
+	MOVQ    280(R15), R9
+	ADDQ    144(R15), R9
+	VMOVUPS (R9), Z0
+	VMOVUPS 64(R9), Z1
+	MOVQ    288(R15), R10
+	MOVQ    176(R15), CX
+	MOVQ    152(R15), R11
+	SHLQ    $0x03, R11
+
+scaled130:
+	VBROADCASTSS (R10), Z2
+	VCVTDQ2PS    (CX), Z8
+	VCVTDQ2PS    64(CX), Z9
+	VMULPS       Z0, Z8, Z8
+	VMULPS       Z1, Z9, Z9
+	VMULPS       Z2, Z8, Z8
+	VMULPS       Z2, Z9, Z9
+	VMOVUPS      Z8, (CX)
+	VMOVUPS      Z9, 64(CX)
+	VBROADCASTSS 4(R10), Z3
+	VCVTDQ2PS    128(CX), Z10
+	VCVTDQ2PS    192(CX), Z11
+	VMULPS       Z0, Z10, Z10
+	VMULPS       Z1, Z11, Z11
+	VMULPS       Z3, Z10, Z10
+	VMULPS       Z3, Z11, Z11
+	VMOVUPS      Z10, 128(CX)
+	VMOVUPS      Z11, 192(CX)
+	VBROADCASTSS 8(R10), Z4
+	VCVTDQ2PS    256(CX), Z12
+	VCVTDQ2PS    320(CX), Z13
+	VMULPS       Z0, Z12, Z12
+	VMULPS       Z1, Z13, Z13
+	VMULPS       Z4, Z12, Z12
+	VMULPS       Z4, Z13, Z13
+	VMOVUPS      Z12, 256(CX)
+	VMOVUPS      Z13, 320(CX)
+	VBROADCASTSS 12(R10), Z5
+	VCVTDQ2PS    384(CX), Z14
+	VCVTDQ2PS    448(CX), Z15
+	VMULPS       Z0, Z14, Z14
+	VMULPS       Z1, Z15, Z15
+	VMULPS       Z5, Z14, Z14
+	VMULPS       Z5, Z15, Z15
+	VMOVUPS      Z14, 384(CX)
+	VMOVUPS      Z15, 448(CX)
+	ADDQ         $0x10, R10
+	ADDQ         $0x00000200, CX
+	DECQ         R11
+	JNZ          scaled130
+
+group120:
+	MOVQ    144(R15), R13
+	MOVQ    152(R15), R12
+	MOVQ    136(R15), AX
+	MOVQ    AX, 160(R15)
+	MOVQ    168(R15), AX
+	MOVQ    176(R15), CX
+	MOVQ    AX, 176(R15)
+	MOVQ    CX, 168(R15)
+	MOVQ    72(R15), AX
+	IMUL3Q  $0x00000800, AX, AX
+	ADDQ    AX, 128(R15)
+	MOVQ    80(R15), AX
+	SHLQ    $0x0b, AX
+	ADDQ    AX, 136(R15)
+	ADDQ    $0x00000080, 144(R15)
+	DECQ    88(R15)
+	MOVQ    48(R15), R9
+	MOVQ    56(R15), R10
+	MOVLQSX 124(R9)(R13*1), AX
+	MOVQ    R12, R11
+	SHLQ    $0x05, R11
+	CMPQ    AX, 96(R15)
+	JGT     some132
+	MOVLQSX (R10)(R13*1), AX
+	SUBQ    R11, AX
+	CMPQ    AX, 96(R15)
+	JGE     full131
+
+some132:
+	VPBROADCASTD attnConstants<>+104(SB), Z4
+	VBROADCASTSS attnConstants<>+28(SB), Z5
+	MOVQ         96(R15), AX
+	VPBROADCASTD AX, Z6
+	VMOVDQU32    (R9)(R13*1), Z7
+	VMOVDQU32    (R10)(R13*1), Z8
+	VPSUBD       Z7, Z8, Z2
+	VPSUBD       Z7, Z6, Z0
+	VMOVDQU32    64(R9)(R13*1), Z7
+	VMOVDQU32    64(R10)(R13*1), Z8
+	VPSUBD       Z7, Z8, Z3
+	VPSUBD       Z7, Z6, Z1
+	MOVQ         168(R15), CX
+
+row133:
+	VPCMPUD $0x05, Z2, Z0, K1
+	VMOVUPS Z5, K1, (CX)
+	VPADDD  Z4, Z0, Z0
+	VPCMPUD $0x05, Z3, Z1, K1
+	VMOVUPS Z5, K1, 64(CX)
+	VPADDD  Z4, Z1, Z1
+	ADDQ    $0x00000080, CX
+	DECQ    R11
+	JNZ     row133
+
+full131:
+	VBROADCASTSS attnConstants<>+28(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	MOVQ         168(R15), CX
+	MOVQ         R12, R9
+	SHLQ         $0x02, R9
+
+top134:
+	VMAXPS       (CX), Z0, Z0
+	VMAXPS       64(CX), Z1, Z1
+	VMAXPS       128(CX), Z2, Z2
+	VMAXPS       192(CX), Z3, Z3
+	VMAXPS       256(CX), Z4, Z4
+	VMAXPS       320(CX), Z5, Z5
+	VMAXPS       384(CX), Z6, Z6
+	VMAXPS       448(CX), Z7, Z7
+	VMAXPS       512(CX), Z0, Z0
+	VMAXPS       576(CX), Z1, Z1
+	VMAXPS       640(CX), Z2, Z2
+	VMAXPS       704(CX), Z3, Z3
+	VMAXPS       768(CX), Z4, Z4
+	VMAXPS       832(CX), Z5, Z5
+	VMAXPS       896(CX), Z6, Z6
+	VMAXPS       960(CX), Z7, Z7
+	ADDQ         $0x00000400, CX
+	DECQ         R9
+	JNZ          top134
+	VMAXPS       Z2, Z0, Z0
+	VMAXPS       Z6, Z4, Z4
+	VMAXPS       Z4, Z0, Z0
+	VMAXPS       Z3, Z1, Z1
+	VMAXPS       Z7, Z5, Z5
+	VMAXPS       Z5, Z1, Z1
+	MOVQ         32(R15), R9
+	VBROADCASTSS attnConstants<>+28(SB), Z8
+	VBROADCASTSS attnConstants<>+100(SB), Z9
+	VMOVUPS      (R9)(R13*1), Z2
+	VMULPS       Z28, Z0, Z0
+	VADDPS       Z9, Z2, Z4
+	VCMPPS       $0x0e, Z4, Z0, K1
+	VBLENDMPS    Z0, Z2, K1, Z0
+	VMOVUPS      Z0, (R9)(R13*1)
+	VCMPPS       $0x04, Z8, Z0, K3
+	VMOVAPS.Z    Z0, K3, Z24
+	VSUBPS       Z24, Z2, Z30
+	VMOVUPS      64(R9)(R13*1), Z3
+	VMULPS       Z28, Z1, Z1
+	VADDPS       Z9, Z3, Z5
+	VCMPPS       $0x0e, Z5, Z1, K2
+	VBLENDMPS    Z1, Z3, K2, Z1
+	VMOVUPS      Z1, 64(R9)(R13*1)
+	VCMPPS       $0x04, Z8, Z1, K3
+	VMOVAPS.Z    Z1, K3, Z25
+	VSUBPS       Z25, Z3, Z31
+	VMULPS       Z22, Z30, Z30
+	VMULPS       Z22, Z31, Z31
+	VREDUCEPS    $0x01, Z30, Z4
+	VREDUCEPS    $0x01, Z31, Z5
+	VMOVAPS      Z16, Z6
+	VMOVAPS      Z16, Z7
+	VFMADD213PS  Z17, Z4, Z6
+	VFMADD213PS  Z17, Z5, Z7
+	VFMADD213PS  Z18, Z4, Z6
+	VFMADD213PS  Z18, Z5, Z7
+	VFMADD213PS  Z19, Z4, Z6
+	VFMADD213PS  Z19, Z5, Z7
+	VFMADD213PS  Z20, Z4, Z6
+	VFMADD213PS  Z20, Z5, Z7
+	VFMADD213PS  Z21, Z4, Z6
+	VFMADD213PS  Z21, Z5, Z7
+	VSCALEFPS    Z30, Z6, Z30
+	VSCALEFPS    Z31, Z7, Z31
+	KORTESTW     K1, K2
+	JZ           same135
+	MOVQ         160(R15), CX
+	MOVQ         80(R15), R9
+	SHLQ         $0x02, R9
+
+scale136:
+	VMULPS  (CX), Z30, Z0
+	VMOVUPS Z0, (CX)
+	VMULPS  64(CX), Z31, Z1
+	VMOVUPS Z1, 64(CX)
+	VMULPS  128(CX), Z30, Z2
+	VMOVUPS Z2, 128(CX)
+	VMULPS  192(CX), Z31, Z3
+	VMOVUPS Z3, 192(CX)
+	VMULPS  256(CX), Z30, Z4
+	VMOVUPS Z4, 256(CX)
+	VMULPS  320(CX), Z31, Z5
+	VMOVUPS Z5, 320(CX)
+	VMULPS  384(CX), Z30, Z6
+	VMOVUPS Z6, 384(CX)
+	VMULPS  448(CX), Z31, Z7
+	VMOVUPS Z7, 448(CX)
+	ADDQ    $0x00000200, CX
+	DECQ    R9
+	JNZ     scale136
+
+same135:
+	VPXORD Z26, Z26, Z26
+	VPXORD Z27, Z27, Z27
+	MOVQ   168(R15), R10
+	LEAQ   16384(R14), R11
+	MOVQ   $0x00000010, AX
+	MOVQ   AX, 184(R15)
+
+find137:
+	CMPQ    88(R15), $0x00
+	JEQ     last121
+	MOVQ    144(R15), DI
+	MOVQ    56(R15), R9
+	MOVLQSX 124(R9)(DI*1), AX
+	SUBQ    96(R15), AX
+	JLE     next138
+	MOVQ    104(R15), R9
+	CMPQ    AX, R9
+	CMOVQGT R9, AX
+	MOVQ    48(R15), R9
+	MOVLQSX (R9)(DI*1), CX
+	SUBQ    96(R15), CX
+	CMPQ    CX, AX
+	JLT     found139
+
+next138:
+	MOVQ   72(R15), AX
+	IMUL3Q $0x00000800, AX, AX
+	ADDQ   AX, 128(R15)
+	MOVQ   80(R15), AX
+	SHLQ   $0x0b, AX
+	ADDQ   AX, 136(R15)
+	ADDQ   $0x00000080, 144(R15)
+	DECQ   88(R15)
+	JMP    find137
+
+found139:
+	ADDQ $0x1f, AX
+	SHRQ $0x05, AX
+	MOVQ AX, 152(R15)
+	MOVQ R12, AX
+	SHLQ $0x04, AX
+
+weights140:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same141
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
+
+same141:
+	DECQ AX
+	JNZ  weights140
+	MOVQ 72(R15), AX
+	SHLQ $0x0a, AX
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), CX
+	MOVQ 152(R15), R10
+
+half142:
+	MOVQ R8, SI
+	ADDQ AX, R8
+	MOVQ 128(R15), DI
+	MOVQ DI, R9
+	ADDQ AX, R9
+	MOVQ 72(R15), R11
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step143:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBSSD 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xc4
+
+	// TDPBSSD 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xcc
+
+	// TDPBSSD 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xd5
+
+	// TDPBSSD 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xdd
+	ADDQ $0x00000400, SI
+	ADDQ $0x00000400, R8
+	ADDQ $0x00000400, DI
+	ADDQ $0x00000400, R9
+	DECQ R11
+	JNZ  step143
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x7a
+	BYTE    $0x4b
+	BYTE    $0x9c
+	BYTE    $0x11
+	BYTE    $0x40
+	BYTE    $0x08
+	BYTE    $0x00
+	BYTE    $0x00
+	ADDQ    $0x00001000, CX
+	DECQ    R10
+	JNZ     half142
+	MOVQ    280(R15), R9
+	ADDQ    144(R15), R9
+	VMOVUPS (R9), Z0
+	VMOVUPS 64(R9), Z1
+	MOVQ    288(R15), R10
+	MOVQ    176(R15), CX
+	MOVQ    152(R15), R11
+	SHLQ    $0x03, R11
+
+scaled144:
+	VBROADCASTSS (R10), Z2
+	VCVTDQ2PS    (CX), Z8
+	VCVTDQ2PS    64(CX), Z9
+	VMULPS       Z0, Z8, Z8
+	VMULPS       Z1, Z9, Z9
+	VMULPS       Z2, Z8, Z8
+	VMULPS       Z2, Z9, Z9
+	VMOVUPS      Z8, (CX)
+	VMOVUPS      Z9, 64(CX)
+	VBROADCASTSS 4(R10), Z3
+	VCVTDQ2PS    128(CX), Z10
+	VCVTDQ2PS    192(CX), Z11
+	VMULPS       Z0, Z10, Z10
+	VMULPS       Z1, Z11, Z11
+	VMULPS       Z3, Z10, Z10
+	VMULPS       Z3, Z11, Z11
+	VMOVUPS      Z10, 128(CX)
+	VMOVUPS      Z11, 192(CX)
+	VBROADCASTSS 8(R10), Z4
+	VCVTDQ2PS    256(CX), Z12
+	VCVTDQ2PS    320(CX), Z13
+	VMULPS       Z0, Z12, Z12
+	VMULPS       Z1, Z13, Z13
+	VMULPS       Z4, Z12, Z12
+	VMULPS       Z4, Z13, Z13
+	VMOVUPS      Z12, 256(CX)
+	VMOVUPS      Z13, 320(CX)
+	VBROADCASTSS 12(R10), Z5
+	VCVTDQ2PS    384(CX), Z14
+	VCVTDQ2PS    448(CX), Z15
+	VMULPS       Z0, Z14, Z14
+	VMULPS       Z1, Z15, Z15
+	VMULPS       Z5, Z14, Z14
+	VMULPS       Z5, Z15, Z15
+	VMOVUPS      Z14, 384(CX)
+	VMOVUPS      Z15, 448(CX)
+	ADDQ         $0x10, R10
+	ADDQ         $0x00000200, CX
+	DECQ         R11
+	JNZ          scaled144
+	MOVQ         40(R15), R9
+	VFMADD132PS  (R9)(R13*1), Z26, Z30
+	VMOVUPS      Z30, (R9)(R13*1)
+	VFMADD132PS  64(R9)(R13*1), Z27, Z31
+	VMOVUPS      Z31, 64(R9)(R13*1)
+	MOVQ         16(R15), AX
+	MOVQ         160(R15), CX
+	MOVQ         80(R15), R11
 
 columns145:
 	CMPQ R11, $0x02
@@ -8717,7 +9743,7 @@ columns145:
 	MOVQ R12, R10
 
 half148:
-	// TILELOADD 2048(SI)(BX), 4
+	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x7b
@@ -8725,11 +9751,11 @@ half148:
 	BYTE $0xa4
 	BYTE $0x1e
 	BYTE $0x00
-	BYTE $0x08
+	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
 
-	// TILELOADD 2048(R8)(BX), 5
+	// TILELOADD 0(R8)(BX), 5
 	BYTE $0xc4
 	BYTE $0xc2
 	BYTE $0x7b
@@ -8737,11 +9763,11 @@ half148:
 	BYTE $0xac
 	BYTE $0x18
 	BYTE $0x00
-	BYTE $0x08
+	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
 
-	// TILELOADD 0(DI)(BX), 6
+	// TILELOADD 2048(DI)(BX), 6
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x7b
@@ -8749,11 +9775,11 @@ half148:
 	BYTE $0xb4
 	BYTE $0x1f
 	BYTE $0x00
-	BYTE $0x00
+	BYTE $0x08
 	BYTE $0x00
 	BYTE $0x00
 
-	// TILELOADD 0(R9)(BX), 7
+	// TILELOADD 2048(R9)(BX), 7
 	BYTE $0xc4
 	BYTE $0xc2
 	BYTE $0x7b
@@ -8761,59 +9787,7 @@ half148:
 	BYTE $0xbc
 	BYTE $0x19
 	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TILELOADD 1024(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 5, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xd5
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
-
-	// TILELOADD 1024(R8)(BX), 5
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xac
-	BYTE $0x18
-	BYTE $0x00
-	BYTE $0x04
+	BYTE $0x08
 	BYTE $0x00
 	BYTE $0x00
 
@@ -8866,110 +9840,6 @@ half148:
 	BYTE $0x19
 	BYTE $0x00
 	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TILELOADD 0(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 5, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xd5
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
-
-	// TILELOADD 0(R8)(BX), 5
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xac
-	BYTE $0x18
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TDPBF16PS 6, 5, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xd5
-
-	// TILELOADD 2048(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
-
-	// TILELOADD 2048(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x08
 	BYTE $0x00
 	BYTE $0x00
 
@@ -9142,7 +10012,7 @@ column146:
 	MOVQ R12, R10
 
 half149:
-	// TILELOADD 2048(SI)(BX), 4
+	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x7b
@@ -9150,11 +10020,11 @@ half149:
 	BYTE $0xa4
 	BYTE $0x1e
 	BYTE $0x00
-	BYTE $0x08
+	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
 
-	// TILELOADD 0(DI)(BX), 6
+	// TILELOADD 2048(DI)(BX), 6
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x7b
@@ -9162,11 +10032,11 @@ half149:
 	BYTE $0xb4
 	BYTE $0x1f
 	BYTE $0x00
-	BYTE $0x00
+	BYTE $0x08
 	BYTE $0x00
 	BYTE $0x00
 
-	// TILELOADD 0(R9)(BX), 7
+	// TILELOADD 2048(R9)(BX), 7
 	BYTE $0xc4
 	BYTE $0xc2
 	BYTE $0x7b
@@ -9174,33 +10044,7 @@ half149:
 	BYTE $0xbc
 	BYTE $0x19
 	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TILELOADD 1024(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x04
+	BYTE $0x08
 	BYTE $0x00
 	BYTE $0x00
 
@@ -9239,70 +10083,6 @@ half149:
 	BYTE $0x19
 	BYTE $0x00
 	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TILELOADD 0(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TILELOADD 2048(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TILELOADD 2048(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x08
 	BYTE $0x00
 	BYTE $0x00
 
@@ -9389,579 +10169,13 @@ half149:
 	BYTE $0x00
 
 weighed147:
-end3:
-	// TILERELEASE
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x78
-	BYTE $0x49
-	BYTE $0xc0
-	VZEROUPPER
-	RET
+	JMP group120
 
-DATA attnTilesShapeAMX<>+0(SB)/1, $0x01
-DATA attnTilesShapeAMX<>+1(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+2(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+3(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+4(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+5(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+6(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+7(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+8(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+9(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+10(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+11(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+12(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+13(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+14(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+15(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+16(SB)/1, $0x40
-DATA attnTilesShapeAMX<>+17(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+18(SB)/1, $0x40
-DATA attnTilesShapeAMX<>+19(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+20(SB)/1, $0x40
-DATA attnTilesShapeAMX<>+21(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+22(SB)/1, $0x40
-DATA attnTilesShapeAMX<>+23(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+24(SB)/1, $0x40
-DATA attnTilesShapeAMX<>+25(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+26(SB)/1, $0x40
-DATA attnTilesShapeAMX<>+27(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+28(SB)/1, $0x40
-DATA attnTilesShapeAMX<>+29(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+30(SB)/1, $0x40
-DATA attnTilesShapeAMX<>+31(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+32(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+33(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+34(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+35(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+36(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+37(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+38(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+39(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+40(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+41(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+42(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+43(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+44(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+45(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+46(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+47(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+48(SB)/1, $0x10
-DATA attnTilesShapeAMX<>+49(SB)/1, $0x10
-DATA attnTilesShapeAMX<>+50(SB)/1, $0x10
-DATA attnTilesShapeAMX<>+51(SB)/1, $0x10
-DATA attnTilesShapeAMX<>+52(SB)/1, $0x10
-DATA attnTilesShapeAMX<>+53(SB)/1, $0x10
-DATA attnTilesShapeAMX<>+54(SB)/1, $0x10
-DATA attnTilesShapeAMX<>+55(SB)/1, $0x10
-DATA attnTilesShapeAMX<>+56(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+57(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+58(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+59(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+60(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+61(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+62(SB)/1, $0x00
-DATA attnTilesShapeAMX<>+63(SB)/1, $0x00
-GLOBL attnTilesShapeAMX<>(SB), RODATA|NOPTR, $64
-
-// func attnTilesCodesAMX(args *byte)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV
-TEXT ·attnTilesCodesAMX(SB), NOSPLIT, $0-8
-	MOVQ args+0(FP), R15
-	LEAQ attnTilesShapeCodesAMX<>+0(SB), AX
-
-	// LDTILECFG (AX)
-	BYTE         $0xc4
-	BYTE         $0xe2
-	BYTE         $0x78
-	BYTE         $0x49
-	BYTE         $0x00
-	MOVQ         64(R15), R14
-	XORQ         R13, R13
-	MOVQ         $0x00000040, BX
-	MOVQ         $0x00000080, DX
-	MOVQ         (R15), AX
-	MOVQ         AX, 128(R15)
-	MOVQ         24(R15), AX
-	MOVQ         AX, 136(R15)
-	MOVQ         R13, 144(R15)
-	MOVQ         R14, 176(R15)
-	LEAQ         8192(R14), AX
-	MOVQ         AX, 168(R15)
-	VBROADCASTSS attnConstants<>+0(SB), Z16
-	VBROADCASTSS attnConstants<>+4(SB), Z17
-	VBROADCASTSS attnConstants<>+8(SB), Z18
-	VBROADCASTSS attnConstants<>+12(SB), Z19
-	VBROADCASTSS attnConstants<>+16(SB), Z20
-	VBROADCASTSS attnConstants<>+20(SB), Z21
-	VBROADCASTSS attnConstants<>+24(SB), Z22
-	VPBROADCASTD attnConstants<>+96(SB), Z23
-	VBROADCASTSS 112(R15), Z28
-	VPBROADCASTD attnConstants<>+108(SB), Z29
-
-find155:
-	CMPQ    88(R15), $0x00
-	JEQ     end152
-	MOVQ    144(R15), DI
-	MOVQ    56(R15), R9
-	MOVLQSX 124(R9)(DI*1), AX
-	SUBQ    96(R15), AX
-	JLE     next156
-	MOVQ    104(R15), R9
-	CMPQ    AX, R9
-	CMOVQGT R9, AX
-	MOVQ    48(R15), R9
-	MOVLQSX (R9)(DI*1), CX
-	SUBQ    96(R15), CX
-	CMPQ    CX, AX
-	JLT     found157
-
-next156:
-	MOVQ   72(R15), AX
-	IMUL3Q $0x00000800, AX, AX
-	ADDQ   AX, 128(R15)
-	MOVQ   80(R15), AX
-	SHLQ   $0x0b, AX
-	ADDQ   AX, 136(R15)
-	ADDQ   $0x00000080, 144(R15)
-	DECQ   88(R15)
-	JMP    find155
-
-found157:
-	ADDQ $0x1f, AX
-	SHRQ $0x05, AX
-	MOVQ AX, 152(R15)
-	MOVQ 72(R15), AX
-	SHLQ $0x0a, AX
-	MOVQ 8(R15), R8
-	MOVQ 176(R15), CX
-	MOVQ 152(R15), R10
-
-half158:
-	MOVQ R8, SI
-	ADDQ AX, R8
-	MOVQ 128(R15), DI
-	MOVQ DI, R9
-	ADDQ AX, R9
-	MOVQ 72(R15), R11
-
-	// TILEZERO 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x49
-	BYTE $0xc0
-
-	// TILEZERO 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x49
-	BYTE $0xc8
-
-	// TILEZERO 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x49
-	BYTE $0xd0
-
-	// TILEZERO 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x49
-	BYTE $0xd8
-
-step159:
-	// TILELOADD 0(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(R8)(BX), 5
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xac
-	BYTE $0x18
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBSSD 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4b
-	BYTE $0x5e
-	BYTE $0xc4
-
-	// TDPBSSD 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x43
-	BYTE $0x5e
-	BYTE $0xcc
-
-	// TDPBSSD 6, 5, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4b
-	BYTE $0x5e
-	BYTE $0xd5
-
-	// TDPBSSD 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x43
-	BYTE $0x5e
-	BYTE $0xdd
-	ADDQ $0x00000400, SI
-	ADDQ $0x00000400, R8
-	ADDQ $0x00000400, DI
-	ADDQ $0x00000400, R9
-	DECQ R11
-	JNZ  step159
-
-	// TILESTORED 0, 0(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 1, 64(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x11
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 2, 2048(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x94
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 3, 2112(CX)(DX)
-	BYTE    $0xc4
-	BYTE    $0xe2
-	BYTE    $0x7a
-	BYTE    $0x4b
-	BYTE    $0x9c
-	BYTE    $0x11
-	BYTE    $0x40
-	BYTE    $0x08
-	BYTE    $0x00
-	BYTE    $0x00
-	ADDQ    $0x00001000, CX
-	DECQ    R10
-	JNZ     half158
-	MOVQ    280(R15), R9
-	ADDQ    144(R15), R9
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	MOVQ    288(R15), R10
-	MOVQ    176(R15), CX
-	MOVQ    152(R15), R11
-	SHLQ    $0x03, R11
-
-scaled160:
-	VBROADCASTSS (R10), Z2
-	VCVTDQ2PS    (CX), Z8
-	VCVTDQ2PS    64(CX), Z9
-	VMULPS       Z0, Z8, Z8
-	VMULPS       Z1, Z9, Z9
-	VMULPS       Z2, Z8, Z8
-	VMULPS       Z2, Z9, Z9
-	VMOVUPS      Z8, (CX)
-	VMOVUPS      Z9, 64(CX)
-	VBROADCASTSS 4(R10), Z3
-	VCVTDQ2PS    128(CX), Z10
-	VCVTDQ2PS    192(CX), Z11
-	VMULPS       Z0, Z10, Z10
-	VMULPS       Z1, Z11, Z11
-	VMULPS       Z3, Z10, Z10
-	VMULPS       Z3, Z11, Z11
-	VMOVUPS      Z10, 128(CX)
-	VMOVUPS      Z11, 192(CX)
-	VBROADCASTSS 8(R10), Z4
-	VCVTDQ2PS    256(CX), Z12
-	VCVTDQ2PS    320(CX), Z13
-	VMULPS       Z0, Z12, Z12
-	VMULPS       Z1, Z13, Z13
-	VMULPS       Z4, Z12, Z12
-	VMULPS       Z4, Z13, Z13
-	VMOVUPS      Z12, 256(CX)
-	VMOVUPS      Z13, 320(CX)
-	VBROADCASTSS 12(R10), Z5
-	VCVTDQ2PS    384(CX), Z14
-	VCVTDQ2PS    448(CX), Z15
-	VMULPS       Z0, Z14, Z14
-	VMULPS       Z1, Z15, Z15
-	VMULPS       Z5, Z14, Z14
-	VMULPS       Z5, Z15, Z15
-	VMOVUPS      Z14, 384(CX)
-	VMOVUPS      Z15, 448(CX)
-	ADDQ         $0x10, R10
-	ADDQ         $0x00000200, CX
-	DECQ         R11
-	JNZ          scaled160
-
-group150:
-	MOVQ    144(R15), R13
-	MOVQ    152(R15), R12
-	MOVQ    136(R15), AX
-	MOVQ    AX, 160(R15)
-	MOVQ    168(R15), AX
-	MOVQ    176(R15), CX
-	MOVQ    AX, 176(R15)
-	MOVQ    CX, 168(R15)
-	MOVQ    72(R15), AX
-	IMUL3Q  $0x00000800, AX, AX
-	ADDQ    AX, 128(R15)
-	MOVQ    80(R15), AX
-	SHLQ    $0x0b, AX
-	ADDQ    AX, 136(R15)
-	ADDQ    $0x00000080, 144(R15)
-	DECQ    88(R15)
-	MOVQ    48(R15), R9
-	MOVQ    56(R15), R10
-	MOVLQSX 124(R9)(R13*1), AX
-	MOVQ    R12, R11
-	SHLQ    $0x05, R11
-	CMPQ    AX, 96(R15)
-	JGT     some162
-	MOVLQSX (R10)(R13*1), AX
-	SUBQ    R11, AX
-	CMPQ    AX, 96(R15)
-	JGE     full161
-
-some162:
-	VPBROADCASTD attnConstants<>+104(SB), Z4
-	VBROADCASTSS attnConstants<>+28(SB), Z5
-	MOVQ         96(R15), AX
-	VPBROADCASTD AX, Z6
-	VMOVDQU32    (R9)(R13*1), Z7
-	VMOVDQU32    (R10)(R13*1), Z8
-	VPSUBD       Z7, Z8, Z2
-	VPSUBD       Z7, Z6, Z0
-	VMOVDQU32    64(R9)(R13*1), Z7
-	VMOVDQU32    64(R10)(R13*1), Z8
-	VPSUBD       Z7, Z8, Z3
-	VPSUBD       Z7, Z6, Z1
-	MOVQ         168(R15), CX
-
-row163:
-	VPCMPUD $0x05, Z2, Z0, K1
-	VMOVUPS Z5, K1, (CX)
-	VPADDD  Z4, Z0, Z0
-	VPCMPUD $0x05, Z3, Z1, K1
-	VMOVUPS Z5, K1, 64(CX)
-	VPADDD  Z4, Z1, Z1
-	ADDQ    $0x00000080, CX
-	DECQ    R11
-	JNZ     row163
-
-full161:
-	VBROADCASTSS attnConstants<>+28(SB), Z0
-	VMOVAPS      Z0, Z1
-	VMOVAPS      Z0, Z2
-	VMOVAPS      Z0, Z3
-	VMOVAPS      Z0, Z4
-	VMOVAPS      Z0, Z5
-	VMOVAPS      Z0, Z6
-	VMOVAPS      Z0, Z7
-	MOVQ         168(R15), CX
-	MOVQ         R12, R9
-	SHLQ         $0x02, R9
-
-top164:
-	VMAXPS       (CX), Z0, Z0
-	VMAXPS       64(CX), Z1, Z1
-	VMAXPS       128(CX), Z2, Z2
-	VMAXPS       192(CX), Z3, Z3
-	VMAXPS       256(CX), Z4, Z4
-	VMAXPS       320(CX), Z5, Z5
-	VMAXPS       384(CX), Z6, Z6
-	VMAXPS       448(CX), Z7, Z7
-	VMAXPS       512(CX), Z0, Z0
-	VMAXPS       576(CX), Z1, Z1
-	VMAXPS       640(CX), Z2, Z2
-	VMAXPS       704(CX), Z3, Z3
-	VMAXPS       768(CX), Z4, Z4
-	VMAXPS       832(CX), Z5, Z5
-	VMAXPS       896(CX), Z6, Z6
-	VMAXPS       960(CX), Z7, Z7
-	ADDQ         $0x00000400, CX
-	DECQ         R9
-	JNZ          top164
-	VMAXPS       Z2, Z0, Z0
-	VMAXPS       Z6, Z4, Z4
-	VMAXPS       Z4, Z0, Z0
-	VMAXPS       Z3, Z1, Z1
-	VMAXPS       Z7, Z5, Z5
-	VMAXPS       Z5, Z1, Z1
-	MOVQ         32(R15), R9
-	VBROADCASTSS attnConstants<>+28(SB), Z8
-	VBROADCASTSS attnConstants<>+100(SB), Z9
-	VMOVUPS      (R9)(R13*1), Z2
-	VMULPS       Z28, Z0, Z0
-	VADDPS       Z9, Z2, Z4
-	VCMPPS       $0x0e, Z4, Z0, K1
-	VBLENDMPS    Z0, Z2, K1, Z0
-	VMOVUPS      Z0, (R9)(R13*1)
-	VCMPPS       $0x04, Z8, Z0, K3
-	VMOVAPS.Z    Z0, K3, Z24
-	VSUBPS       Z24, Z2, Z30
-	VMOVUPS      64(R9)(R13*1), Z3
-	VMULPS       Z28, Z1, Z1
-	VADDPS       Z9, Z3, Z5
-	VCMPPS       $0x0e, Z5, Z1, K2
-	VBLENDMPS    Z1, Z3, K2, Z1
-	VMOVUPS      Z1, 64(R9)(R13*1)
-	VCMPPS       $0x04, Z8, Z1, K3
-	VMOVAPS.Z    Z1, K3, Z25
-	VSUBPS       Z25, Z3, Z31
-	VMULPS       Z22, Z30, Z30
-	VMULPS       Z22, Z31, Z31
-	VREDUCEPS    $0x01, Z30, Z4
-	VREDUCEPS    $0x01, Z31, Z5
-	VMOVAPS      Z16, Z6
-	VMOVAPS      Z16, Z7
-	VFMADD213PS  Z17, Z4, Z6
-	VFMADD213PS  Z17, Z5, Z7
-	VFMADD213PS  Z18, Z4, Z6
-	VFMADD213PS  Z18, Z5, Z7
-	VFMADD213PS  Z19, Z4, Z6
-	VFMADD213PS  Z19, Z5, Z7
-	VFMADD213PS  Z20, Z4, Z6
-	VFMADD213PS  Z20, Z5, Z7
-	VFMADD213PS  Z21, Z4, Z6
-	VFMADD213PS  Z21, Z5, Z7
-	VSCALEFPS    Z30, Z6, Z30
-	VSCALEFPS    Z31, Z7, Z31
-	KORTESTW     K1, K2
-	JZ           same165
-	MOVQ         160(R15), CX
-	MOVQ         80(R15), R9
-	SHLQ         $0x02, R9
-
-scale166:
-	VMULPS  (CX), Z30, Z0
-	VMOVUPS Z0, (CX)
-	VMULPS  64(CX), Z31, Z1
-	VMOVUPS Z1, 64(CX)
-	VMULPS  128(CX), Z30, Z2
-	VMOVUPS Z2, 128(CX)
-	VMULPS  192(CX), Z31, Z3
-	VMOVUPS Z3, 192(CX)
-	VMULPS  256(CX), Z30, Z4
-	VMOVUPS Z4, 256(CX)
-	VMULPS  320(CX), Z31, Z5
-	VMOVUPS Z5, 320(CX)
-	VMULPS  384(CX), Z30, Z6
-	VMOVUPS Z6, 384(CX)
-	VMULPS  448(CX), Z31, Z7
-	VMOVUPS Z7, 448(CX)
-	ADDQ    $0x00000200, CX
-	DECQ    R9
-	JNZ     scale166
-
-same165:
-	VPXORD Z26, Z26, Z26
-	VPXORD Z27, Z27, Z27
-	MOVQ   168(R15), R10
-	LEAQ   16384(R14), R11
-	MOVQ   $0x00000010, AX
-	MOVQ   AX, 184(R15)
-
-find167:
-	CMPQ    88(R15), $0x00
-	JEQ     last151
-	MOVQ    144(R15), DI
-	MOVQ    56(R15), R9
-	MOVLQSX 124(R9)(DI*1), AX
-	SUBQ    96(R15), AX
-	JLE     next168
-	MOVQ    104(R15), R9
-	CMPQ    AX, R9
-	CMOVQGT R9, AX
-	MOVQ    48(R15), R9
-	MOVLQSX (R9)(DI*1), CX
-	SUBQ    96(R15), CX
-	CMPQ    CX, AX
-	JLT     found169
-
-next168:
-	MOVQ   72(R15), AX
-	IMUL3Q $0x00000800, AX, AX
-	ADDQ   AX, 128(R15)
-	MOVQ   80(R15), AX
-	SHLQ   $0x0b, AX
-	ADDQ   AX, 136(R15)
-	ADDQ   $0x00000080, 144(R15)
-	DECQ   88(R15)
-	JMP    find167
-
-found169:
-	ADDQ $0x1f, AX
-	SHRQ $0x05, AX
-	MOVQ AX, 152(R15)
+last121:
 	MOVQ R12, AX
 	SHLQ $0x04, AX
 
-weights170:
+weights150:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -10049,836 +10263,14 @@ weights170:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same171
+	JNZ         same151
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same171:
-	DECQ AX
-	JNZ  weights170
-	MOVQ 72(R15), AX
-	SHLQ $0x0a, AX
-	MOVQ 8(R15), R8
-	MOVQ 176(R15), CX
-	MOVQ 152(R15), R10
-
-half172:
-	MOVQ R8, SI
-	ADDQ AX, R8
-	MOVQ 128(R15), DI
-	MOVQ DI, R9
-	ADDQ AX, R9
-	MOVQ 72(R15), R11
-
-	// TILEZERO 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x49
-	BYTE $0xc0
-
-	// TILEZERO 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x49
-	BYTE $0xc8
-
-	// TILEZERO 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x49
-	BYTE $0xd0
-
-	// TILEZERO 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x49
-	BYTE $0xd8
-
-step173:
-	// TILELOADD 0(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(R8)(BX), 5
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xac
-	BYTE $0x18
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBSSD 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4b
-	BYTE $0x5e
-	BYTE $0xc4
-
-	// TDPBSSD 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x43
-	BYTE $0x5e
-	BYTE $0xcc
-
-	// TDPBSSD 6, 5, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4b
-	BYTE $0x5e
-	BYTE $0xd5
-
-	// TDPBSSD 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x43
-	BYTE $0x5e
-	BYTE $0xdd
-	ADDQ $0x00000400, SI
-	ADDQ $0x00000400, R8
-	ADDQ $0x00000400, DI
-	ADDQ $0x00000400, R9
-	DECQ R11
-	JNZ  step173
-
-	// TILESTORED 0, 0(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 1, 64(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x11
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 2, 2048(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x94
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 3, 2112(CX)(DX)
-	BYTE    $0xc4
-	BYTE    $0xe2
-	BYTE    $0x7a
-	BYTE    $0x4b
-	BYTE    $0x9c
-	BYTE    $0x11
-	BYTE    $0x40
-	BYTE    $0x08
-	BYTE    $0x00
-	BYTE    $0x00
-	ADDQ    $0x00001000, CX
-	DECQ    R10
-	JNZ     half172
-	MOVQ    280(R15), R9
-	ADDQ    144(R15), R9
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	MOVQ    288(R15), R10
-	MOVQ    176(R15), CX
-	MOVQ    152(R15), R11
-	SHLQ    $0x03, R11
-
-scaled174:
-	VBROADCASTSS (R10), Z2
-	VCVTDQ2PS    (CX), Z8
-	VCVTDQ2PS    64(CX), Z9
-	VMULPS       Z0, Z8, Z8
-	VMULPS       Z1, Z9, Z9
-	VMULPS       Z2, Z8, Z8
-	VMULPS       Z2, Z9, Z9
-	VMOVUPS      Z8, (CX)
-	VMOVUPS      Z9, 64(CX)
-	VBROADCASTSS 4(R10), Z3
-	VCVTDQ2PS    128(CX), Z10
-	VCVTDQ2PS    192(CX), Z11
-	VMULPS       Z0, Z10, Z10
-	VMULPS       Z1, Z11, Z11
-	VMULPS       Z3, Z10, Z10
-	VMULPS       Z3, Z11, Z11
-	VMOVUPS      Z10, 128(CX)
-	VMOVUPS      Z11, 192(CX)
-	VBROADCASTSS 8(R10), Z4
-	VCVTDQ2PS    256(CX), Z12
-	VCVTDQ2PS    320(CX), Z13
-	VMULPS       Z0, Z12, Z12
-	VMULPS       Z1, Z13, Z13
-	VMULPS       Z4, Z12, Z12
-	VMULPS       Z4, Z13, Z13
-	VMOVUPS      Z12, 256(CX)
-	VMOVUPS      Z13, 320(CX)
-	VBROADCASTSS 12(R10), Z5
-	VCVTDQ2PS    384(CX), Z14
-	VCVTDQ2PS    448(CX), Z15
-	VMULPS       Z0, Z14, Z14
-	VMULPS       Z1, Z15, Z15
-	VMULPS       Z5, Z14, Z14
-	VMULPS       Z5, Z15, Z15
-	VMOVUPS      Z14, 384(CX)
-	VMOVUPS      Z15, 448(CX)
-	ADDQ         $0x10, R10
-	ADDQ         $0x00000200, CX
-	DECQ         R11
-	JNZ          scaled174
-	MOVQ         40(R15), R9
-	VFMADD132PS  (R9)(R13*1), Z26, Z30
-	VMOVUPS      Z30, (R9)(R13*1)
-	VFMADD132PS  64(R9)(R13*1), Z27, Z31
-	VMOVUPS      Z31, 64(R9)(R13*1)
-	MOVQ         16(R15), AX
-	MOVQ         160(R15), CX
-	MOVQ         80(R15), R11
-
-columns175:
-	CMPQ R11, $0x02
-	JLT  column176
-
-	// TILELOADD 0(CX)(DX), 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 64(CX)(DX), 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x11
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 2048(CX)(DX), 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x94
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 2112(CX)(DX), 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x9c
-	BYTE $0x11
-	BYTE $0x40
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-	MOVQ AX, SI
-	ADDQ 120(R15), AX
-	MOVQ AX, R8
-	ADDQ 120(R15), AX
-	LEAQ 16384(R14), DI
-	LEAQ 22528(R14), R9
-	MOVQ R12, R10
-
-half178:
-	// TILELOADD 0(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(R8)(BX), 5
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xac
-	BYTE $0x18
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 2048(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 2048(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TDPBF16PS 6, 5, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xd5
-
-	// TILELOADD 1024(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
-
-	// TILELOADD 1024(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TDPBF16PS 6, 5, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xd5
-
-	// TILELOADD 0(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
-
-	// TILELOADD 0(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TDPBF16PS 6, 5, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xd5
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
-	ADDQ $0x00000c00, SI
-	ADDQ $0x00000c00, R8
-	ADDQ $0x00000c00, DI
-	ADDQ $0x00000c00, R9
-	DECQ R10
-	JNZ  half178
-
-	// TILESTORED 0, 0(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 1, 64(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x11
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 2, 2048(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x94
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 3, 2112(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x9c
-	BYTE $0x11
-	BYTE $0x40
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-	ADDQ $0x00001000, CX
-	SUBQ $0x02, R11
-	JNZ  columns175
-	JMP  weighed177
-
-column176:
-	// TILELOADD 0(CX)(DX), 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 64(CX)(DX), 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x11
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	MOVQ AX, SI
-	ADDQ 120(R15), AX
-	LEAQ 16384(R14), DI
-	LEAQ 22528(R14), R9
-	MOVQ R12, R10
-
-half179:
-	// TILELOADD 0(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 2048(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 2048(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TILELOADD 1024(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TILELOADD 1024(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TILELOADD 0(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TILELOADD 0(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-	ADDQ $0x00000c00, SI
-	ADDQ $0x00000c00, R8
-	ADDQ $0x00000c00, DI
-	ADDQ $0x00000c00, R9
-	DECQ R10
-	JNZ  half179
-
-	// TILESTORED 0, 0(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 1, 64(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x11
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-weighed177:
-	JMP group150
-
-last151:
-	MOVQ R12, AX
-	SHLQ $0x04, AX
-
-weights180:
-	VMOVUPS     (R10), Z0
-	VMOVUPS     2048(R10), Z1
-	VMOVUPS     64(R10), Z2
-	VMOVUPS     2112(R10), Z3
-	VFMSUB213PS Z24, Z28, Z0
-	VFMSUB213PS Z24, Z28, Z1
-	VFMSUB213PS Z25, Z28, Z2
-	VFMSUB213PS Z25, Z28, Z3
-	VMULPS      Z22, Z0, Z0
-	VMULPS      Z22, Z1, Z1
-	VMULPS      Z22, Z2, Z2
-	VMULPS      Z22, Z3, Z3
-	VREDUCEPS   $0x01, Z0, Z4
-	VREDUCEPS   $0x01, Z1, Z5
-	VREDUCEPS   $0x01, Z2, Z6
-	VREDUCEPS   $0x01, Z3, Z7
-	VMOVAPS     Z16, Z8
-	VMOVAPS     Z16, Z9
-	VMOVAPS     Z16, Z10
-	VMOVAPS     Z16, Z11
-	VFMADD213PS Z17, Z4, Z8
-	VFMADD213PS Z17, Z5, Z9
-	VFMADD213PS Z17, Z6, Z10
-	VFMADD213PS Z17, Z7, Z11
-	VFMADD213PS Z18, Z4, Z8
-	VFMADD213PS Z18, Z5, Z9
-	VFMADD213PS Z18, Z6, Z10
-	VFMADD213PS Z18, Z7, Z11
-	VFMADD213PS Z19, Z4, Z8
-	VFMADD213PS Z19, Z5, Z9
-	VFMADD213PS Z19, Z6, Z10
-	VFMADD213PS Z19, Z7, Z11
-	VFMADD213PS Z20, Z4, Z8
-	VFMADD213PS Z20, Z5, Z9
-	VFMADD213PS Z20, Z6, Z10
-	VFMADD213PS Z20, Z7, Z11
-	VFMADD213PS Z21, Z4, Z8
-	VFMADD213PS Z21, Z5, Z9
-	VFMADD213PS Z21, Z6, Z10
-	VFMADD213PS Z21, Z7, Z11
-	VSCALEFPS   Z0, Z8, Z0
-	VSCALEFPS   Z1, Z9, Z1
-	VSCALEFPS   Z2, Z10, Z2
-	VSCALEFPS   Z3, Z11, Z3
-	VADDPS      Z0, Z1, Z4
-	VADDPS      Z4, Z26, Z26
-	VADDPS      Z2, Z3, Z5
-	VADDPS      Z5, Z27, Z27
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, (R11)
-	VPANDD      Z23, Z0, Z8
-	VPANDD      Z23, Z1, Z9
-	VSUBPS      Z8, Z0, Z0
-	VSUBPS      Z9, Z1, Z1
-	VPSRLD      $0x10, Z8, Z8
-	VPORD       Z8, Z9, Z9
-	VMOVDQU32   Z9, 1024(R11)
-	VPSRLD      $0x10, Z0, Z0
-	VPANDD      Z23, Z1, Z1
-	VPORD       Z0, Z1, Z1
-	VMOVDQU32   Z1, 2048(R11)
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
-	VPSRLD      $0x10, Z10, Z10
-	VPORD       Z10, Z11, Z11
-	VMOVDQU32   Z11, 6144(R11)
-	VPANDD      Z23, Z2, Z10
-	VPANDD      Z23, Z3, Z11
-	VSUBPS      Z10, Z2, Z2
-	VSUBPS      Z11, Z3, Z3
-	VPSRLD      $0x10, Z10, Z10
-	VPORD       Z10, Z11, Z11
-	VMOVDQU32   Z11, 7168(R11)
-	VPSRLD      $0x10, Z2, Z2
-	VPANDD      Z23, Z3, Z3
-	VPORD       Z2, Z3, Z3
-	VMOVDQU32   Z3, 8192(R11)
-	ADDQ        $0x00000080, R10
-	ADDQ        $0x00000040, R11
-	DECQ        184(R15)
-	JNZ         same181
-	ADDQ        $0x00000800, R10
-	ADDQ        $0x00000800, R11
-	ADDQ        $0x10, 184(R15)
-
-same181:
+same151:
 	DECQ        AX
-	JNZ         weights180
+	JNZ         weights150
 	MOVQ        40(R15), R9
 	VFMADD132PS (R9)(R13*1), Z26, Z30
 	VMOVUPS     Z30, (R9)(R13*1)
@@ -10888,9 +10280,9 @@ same181:
 	MOVQ        160(R15), CX
 	MOVQ        80(R15), R11
 
-columns182:
+columns152:
 	CMPQ R11, $0x02
-	JLT  column183
+	JLT  column153
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -10947,7 +10339,7 @@ columns182:
 	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half185:
+half155:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11132,7 +10524,7 @@ half185:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half185
+	JNZ  half155
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -11183,10 +10575,10 @@ half185:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns182
-	JMP  weighed184
+	JNZ  columns152
+	JMP  weighed154
 
-column183:
+column153:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11216,7 +10608,7 @@ column183:
 	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half186:
+half156:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11347,7 +10739,7 @@ half186:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half186
+	JNZ  half156
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -11373,8 +10765,8 @@ half186:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed184:
-end152:
+weighed154:
+end122:
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11485,14 +10877,14 @@ TEXT ·attnTilesRoundedAMX(SB), NOSPLIT, $0-8
 	VBROADCASTSS 112(R15), Z28
 	VPBROADCASTD attnConstants<>+108(SB), Z29
 
-find192:
+find162:
 	CMPQ    88(R15), $0x00
-	JEQ     end189
+	JEQ     end159
 	MOVQ    144(R15), DI
 	MOVQ    56(R15), R9
 	MOVLQSX 124(R9)(DI*1), AX
 	SUBQ    96(R15), AX
-	JLE     next193
+	JLE     next163
 	MOVQ    104(R15), R9
 	CMPQ    AX, R9
 	CMOVQGT R9, AX
@@ -11500,9 +10892,9 @@ find192:
 	MOVLQSX (R9)(DI*1), CX
 	SUBQ    96(R15), CX
 	CMPQ    CX, AX
-	JLT     found194
+	JLT     found164
 
-next193:
+next163:
 	MOVQ   72(R15), AX
 	IMUL3Q $0x00000800, AX, AX
 	ADDQ   AX, 128(R15)
@@ -11511,9 +10903,9 @@ next193:
 	ADDQ   AX, 136(R15)
 	ADDQ   $0x00000080, 144(R15)
 	DECQ   88(R15)
-	JMP    find192
+	JMP    find162
 
-found194:
+found164:
 	ADDQ $0x1f, AX
 	SHRQ $0x05, AX
 	MOVQ AX, 152(R15)
@@ -11523,7 +10915,7 @@ found194:
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half195:
+half165:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -11561,7 +10953,7 @@ half195:
 	BYTE $0x49
 	BYTE $0xd8
 
-step196:
+step166:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11642,7 +11034,7 @@ step196:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ AX
-	JNZ  step196
+	JNZ  step166
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -11694,9 +11086,9 @@ step196:
 	BYTE $0x00
 	ADDQ $0x00001000, 200(R15)
 	DECQ 192(R15)
-	JNZ  half195
+	JNZ  half165
 
-group187:
+group157:
 	MOVQ    144(R15), R13
 	MOVQ    152(R15), R12
 	MOVQ    136(R15), AX
@@ -11719,13 +11111,13 @@ group187:
 	MOVQ    R12, R11
 	SHLQ    $0x05, R11
 	CMPQ    AX, 96(R15)
-	JGT     some198
+	JGT     some168
 	MOVLQSX (R10)(R13*1), AX
 	SUBQ    R11, AX
 	CMPQ    AX, 96(R15)
-	JGE     full197
+	JGE     full167
 
-some198:
+some168:
 	VPBROADCASTD attnConstants<>+104(SB), Z4
 	VBROADCASTSS attnConstants<>+28(SB), Z5
 	MOVQ         96(R15), AX
@@ -11740,7 +11132,7 @@ some198:
 	VPSUBD       Z7, Z6, Z1
 	MOVQ         168(R15), CX
 
-row199:
+row169:
 	VPCMPUD $0x05, Z2, Z0, K1
 	VMOVUPS Z5, K1, (CX)
 	VPADDD  Z4, Z0, Z0
@@ -11749,9 +11141,9 @@ row199:
 	VPADDD  Z4, Z1, Z1
 	ADDQ    $0x00000080, CX
 	DECQ    R11
-	JNZ     row199
+	JNZ     row169
 
-full197:
+full167:
 	VBROADCASTSS attnConstants<>+28(SB), Z0
 	VMOVAPS      Z0, Z1
 	VMOVAPS      Z0, Z2
@@ -11764,7 +11156,7 @@ full197:
 	MOVQ         R12, R9
 	SHLQ         $0x02, R9
 
-top200:
+top170:
 	VMAXPS       (CX), Z0, Z0
 	VMAXPS       64(CX), Z1, Z1
 	VMAXPS       128(CX), Z2, Z2
@@ -11783,7 +11175,7 @@ top200:
 	VMAXPS       960(CX), Z7, Z7
 	ADDQ         $0x00000400, CX
 	DECQ         R9
-	JNZ          top200
+	JNZ          top170
 	VMAXPS       Z2, Z0, Z0
 	VMAXPS       Z6, Z4, Z4
 	VMAXPS       Z4, Z0, Z0
@@ -11830,12 +11222,12 @@ top200:
 	VSCALEFPS    Z30, Z6, Z30
 	VSCALEFPS    Z31, Z7, Z31
 	KORTESTW     K1, K2
-	JZ           same201
+	JZ           same171
 	MOVQ         160(R15), CX
 	MOVQ         80(R15), R9
 	SHLQ         $0x02, R9
 
-scale202:
+scale172:
 	VMULPS  (CX), Z30, Z0
 	VMOVUPS Z0, (CX)
 	VMULPS  64(CX), Z31, Z1
@@ -11854,9 +11246,9 @@ scale202:
 	VMOVUPS Z7, 448(CX)
 	ADDQ    $0x00000200, CX
 	DECQ    R9
-	JNZ     scale202
+	JNZ     scale172
 
-same201:
+same171:
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
 	MOVQ   168(R15), R10
@@ -11864,14 +11256,14 @@ same201:
 	MOVQ   $0x00000010, AX
 	MOVQ   AX, 184(R15)
 
-find203:
+find173:
 	CMPQ    88(R15), $0x00
-	JEQ     last188
+	JEQ     last158
 	MOVQ    144(R15), DI
 	MOVQ    56(R15), R9
 	MOVLQSX 124(R9)(DI*1), AX
 	SUBQ    96(R15), AX
-	JLE     next204
+	JLE     next174
 	MOVQ    104(R15), R9
 	CMPQ    AX, R9
 	CMOVQGT R9, AX
@@ -11879,9 +11271,9 @@ find203:
 	MOVLQSX (R9)(DI*1), CX
 	SUBQ    96(R15), CX
 	CMPQ    CX, AX
-	JLT     found205
+	JLT     found175
 
-next204:
+next174:
 	MOVQ   72(R15), AX
 	IMUL3Q $0x00000800, AX, AX
 	ADDQ   AX, 128(R15)
@@ -11890,29 +11282,29 @@ next204:
 	ADDQ   AX, 136(R15)
 	ADDQ   $0x00000080, 144(R15)
 	DECQ   88(R15)
-	JMP    find203
+	JMP    find173
 
-found205:
+found175:
 	ADDQ $0x1f, AX
 	SHRQ $0x05, AX
 	MOVQ AX, 152(R15)
 	CMPQ R12, $0x02
-	JNE  apart190
+	JNE  apart160
 	CMPQ 152(R15), $0x02
-	JNE  apart190
+	JNE  apart160
 	CMPQ 72(R15), $0x01
-	JLE  together206
+	JLE  together176
 	CMPQ 72(R15), $0x02
-	JLE  together207
+	JLE  together177
 	CMPQ 72(R15), $0x04
-	JLE  together208
+	JLE  together178
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half210:
+half180:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -11950,7 +11342,7 @@ half210:
 	BYTE $0x49
 	BYTE $0xd8
 
-step211:
+step181:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -12018,24 +11410,24 @@ step211:
 	BYTE       $0x00
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked214
+	JZ         asked184
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked214
+	JNZ        asked184
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked214
+	JNZ        asked184
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked214:
+asked184:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12131,24 +11523,24 @@ asked214:
 	BYTE       $0xd5
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked215
+	JZ         asked185
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked215
+	JNZ        asked185
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked215
+	JNZ        asked185
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked215:
+asked185:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12193,14 +11585,14 @@ asked215:
 	ADDQ      $0x00000100, R10
 	ADDQ      $0x00000080, R11
 	SUBQ      $0x02, 184(R15)
-	JNZ       same212
+	JNZ       same182
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000000, R11
 	ADDQ      $0x10, 184(R15)
 
-same212:
+same182:
 	DECQ AX
-	JNZ  step211
+	JNZ  step181
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -12252,13 +11644,13 @@ same212:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half210
+	JNZ    half180
 	MOVQ   72(R15), AX
 	IMUL3Q $-4, AX, AX
 	ADDQ   $0x20, AX
-	JZ     sums191
+	JZ     sums161
 
-rest213:
+rest183:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -12322,24 +11714,24 @@ rest213:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same216
+	JNZ         same186
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same216:
+same186:
 	DECQ AX
-	JNZ  rest213
-	JMP  sums191
+	JNZ  rest183
+	JMP  sums161
 
-together208:
+together178:
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half217:
+half187:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -12377,7 +11769,7 @@ half217:
 	BYTE $0x49
 	BYTE $0xd8
 
-step218:
+step188:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -12433,24 +11825,24 @@ step218:
 	BYTE       $0x00
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked221
+	JZ         asked191
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked221
+	JNZ        asked191
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked221
+	JNZ        asked191
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked221:
+asked191:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12537,24 +11929,24 @@ asked221:
 	BYTE       $0x00
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked222
+	JZ         asked192
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked222
+	JNZ        asked192
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked222
+	JNZ        asked192
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked222:
+asked192:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12631,24 +12023,24 @@ asked222:
 	BYTE       $0xcc
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked223
+	JZ         asked193
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked223
+	JNZ        asked193
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked223
+	JNZ        asked193
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked223:
+asked193:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12725,24 +12117,24 @@ asked223:
 	BYTE       $0xdd
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked224
+	JZ         asked194
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked224
+	JNZ        asked194
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked224
+	JNZ        asked194
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked224:
+asked194:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12780,14 +12172,14 @@ asked224:
 	ADDQ        $0x00000200, R10
 	ADDQ        $0x00000100, R11
 	SUBQ        $0x04, 184(R15)
-	JNZ         same219
+	JNZ         same189
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same219:
+same189:
 	DECQ AX
-	JNZ  step218
+	JNZ  step188
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -12839,13 +12231,13 @@ same219:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half217
+	JNZ    half187
 	MOVQ   72(R15), AX
 	IMUL3Q $-8, AX, AX
 	ADDQ   $0x20, AX
-	JZ     sums191
+	JZ     sums161
 
-rest220:
+rest190:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -12909,24 +12301,24 @@ rest220:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same225
+	JNZ         same195
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same225:
+same195:
 	DECQ AX
-	JNZ  rest220
-	JMP  sums191
+	JNZ  rest190
+	JMP  sums161
 
-together207:
+together177:
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half226:
+half196:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -12964,7 +12356,7 @@ half226:
 	BYTE $0x49
 	BYTE $0xd8
 
-step227:
+step197:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -13008,24 +12400,24 @@ step227:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked230
+	JZ          asked200
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked230
+	JNZ         asked200
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked230
+	JNZ         asked200
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked230:
+asked200:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13100,24 +12492,24 @@ asked230:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked231
+	JZ          asked201
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked231
+	JNZ         asked201
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked231
+	JNZ         asked201
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked231:
+asked201:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13192,24 +12584,24 @@ asked231:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked232
+	JZ          asked202
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked232
+	JNZ         asked202
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked232
+	JNZ         asked202
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked232:
+asked202:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13284,24 +12676,24 @@ asked232:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked233
+	JZ          asked203
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked233
+	JNZ         asked203
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked233
+	JNZ         asked203
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked233:
+asked203:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13371,24 +12763,24 @@ asked233:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked234
+	JZ          asked204
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked234
+	JNZ         asked204
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked234
+	JNZ         asked204
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked234:
+asked204:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13458,24 +12850,24 @@ asked234:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked235
+	JZ          asked205
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked235
+	JNZ         asked205
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked235
+	JNZ         asked205
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked235:
+asked205:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13545,24 +12937,24 @@ asked235:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked236
+	JZ          asked206
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked236
+	JNZ         asked206
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked236
+	JNZ         asked206
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked236:
+asked206:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13632,24 +13024,24 @@ asked236:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked237
+	JZ          asked207
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked237
+	JNZ         asked207
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked237
+	JNZ         asked207
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked237:
+asked207:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13687,14 +13079,14 @@ asked237:
 	ADDQ        $0x00000400, R10
 	ADDQ        $0x00000200, R11
 	SUBQ        $0x08, 184(R15)
-	JNZ         same228
+	JNZ         same198
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same228:
+same198:
 	DECQ AX
-	JNZ  step227
+	JNZ  step197
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -13746,13 +13138,13 @@ same228:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half226
+	JNZ    half196
 	MOVQ   72(R15), AX
 	IMUL3Q $-16, AX, AX
 	ADDQ   $0x20, AX
-	JZ     sums191
+	JZ     sums161
 
-rest229:
+rest199:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -13816,24 +13208,24 @@ rest229:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same238
+	JNZ         same208
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same238:
+same208:
 	DECQ AX
-	JNZ  rest229
-	JMP  sums191
+	JNZ  rest199
+	JMP  sums161
 
-together206:
+together176:
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half239:
+half209:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -13871,7 +13263,7 @@ half239:
 	BYTE $0x49
 	BYTE $0xd8
 
-step240:
+step210:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -13915,24 +13307,24 @@ step240:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked243
+	JZ          asked213
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked243
+	JNZ         asked213
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked243
+	JNZ         asked213
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked243:
+asked213:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13995,24 +13387,24 @@ asked243:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked244
+	JZ          asked214
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked244
+	JNZ         asked214
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked244
+	JNZ         asked214
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked244:
+asked214:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14087,24 +13479,24 @@ asked244:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked245
+	JZ          asked215
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked245
+	JNZ         asked215
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked245
+	JNZ         asked215
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked245:
+asked215:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14167,24 +13559,24 @@ asked245:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked246
+	JZ          asked216
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked246
+	JNZ         asked216
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked246
+	JNZ         asked216
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked246:
+asked216:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14259,24 +13651,24 @@ asked246:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked247
+	JZ          asked217
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked247
+	JNZ         asked217
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked247
+	JNZ         asked217
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked247:
+asked217:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14339,24 +13731,24 @@ asked247:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked248
+	JZ          asked218
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked248
+	JNZ         asked218
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked248
+	JNZ         asked218
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked248:
+asked218:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14431,24 +13823,24 @@ asked248:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked249
+	JZ          asked219
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked249
+	JNZ         asked219
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked249
+	JNZ         asked219
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked249:
+asked219:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14511,24 +13903,24 @@ asked249:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked250
+	JZ          asked220
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked250
+	JNZ         asked220
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked250
+	JNZ         asked220
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked250:
+asked220:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14598,24 +13990,24 @@ asked250:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked251
+	JZ          asked221
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked251
+	JNZ         asked221
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked251
+	JNZ         asked221
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked251:
+asked221:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14678,24 +14070,24 @@ asked251:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked252
+	JZ          asked222
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked252
+	JNZ         asked222
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked252
+	JNZ         asked222
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked252:
+asked222:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14765,24 +14157,24 @@ asked252:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked253
+	JZ          asked223
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked253
+	JNZ         asked223
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked253
+	JNZ         asked223
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked253:
+asked223:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14845,24 +14237,24 @@ asked253:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked254
+	JZ          asked224
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked254
+	JNZ         asked224
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked254
+	JNZ         asked224
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked254:
+asked224:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14932,24 +14324,24 @@ asked254:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked255
+	JZ          asked225
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked255
+	JNZ         asked225
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked255
+	JNZ         asked225
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked255:
+asked225:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -15012,24 +14404,24 @@ asked255:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked256
+	JZ          asked226
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked256
+	JNZ         asked226
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked256
+	JNZ         asked226
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked256:
+asked226:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -15099,24 +14491,24 @@ asked256:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked257
+	JZ          asked227
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked257
+	JNZ         asked227
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked257
+	JNZ         asked227
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked257:
+asked227:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -15179,24 +14571,24 @@ asked257:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked258
+	JZ          asked228
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked258
+	JNZ         asked228
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked258
+	JNZ         asked228
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked258:
+asked228:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -15234,14 +14626,14 @@ asked258:
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000400, R11
 	SUBQ        $0x10, 184(R15)
-	JNZ         same241
+	JNZ         same211
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same241:
+same211:
 	DECQ AX
-	JNZ  step240
+	JNZ  step210
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -15293,13 +14685,13 @@ same241:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half239
+	JNZ    half209
 	MOVQ   72(R15), AX
 	IMUL3Q $-32, AX, AX
 	ADDQ   $0x20, AX
-	JZ     sums191
+	JZ     sums161
 
-rest242:
+rest212:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -15363,21 +14755,21 @@ rest242:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same259
+	JNZ         same229
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same259:
+same229:
 	DECQ AX
-	JNZ  rest242
-	JMP  sums191
+	JNZ  rest212
+	JMP  sums161
 
-apart190:
+apart160:
 	MOVQ R12, AX
 	SHLQ $0x04, AX
 
-weights260:
+weights230:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -15441,21 +14833,21 @@ weights260:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same261
+	JNZ         same231
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same261:
+same231:
 	DECQ AX
-	JNZ  weights260
+	JNZ  weights230
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half262:
+half232:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -15493,7 +14885,7 @@ half262:
 	BYTE $0x49
 	BYTE $0xd8
 
-step263:
+step233:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -15574,7 +14966,7 @@ step263:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ AX
-	JNZ  step263
+	JNZ  step233
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -15626,9 +15018,9 @@ step263:
 	BYTE $0x00
 	ADDQ $0x00001000, 200(R15)
 	DECQ 192(R15)
-	JNZ  half262
+	JNZ  half232
 
-sums191:
+sums161:
 	MOVQ        40(R15), R9
 	VFMADD132PS (R9)(R13*1), Z26, Z30
 	VMOVUPS     Z30, (R9)(R13*1)
@@ -15638,9 +15030,9 @@ sums191:
 	MOVQ        160(R15), CX
 	MOVQ        80(R15), R11
 
-columns264:
+columns234:
 	CMPQ R11, $0x02
-	JLT  column265
+	JLT  column235
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -15697,7 +15089,7 @@ columns264:
 	LEAQ 18432(R14), R9
 	MOVQ R12, R10
 
-half267:
+half237:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -15778,7 +15170,7 @@ half267:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R10
-	JNZ  half267
+	JNZ  half237
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -15829,10 +15221,10 @@ half267:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns264
-	JMP  weighed266
+	JNZ  columns234
+	JMP  weighed236
 
-column265:
+column235:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -15862,7 +15254,7 @@ column265:
 	LEAQ 18432(R14), R9
 	MOVQ R12, R10
 
-half268:
+half238:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -15917,7 +15309,7 @@ half268:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R10
-	JNZ  half268
+	JNZ  half238
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -15943,14 +15335,14 @@ half268:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed266:
-	JMP group187
+weighed236:
+	JMP group157
 
-last188:
+last158:
 	MOVQ R12, AX
 	SHLQ $0x04, AX
 
-weights269:
+weights239:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -16014,14 +15406,14 @@ weights269:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same270
+	JNZ         same240
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same270:
+same240:
 	DECQ        AX
-	JNZ         weights269
+	JNZ         weights239
 	MOVQ        40(R15), R9
 	VFMADD132PS (R9)(R13*1), Z26, Z30
 	VMOVUPS     Z30, (R9)(R13*1)
@@ -16031,9 +15423,9 @@ same270:
 	MOVQ        160(R15), CX
 	MOVQ        80(R15), R11
 
-columns271:
+columns241:
 	CMPQ R11, $0x02
-	JLT  column272
+	JLT  column242
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -16090,7 +15482,7 @@ columns271:
 	LEAQ 18432(R14), R9
 	MOVQ R12, R10
 
-half274:
+half244:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -16171,7 +15563,7 @@ half274:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R10
-	JNZ  half274
+	JNZ  half244
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -16222,10 +15614,10 @@ half274:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns271
-	JMP  weighed273
+	JNZ  columns241
+	JMP  weighed243
 
-column272:
+column242:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -16255,7 +15647,7 @@ column272:
 	LEAQ 18432(R14), R9
 	MOVQ R12, R10
 
-half275:
+half245:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -16310,7 +15702,7 @@ half275:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R10
-	JNZ  half275
+	JNZ  half245
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -16336,8 +15728,8 @@ half275:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed273:
-end189:
+weighed243:
+end159:
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2

@@ -206,7 +206,7 @@ func (t *tiles) load(sum uint8, disp int)  { amx.Load(t.Context, tTo, tRow, disp
 
 // forward emits the online softmax of groups of 32 query rows over one panel of at most 64 keys.
 func (t *tiles) forward(suffix string, pieces int, codes bool) {
-	t.pieces, t.codes, t.aheadLines = pieces, codes, pieces
+	t.pieces, t.codes, t.aheadLines = pieces, codes, (pieces+1)/2
 	see := "OnlineTiles."
 	if codes {
 		see = "OnlineCodeTiles."
