@@ -11,7 +11,7 @@ import (
 // have, and results do not depend on it.
 func TestAheadComesToItsEnd(t *testing.T) {
 	needTiles(t)
-	c := tilesCase{onlineCase{rows: 256, d: 64, dv: 64, keys: 64}}
+	c := tilesCase{onlineCase: onlineCase{rows: 256, d: 64, dv: 64, keys: 64}}
 	run := func(a Ahead) *tilesRun {
 		s, kts, vs, _ := c.fill(rand.New(rand.NewPCG(2, 2)))
 		r := c.pack(s, kts, vs, false)

@@ -60,7 +60,7 @@ func TestOnlineCodeTiles(t *testing.T) {
 			for _, keys := range []int{1, 17, 32, 64, 65, 150} {
 				for _, window := range []int{0, 40} {
 					for _, causal := range []bool{false, true} {
-						c := tilesCase{onlineCase{rows: rows, d: dims[0], dv: dims[1], keys: keys, window: window, causal: causal}}
+						c := tilesCase{onlineCase: onlineCase{rows: rows, d: dims[0], dv: dims[1], keys: keys, window: window, causal: causal}}
 						s, codes, scales, kts, vs, _ := c.fillCodes(rng)
 						run := c.packCodes(s, codes, scales, vs)
 						run.run(c)
@@ -86,7 +86,7 @@ func TestOnlineCodeTiles(t *testing.T) {
 // The scores are those of OnlineCodes to the bit: where each row sees one key, its RowMax is the score.
 func TestScoresOfCodeTilesAreThoseOfCodes(t *testing.T) {
 	needTiles(t)
-	c := tilesCase{onlineCase{rows: 64, d: 100, dv: 16, keys: 64, window: 1, causal: true}}
+	c := tilesCase{onlineCase: onlineCase{rows: 64, d: 100, dv: 16, keys: 64, window: 1, causal: true}}
 	s, codes, scales, _, vs, _ := c.fillCodes(rand.New(rand.NewPCG(5, 5)))
 	for i := range s.Scale {
 		s.Scale[i] = 0.001 + float32(i)/300

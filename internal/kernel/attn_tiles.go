@@ -32,6 +32,7 @@ type OnlineTiles struct {
 	RowMax, RowSum []float32 // of each row: begin with −∞ and 0. RowMax is at most 5.5 below the largest score: see Step
 	Lo, Hi         []int32   // each row sees keys Lo ≤ j < Hi; both do not decrease from row to row
 	Rounded        bool      // of BF16: queries, keys and values are as PackRoundedA and B make them, weights are rounded too
+	Half           bool      // queries and keys are as PackHalfB and A make them, for D % 32 of 1 to 16 from 33 on; scores round in another order
 	Work           []float32 // TileWork elements on a multiple of 64 bytes
 	Ahead          Ahead     // what is asked for meanwhile
 }
@@ -47,6 +48,9 @@ func (s *OnlineTiles) Step(g0, g1 int, k, v []uint16, j, n int) {
 	if g0 < 0 || n > TileKeys || s.Ld%16 != 0 || s.Ld <= 0 || s.D <= 0 || s.D > tilesMaxD || !(s.Scale > 0) {
 		panic(fmt.Sprintf("kernel: OnlineTiles.Step: got groups from %d, %d keys of %d, values in rows of %d, scale %v, want 0, 1 to %d of 1 to %d, a multiple of 16, more than 0",
 			g0, n, s.D, s.Ld, s.Scale, TileKeys, tilesMaxD))
+	}
+	if s.Half && (s.Rounded || !HalfStep(s.D)) {
+		panic(fmt.Sprintf("kernel: OnlineTiles.Step: got half a step of keys of %d, want 33 to 48 of 64 and so on, in three pieces", s.D))
 	}
 	length, panel := PiecesLen, 2*PiecePanel(n)
 	if s.Rounded {
@@ -72,9 +76,12 @@ func (s *OnlineTiles) Step(g0, g1 int, k, v []uint16, j, n int) {
 		a.rowMax, a.rowSum = pointer(s.RowMax[r:]), pointer(s.RowSum[r:])
 		a.lo, a.hi = unsafe.Pointer(unsafe.SliceData(s.Lo[r:])), unsafe.Pointer(unsafe.SliceData(s.Hi[r:]))
 		a.groups = min(most, g1-g0)
-		if s.Rounded {
+		switch {
+		case s.Rounded:
 			roundedTilesCall(&a)
-		} else {
+		case s.Half:
+			halfTilesCall(&a)
+		default:
 			tilesCall(&a)
 		}
 		ahead.next = int((a.next - then) / unsafe.Sizeof(a.now))

@@ -10,6 +10,12 @@ package kernel
 //go:noescape
 func attnTilesAMX(args *byte)
 
+// attnTilesHalfAMX takes groups of 32 query rows over a panel of at most 64 keys in tiles: one step of the online softmax. See
+// OnlineTiles.
+//
+//go:noescape
+func attnTilesHalfAMX(args *byte)
+
 // attnTilesCodesAMX takes groups of 32 query rows over a panel of at most 64 keys in tiles: one step of the online softmax. See
 // OnlineCodeTiles.
 //
@@ -21,3 +27,9 @@ func attnTilesCodesAMX(args *byte)
 //
 //go:noescape
 func attnTilesRoundedAMX(args *byte)
+
+// halfPieces turns three tiles of pieces x₀, x₁, x₂, in which the halves of each word are the same, into x₂|x₁, x₁|x₀, x₀, the lower half
+// first, or, of queries, which is 1 or 0, into x₀, x₁, x₂|x₀.
+//
+//go:noescape
+func halfPieces(x *uint16, queries int)

@@ -1381,12 +1381,12 @@ asked31:
 	ADDQ      $0x00000100, R10
 	ADDQ      $0x00000080, R11
 	SUBQ      $0x02, 184(R15)
-	JNZ       same26
+	JNZ       same27
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000800, R11
 	ADDQ      $0x10, 184(R15)
 
-same26:
+same27:
 	DECQ AX
 	JNZ  step25
 	MOVQ 200(R15), CX
@@ -1446,7 +1446,7 @@ same26:
 	ADDQ   $0x20, AX
 	JZ     sums5
 
-rest27:
+rest26:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -1541,7 +1541,7 @@ rest27:
 
 same32:
 	DECQ AX
-	JNZ  rest27
+	JNZ  rest26
 	JMP  sums5
 
 together22:
@@ -2424,12 +2424,12 @@ asked44:
 	ADDQ      $0x00000200, R10
 	ADDQ      $0x00000100, R11
 	SUBQ      $0x04, 184(R15)
-	JNZ       same35
+	JNZ       same36
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000800, R11
 	ADDQ      $0x10, 184(R15)
 
-same35:
+same36:
 	DECQ AX
 	JNZ  step34
 	MOVQ 200(R15), CX
@@ -2489,7 +2489,7 @@ same35:
 	ADDQ   $0x20, AX
 	JZ     sums5
 
-rest36:
+rest35:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -2584,7 +2584,7 @@ rest36:
 
 same45:
 	DECQ AX
-	JNZ  rest36
+	JNZ  rest35
 	JMP  sums5
 
 together21:
@@ -3963,12 +3963,12 @@ asked65:
 	ADDQ      $0x00000400, R10
 	ADDQ      $0x00000200, R11
 	SUBQ      $0x08, 184(R15)
-	JNZ       same48
+	JNZ       same49
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000800, R11
 	ADDQ      $0x10, 184(R15)
 
-same48:
+same49:
 	DECQ AX
 	JNZ  step47
 	MOVQ 200(R15), CX
@@ -4028,7 +4028,7 @@ same48:
 	ADDQ   $0x20, AX
 	JZ     sums5
 
-rest49:
+rest48:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -4123,7 +4123,7 @@ rest49:
 
 same66:
 	DECQ AX
-	JNZ  rest49
+	JNZ  rest48
 	JMP  sums5
 
 together20:
@@ -6494,12 +6494,12 @@ asked102:
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000400, R11
 	SUBQ      $0x10, 184(R15)
-	JNZ       same69
+	JNZ       same70
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000800, R11
 	ADDQ      $0x10, 184(R15)
 
-same69:
+same70:
 	DECQ AX
 	JNZ  step68
 	MOVQ 200(R15), CX
@@ -6559,7 +6559,7 @@ same69:
 	ADDQ   $0x20, AX
 	JZ     sums5
 
-rest70:
+rest69:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -6654,7 +6654,7 @@ rest70:
 
 same103:
 	DECQ AX
-	JNZ  rest70
+	JNZ  rest69
 	JMP  sums5
 
 apart4:
@@ -8857,11 +8857,11 @@ DATA attnTilesShapeAMX<>+62(SB)/1, $0x00
 DATA attnTilesShapeAMX<>+63(SB)/1, $0x00
 GLOBL attnTilesShapeAMX<>(SB), RODATA|NOPTR, $64
 
-// func attnTilesCodesAMX(args *byte)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV
-TEXT ·attnTilesCodesAMX(SB), NOSPLIT, $0-8
+// func attnTilesHalfAMX(args *byte)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
+TEXT ·attnTilesHalfAMX(SB), NOSPLIT, $0-8
 	MOVQ args+0(FP), R15
-	LEAQ attnTilesShapeCodesAMX<>+0(SB), AX
+	LEAQ attnTilesShapeHalfAMX<>+0(SB), AX
 
 	// LDTILECFG (AX)
 	BYTE         $0xc4
@@ -8911,7 +8911,7 @@ find125:
 
 next126:
 	MOVQ   72(R15), AX
-	IMUL3Q $0x00000800, AX, AX
+	IMUL3Q $0x00001800, AX, AX
 	ADDQ   AX, 128(R15)
 	MOVQ   80(R15), AX
 	SHLQ   $0x0b, AX
@@ -8924,19 +8924,22 @@ found127:
 	ADDQ $0x1f, AX
 	SHRQ $0x05, AX
 	MOVQ AX, 152(R15)
-	MOVQ 72(R15), AX
-	SHLQ $0x0a, AX
 	MOVQ 8(R15), R8
-	MOVQ 176(R15), CX
-	MOVQ 152(R15), R10
+	MOVQ 176(R15), AX
+	MOVQ AX, 200(R15)
+	MOVQ 152(R15), AX
+	MOVQ AX, 192(R15)
 
 half128:
-	MOVQ R8, SI
-	ADDQ AX, R8
-	MOVQ 128(R15), DI
-	MOVQ DI, R9
-	ADDQ AX, R9
-	MOVQ 72(R15), R11
+	MOVQ   72(R15), CX
+	MOVQ   CX, AX
+	DECQ   AX
+	IMUL3Q $0x00000c00, CX, CX
+	MOVQ   R8, SI
+	ADDQ   CX, R8
+	MOVQ   128(R15), DI
+	MOVQ   DI, R9
+	ADDQ   CX, R9
 
 	// TILEZERO 0
 	BYTE $0xc4
@@ -8991,6 +8994,348 @@ step129:
 	BYTE $0x00
 	BYTE $0x00
 
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ AX
+	JNZ  step129
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
 	// TILELOADD 0(DI)(BX), 6
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9015,39 +9360,190 @@ step129:
 	BYTE $0x00
 	BYTE $0x00
 
-	// TDPBSSD 6, 4, 0
+	// TDPBF16PS 6, 4, 0
 	BYTE $0xc4
 	BYTE $0xe2
-	BYTE $0x4b
-	BYTE $0x5e
+	BYTE $0x4a
+	BYTE $0x5c
 	BYTE $0xc4
 
-	// TDPBSSD 7, 4, 1
+	// TDPBF16PS 7, 4, 1
 	BYTE $0xc4
 	BYTE $0xe2
-	BYTE $0x43
-	BYTE $0x5e
+	BYTE $0x42
+	BYTE $0x5c
 	BYTE $0xcc
 
-	// TDPBSSD 6, 5, 2
+	// TILELOADD 1024(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
+	BYTE $0x7b
 	BYTE $0x4b
-	BYTE $0x5e
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
 	BYTE $0xd5
 
-	// TDPBSSD 7, 5, 3
+	// TILELOADD 1024(DI)(BX), 6
 	BYTE $0xc4
 	BYTE $0xe2
-	BYTE $0x43
-	BYTE $0x5e
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
 	BYTE $0xdd
-	ADDQ $0x00000400, SI
-	ADDQ $0x00000400, R8
-	ADDQ $0x00000400, DI
-	ADDQ $0x00000400, R9
-	DECQ R11
-	JNZ  step129
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -9086,69 +9582,19 @@ step129:
 	BYTE $0x00
 
 	// TILESTORED 3, 2112(CX)(DX)
-	BYTE    $0xc4
-	BYTE    $0xe2
-	BYTE    $0x7a
-	BYTE    $0x4b
-	BYTE    $0x9c
-	BYTE    $0x11
-	BYTE    $0x40
-	BYTE    $0x08
-	BYTE    $0x00
-	BYTE    $0x00
-	ADDQ    $0x00001000, CX
-	DECQ    R10
-	JNZ     half128
-	MOVQ    280(R15), R9
-	ADDQ    144(R15), R9
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	MOVQ    288(R15), R10
-	MOVQ    176(R15), CX
-	MOVQ    152(R15), R11
-	SHLQ    $0x03, R11
-
-scaled130:
-	VBROADCASTSS (R10), Z2
-	VCVTDQ2PS    (CX), Z8
-	VCVTDQ2PS    64(CX), Z9
-	VMULPS       Z0, Z8, Z8
-	VMULPS       Z1, Z9, Z9
-	VMULPS       Z2, Z8, Z8
-	VMULPS       Z2, Z9, Z9
-	VMOVUPS      Z8, (CX)
-	VMOVUPS      Z9, 64(CX)
-	VBROADCASTSS 4(R10), Z3
-	VCVTDQ2PS    128(CX), Z10
-	VCVTDQ2PS    192(CX), Z11
-	VMULPS       Z0, Z10, Z10
-	VMULPS       Z1, Z11, Z11
-	VMULPS       Z3, Z10, Z10
-	VMULPS       Z3, Z11, Z11
-	VMOVUPS      Z10, 128(CX)
-	VMOVUPS      Z11, 192(CX)
-	VBROADCASTSS 8(R10), Z4
-	VCVTDQ2PS    256(CX), Z12
-	VCVTDQ2PS    320(CX), Z13
-	VMULPS       Z0, Z12, Z12
-	VMULPS       Z1, Z13, Z13
-	VMULPS       Z4, Z12, Z12
-	VMULPS       Z4, Z13, Z13
-	VMOVUPS      Z12, 256(CX)
-	VMOVUPS      Z13, 320(CX)
-	VBROADCASTSS 12(R10), Z5
-	VCVTDQ2PS    384(CX), Z14
-	VCVTDQ2PS    448(CX), Z15
-	VMULPS       Z0, Z14, Z14
-	VMULPS       Z1, Z15, Z15
-	VMULPS       Z5, Z14, Z14
-	VMULPS       Z5, Z15, Z15
-	VMOVUPS      Z14, 384(CX)
-	VMOVUPS      Z15, 448(CX)
-	ADDQ         $0x10, R10
-	ADDQ         $0x00000200, CX
-	DECQ         R11
-	JNZ          scaled130
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	ADDQ $0x00001000, 200(R15)
+	DECQ 192(R15)
+	JNZ  half128
 
 group120:
 	MOVQ    144(R15), R13
@@ -9160,7 +9606,7 @@ group120:
 	MOVQ    AX, 176(R15)
 	MOVQ    CX, 168(R15)
 	MOVQ    72(R15), AX
-	IMUL3Q  $0x00000800, AX, AX
+	IMUL3Q  $0x00001800, AX, AX
 	ADDQ    AX, 128(R15)
 	MOVQ    80(R15), AX
 	SHLQ    $0x0b, AX
@@ -9173,13 +9619,13 @@ group120:
 	MOVQ    R12, R11
 	SHLQ    $0x05, R11
 	CMPQ    AX, 96(R15)
-	JGT     some132
+	JGT     some131
 	MOVLQSX (R10)(R13*1), AX
 	SUBQ    R11, AX
 	CMPQ    AX, 96(R15)
-	JGE     full131
+	JGE     full130
 
-some132:
+some131:
 	VPBROADCASTD attnConstants<>+104(SB), Z4
 	VBROADCASTSS attnConstants<>+28(SB), Z5
 	MOVQ         96(R15), AX
@@ -9194,7 +9640,7 @@ some132:
 	VPSUBD       Z7, Z6, Z1
 	MOVQ         168(R15), CX
 
-row133:
+row132:
 	VPCMPUD $0x05, Z2, Z0, K1
 	VMOVUPS Z5, K1, (CX)
 	VPADDD  Z4, Z0, Z0
@@ -9203,9 +9649,9 @@ row133:
 	VPADDD  Z4, Z1, Z1
 	ADDQ    $0x00000080, CX
 	DECQ    R11
-	JNZ     row133
+	JNZ     row132
 
-full131:
+full130:
 	VBROADCASTSS attnConstants<>+28(SB), Z0
 	VMOVAPS      Z0, Z1
 	VMOVAPS      Z0, Z2
@@ -9218,7 +9664,7 @@ full131:
 	MOVQ         R12, R9
 	SHLQ         $0x02, R9
 
-top134:
+top133:
 	VMAXPS       (CX), Z0, Z0
 	VMAXPS       64(CX), Z1, Z1
 	VMAXPS       128(CX), Z2, Z2
@@ -9237,7 +9683,7 @@ top134:
 	VMAXPS       960(CX), Z7, Z7
 	ADDQ         $0x00000400, CX
 	DECQ         R9
-	JNZ          top134
+	JNZ          top133
 	VMAXPS       Z2, Z0, Z0
 	VMAXPS       Z6, Z4, Z4
 	VMAXPS       Z4, Z0, Z0
@@ -9284,12 +9730,12 @@ top134:
 	VSCALEFPS    Z30, Z6, Z30
 	VSCALEFPS    Z31, Z7, Z31
 	KORTESTW     K1, K2
-	JZ           same135
+	JZ           same134
 	MOVQ         160(R15), CX
 	MOVQ         80(R15), R9
 	SHLQ         $0x02, R9
 
-scale136:
+scale135:
 	VMULPS  (CX), Z30, Z0
 	VMOVUPS Z0, (CX)
 	VMULPS  64(CX), Z31, Z1
@@ -9308,9 +9754,9 @@ scale136:
 	VMOVUPS Z7, 448(CX)
 	ADDQ    $0x00000200, CX
 	DECQ    R9
-	JNZ     scale136
+	JNZ     scale135
 
-same135:
+same134:
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
 	MOVQ   168(R15), R10
@@ -9318,14 +9764,14 @@ same135:
 	MOVQ   $0x00000010, AX
 	MOVQ   AX, 184(R15)
 
-find137:
+find136:
 	CMPQ    88(R15), $0x00
 	JEQ     last121
 	MOVQ    144(R15), DI
 	MOVQ    56(R15), R9
 	MOVLQSX 124(R9)(DI*1), AX
 	SUBQ    96(R15), AX
-	JLE     next138
+	JLE     next137
 	MOVQ    104(R15), R9
 	CMPQ    AX, R9
 	CMOVQGT R9, AX
@@ -9333,27 +9779,1219 @@ find137:
 	MOVLQSX (R9)(DI*1), CX
 	SUBQ    96(R15), CX
 	CMPQ    CX, AX
-	JLT     found139
+	JLT     found138
 
-next138:
+next137:
 	MOVQ   72(R15), AX
-	IMUL3Q $0x00000800, AX, AX
+	IMUL3Q $0x00001800, AX, AX
 	ADDQ   AX, 128(R15)
 	MOVQ   80(R15), AX
 	SHLQ   $0x0b, AX
 	ADDQ   AX, 136(R15)
 	ADDQ   $0x00000080, 144(R15)
 	DECQ   88(R15)
-	JMP    find137
+	JMP    find136
 
-found139:
+found138:
 	ADDQ $0x1f, AX
 	SHRQ $0x05, AX
 	MOVQ AX, 152(R15)
-	MOVQ R12, AX
-	SHLQ $0x04, AX
+	CMPQ R12, $0x02
+	JNE  apart123
+	CMPQ 152(R15), $0x02
+	JNE  apart123
+	CMPQ 72(R15), $0x02
+	JLE  together139
+	CMPQ 72(R15), $0x03
+	JLE  together140
+	CMPQ 72(R15), $0x04
+	JLE  together141
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), AX
+	MOVQ AX, 200(R15)
+	MOVQ 152(R15), AX
+	MOVQ AX, 192(R15)
 
-weights140:
+half143:
+	MOVQ   72(R15), CX
+	MOVQ   CX, AX
+	DECQ   AX
+	IMUL3Q $0x00000c00, CX, CX
+	MOVQ   R8, SI
+	ADDQ   CX, R8
+	MOVQ   128(R15), DI
+	MOVQ   DI, R9
+	ADDQ   CX, R9
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step144:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x7b
+	BYTE    $0x4b
+	BYTE    $0xa4
+	BYTE    $0x1e
+	BYTE    $0x00
+	BYTE    $0x00
+	BYTE    $0x00
+	BYTE    $0x00
+	VMOVUPS (R10), Z0
+	VMOVUPS 2048(R10), Z1
+	VMOVUPS 64(R10), Z2
+	VMOVUPS 2112(R10), Z3
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7b
+	BYTE   $0x4b
+	BYTE   $0xb4
+	BYTE   $0x1f
+	BYTE   $0x00
+	BYTE   $0x08
+	BYTE   $0x00
+	BYTE   $0x00
+	VMULPS Z22, Z0, Z0
+	VMULPS Z22, Z1, Z1
+	VMULPS Z22, Z2, Z2
+	VMULPS Z22, Z3, Z3
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xbc
+	BYTE      $0x19
+	BYTE      $0x00
+	BYTE      $0x08
+	BYTE      $0x00
+	BYTE      $0x00
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+
+	// TDPBF16PS 6, 4, 0
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked147
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked147
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked147
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked147:
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+	VADDPS    Z0, Z1, Z4
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7b
+	BYTE   $0x4b
+	BYTE   $0xa4
+	BYTE   $0x1e
+	BYTE   $0x00
+	BYTE   $0x04
+	BYTE   $0x00
+	BYTE   $0x00
+	VADDPS Z4, Z26, Z26
+	VADDPS Z2, Z3, Z5
+
+	// TDPBF16PS 6, 5, 2
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked148
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked148
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked148
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked148:
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, (R11)
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x04
+	BYTE      $0x00
+	BYTE      $0x00
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2048(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6144(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xb4
+	BYTE      $0x1f
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7168(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8192(R11)
+
+	// TDPBF16PS 7, 4, 1
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x42
+	BYTE    $0x5c
+	BYTE    $0xcc
+	VMOVUPS 128(R10), Z0
+	VMOVUPS 2176(R10), Z1
+	VMOVUPS 192(R10), Z2
+	VMOVUPS 2240(R10), Z3
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE   $0xc4
+	BYTE   $0xc2
+	BYTE   $0x7b
+	BYTE   $0x4b
+	BYTE   $0xbc
+	BYTE   $0x19
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0x00
+	VMULPS Z22, Z0, Z0
+	VMULPS Z22, Z1, Z1
+	VMULPS Z22, Z2, Z2
+	VMULPS Z22, Z3, Z3
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked149
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked149
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked149
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked149:
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xa4
+	BYTE      $0x1e
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+	VADDPS    Z0, Z1, Z4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x4a
+	BYTE   $0x5c
+	BYTE   $0xd5
+	VADDPS Z4, Z26, Z26
+	VADDPS Z2, Z3, Z5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked150
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked150
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked150
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked150:
+	// TILELOADD 0(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 64(R11)
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1088(R11)
+
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2112(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6208(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7232(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8256(R11)
+	ADDQ      $0x00000c00, SI
+	ADDQ      $0x00000c00, R8
+	ADDQ      $0x00000c00, DI
+	ADDQ      $0x00000c00, R9
+	ADDQ      $0x00000100, R10
+	ADDQ      $0x00000080, R11
+	SUBQ      $0x02, 184(R15)
+	JNZ       same146
+	ADDQ      $0x00000800, R10
+	ADDQ      $0x00000800, R11
+	ADDQ      $0x10, 184(R15)
+
+same146:
+	DECQ AX
+	JNZ  step144
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xb4
+	BYTE      $0x1f
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+	VMOVAPS   Z16, Z8
+	VMOVAPS   Z16, Z9
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xbc
+	BYTE       $0x19
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked152
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked152
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked152
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked152:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+	VADDPS    Z0, Z1, Z4
+	VADDPS    Z4, Z26, Z26
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xb4
+	BYTE       $0x1f
+	BYTE       $0x00
+	BYTE       $0x04
+	BYTE       $0x00
+	BYTE       $0x00
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked153
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked153
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked153
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked153:
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, (R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xbc
+	BYTE      $0x19
+	BYTE      $0x00
+	BYTE      $0x04
+	BYTE      $0x00
+	BYTE      $0x00
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2048(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x04
+	BYTE      $0x00
+	BYTE      $0x00
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6144(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7168(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8192(R11)
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VMOVUPS     128(R10), Z0
+	VMOVUPS     2176(R10), Z1
+	VMOVUPS     192(R10), Z2
+	VMOVUPS     2240(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xa4
+	BYTE      $0x1e
+	BYTE      $0x00
+	BYTE      $0x08
+	BYTE      $0x00
+	BYTE      $0x00
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+	VMOVAPS   Z16, Z8
+	VMOVAPS   Z16, Z9
+
+	// TDPBF16PS 6, 5, 2
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked154
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked154
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked154
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked154:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x08
+	BYTE      $0x00
+	BYTE      $0x00
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+	VADDPS    Z0, Z1, Z4
+	VADDPS    Z4, Z26, Z26
+
+	// TDPBF16PS 6, 4, 0
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked155
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked155
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked155
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked155:
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 64(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1088(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2112(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6208(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7232(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8256(R11)
+	ADDQ      $0x00000c00, SI
+	ADDQ      $0x00000c00, R8
+	ADDQ      $0x00000c00, DI
+	ADDQ      $0x00000c00, R9
+	ADDQ      $0x00000100, R10
+	ADDQ      $0x00000080, R11
+	SUBQ      $0x02, 184(R15)
+	JNZ       same151
+	ADDQ      $0x00000800, R10
+	ADDQ      $0x00000800, R11
+	ADDQ      $0x10, 184(R15)
+
+same151:
+	MOVQ 200(R15), CX
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7a
+	BYTE   $0x4b
+	BYTE   $0x9c
+	BYTE   $0x11
+	BYTE   $0x40
+	BYTE   $0x08
+	BYTE   $0x00
+	BYTE   $0x00
+	ADDQ   $0x00001000, 200(R15)
+	DECQ   192(R15)
+	JNZ    half143
+	MOVQ   72(R15), AX
+	DECQ   AX
+	IMUL3Q $-4, AX, AX
+	ADDQ   $0x1c, AX
+	JZ     sums124
+
+rest145:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -9441,21 +11079,9103 @@ weights140:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same141
+	JNZ         same156
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same141:
+same156:
 	DECQ AX
-	JNZ  weights140
+	JNZ  rest145
+	JMP  sums124
+
+together141:
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), AX
+	MOVQ AX, 200(R15)
+	MOVQ 152(R15), AX
+	MOVQ AX, 192(R15)
+
+half157:
+	MOVQ   72(R15), CX
+	MOVQ   CX, AX
+	DECQ   AX
+	IMUL3Q $0x00000c00, CX, CX
+	MOVQ   R8, SI
+	ADDQ   CX, R8
+	MOVQ   128(R15), DI
+	MOVQ   DI, R9
+	ADDQ   CX, R9
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step158:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VMULPS    Z22, Z0, Z0
+	VMULPS    Z22, Z1, Z1
+	VMULPS    Z22, Z2, Z2
+	VMULPS    Z22, Z3, Z3
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xb4
+	BYTE       $0x1f
+	BYTE       $0x00
+	BYTE       $0x08
+	BYTE       $0x00
+	BYTE       $0x00
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked161
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked161
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked161
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked161:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xb4
+	BYTE       $0x1f
+	BYTE       $0x00
+	BYTE       $0x04
+	BYTE       $0x00
+	BYTE       $0x00
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked162
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked162
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked162
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked162:
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, (R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2048(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6144(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xbc
+	BYTE      $0x19
+	BYTE      $0x00
+	BYTE      $0x04
+	BYTE      $0x00
+	BYTE      $0x00
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7168(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8192(R11)
+	VMOVUPS   128(R10), Z0
+	VMOVUPS   2176(R10), Z1
+	VMOVUPS   192(R10), Z2
+	VMOVUPS   2240(R10), Z3
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked163
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked163
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked163
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked163:
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x04
+	BYTE      $0x00
+	BYTE      $0x00
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+	VADDPS    Z0, Z1, Z4
+	VADDPS    Z4, Z26, Z26
+	VADDPS    Z2, Z3, Z5
+
+	// TDPBF16PS 6, 4, 0
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked164
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked164
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked164
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked164:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 64(R11)
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1088(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2112(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xb4
+	BYTE      $0x1f
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6208(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7232(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8256(R11)
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VMOVUPS     256(R10), Z0
+	VMOVUPS     2304(R10), Z1
+	VMOVUPS     320(R10), Z2
+	VMOVUPS     2368(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VMULPS    Z22, Z0, Z0
+	VMULPS    Z22, Z1, Z1
+	VMULPS    Z22, Z2, Z2
+	VMULPS    Z22, Z3, Z3
+	VREDUCEPS $0x01, Z0, Z4
+	VREDUCEPS $0x01, Z1, Z5
+	VREDUCEPS $0x01, Z2, Z6
+	VREDUCEPS $0x01, Z3, Z7
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xbc
+	BYTE       $0x19
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked165
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked165
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked165
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked165:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked166
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked166
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked166
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked166:
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 128(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1152(R11)
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x08
+	BYTE      $0x00
+	BYTE      $0x00
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2176(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6272(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7296(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8320(R11)
+	VMOVUPS   384(R10), Z0
+	VMOVUPS   2432(R10), Z1
+	VMOVUPS   448(R10), Z2
+	VMOVUPS   2496(R10), Z3
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xa4
+	BYTE       $0x1e
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked167
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked167
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked167
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked167:
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VSCALEFPS Z2, Z10, Z2
+	VSCALEFPS Z3, Z11, Z3
+	VADDPS    Z0, Z1, Z4
+	VADDPS    Z4, Z26, Z26
+	VADDPS    Z2, Z3, Z5
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked168
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked168
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked168
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked168:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 192(R11)
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1216(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2240(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6336(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7360(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8384(R11)
+	ADDQ      $0x00000c00, SI
+	ADDQ      $0x00000c00, R8
+	ADDQ      $0x00000c00, DI
+	ADDQ      $0x00000c00, R9
+	ADDQ      $0x00000200, R10
+	ADDQ      $0x00000100, R11
+	SUBQ      $0x04, 184(R15)
+	JNZ       same160
+	ADDQ      $0x00000800, R10
+	ADDQ      $0x00000800, R11
+	ADDQ      $0x10, 184(R15)
+
+same160:
+	DECQ AX
+	JNZ  step158
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked170
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked170
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked170
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked170:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+
+	// TDPBF16PS 6, 4, 0
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked171
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked171
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked171
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked171:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, (R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2048(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6144(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7168(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8192(R11)
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     128(R10), Z0
+	VMOVUPS     2176(R10), Z1
+	VMOVUPS     192(R10), Z2
+	VMOVUPS     2240(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked172
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked172
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked172
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked172:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xbc
+	BYTE       $0x19
+	BYTE       $0x00
+	BYTE       $0x04
+	BYTE       $0x00
+	BYTE       $0x00
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked173
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked173
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked173
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked173:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 64(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x04
+	BYTE      $0x00
+	BYTE      $0x00
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1088(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2112(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6208(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7232(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8256(R11)
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VMOVUPS     256(R10), Z0
+	VMOVUPS     2304(R10), Z1
+	VMOVUPS     320(R10), Z2
+	VMOVUPS     2368(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked174
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked174
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked174
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked174:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xb4
+	BYTE       $0x1f
+	BYTE       $0x00
+	BYTE       $0x08
+	BYTE       $0x00
+	BYTE       $0x00
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked175
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked175
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked175
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked175:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 128(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1152(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2176(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6272(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7296(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8320(R11)
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     384(R10), Z0
+	VMOVUPS     2432(R10), Z1
+	VMOVUPS     448(R10), Z2
+	VMOVUPS     2496(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x08
+	BYTE       $0x00
+	BYTE       $0x00
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked176
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked176
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked176
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked176:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+
+	// TDPBF16PS 6, 5, 2
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked177
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked177
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked177
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked177:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 192(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1216(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2240(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6336(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7360(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8384(R11)
+	ADDQ      $0x00000c00, SI
+	ADDQ      $0x00000c00, R8
+	ADDQ      $0x00000c00, DI
+	ADDQ      $0x00000c00, R9
+	ADDQ      $0x00000200, R10
+	ADDQ      $0x00000100, R11
+	SUBQ      $0x04, 184(R15)
+	JNZ       same169
+	ADDQ      $0x00000800, R10
+	ADDQ      $0x00000800, R11
+	ADDQ      $0x10, 184(R15)
+
+same169:
+	MOVQ 200(R15), CX
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7a
+	BYTE   $0x4b
+	BYTE   $0x9c
+	BYTE   $0x11
+	BYTE   $0x40
+	BYTE   $0x08
+	BYTE   $0x00
+	BYTE   $0x00
+	ADDQ   $0x00001000, 200(R15)
+	DECQ   192(R15)
+	JNZ    half157
+	MOVQ   72(R15), AX
+	DECQ   AX
+	IMUL3Q $-8, AX, AX
+	ADDQ   $0x18, AX
+	JZ     sums124
+
+rest159:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same178
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
+
+same178:
+	DECQ AX
+	JNZ  rest159
+	JMP  sums124
+
+together140:
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), AX
+	MOVQ AX, 200(R15)
+	MOVQ 152(R15), AX
+	MOVQ AX, 192(R15)
+
+half179:
+	MOVQ   72(R15), CX
+	MOVQ   CX, AX
+	DECQ   AX
+	IMUL3Q $0x00000c00, CX, CX
+	MOVQ   R8, SI
+	ADDQ   CX, R8
+	MOVQ   128(R15), DI
+	MOVQ   DI, R9
+	ADDQ   CX, R9
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step180:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked183
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked183
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked183
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked183:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+
+	// TDPBF16PS 6, 4, 0
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked184
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked184
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked184
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked184:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, (R11)
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2048(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6144(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	VMOVUPS     128(R10), Z0
+	VMOVUPS     2176(R10), Z1
+	VMOVUPS     192(R10), Z2
+	VMOVUPS     2240(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VMULPS     Z22, Z0, Z0
+	VMULPS     Z22, Z1, Z1
+	VMULPS     Z22, Z2, Z2
+	VMULPS     Z22, Z3, Z3
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked185
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked185
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked185
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked185:
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+
+	// TDPBF16PS 6, 4, 0
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VSCALEFPS  Z2, Z10, Z2
+	VSCALEFPS  Z3, Z11, Z3
+	VADDPS     Z0, Z1, Z4
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked186
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked186
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked186
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked186:
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 64(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1088(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2112(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xa4
+	BYTE      $0x1e
+	BYTE      $0x00
+	BYTE      $0x04
+	BYTE      $0x00
+	BYTE      $0x00
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6208(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7232(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8256(R11)
+	VMOVUPS   256(R10), Z0
+	VMOVUPS   2304(R10), Z1
+	VMOVUPS   320(R10), Z2
+	VMOVUPS   2368(R10), Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+
+	// TDPBF16PS 7, 5, 3
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked187
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked187
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked187
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked187:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+
+	// TDPBF16PS 6, 5, 2
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked188
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked188
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked188
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked188:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 128(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1152(R11)
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xb4
+	BYTE      $0x1f
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2176(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6272(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7296(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8320(R11)
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VMOVUPS     384(R10), Z0
+	VMOVUPS     2432(R10), Z1
+	VMOVUPS     448(R10), Z2
+	VMOVUPS     2496(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TDPBF16PS 7, 5, 3
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked189
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked189
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked189
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked189:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked190
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked190
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked190
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked190:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 192(R11)
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xa4
+	BYTE      $0x1e
+	BYTE      $0x00
+	BYTE      $0x08
+	BYTE      $0x00
+	BYTE      $0x00
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1216(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2240(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6336(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7360(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8384(R11)
+	VMOVUPS     512(R10), Z0
+	VMOVUPS     2560(R10), Z1
+	VMOVUPS     576(R10), Z2
+	VMOVUPS     2624(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+
+	// TDPBF16PS 7, 5, 3
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	VMULPS     Z22, Z0, Z0
+	VMULPS     Z22, Z1, Z1
+	VMULPS     Z22, Z2, Z2
+	VMULPS     Z22, Z3, Z3
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked191
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked191
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked191
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked191:
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VSCALEFPS  Z2, Z10, Z2
+	VSCALEFPS  Z3, Z11, Z3
+	VADDPS     Z0, Z1, Z4
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked192
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked192
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked192
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked192:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xa4
+	BYTE      $0x1e
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 256(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1280(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2304(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6400(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7424(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8448(R11)
+	VMOVUPS   640(R10), Z0
+	VMOVUPS   2688(R10), Z1
+	VMOVUPS   704(R10), Z2
+	VMOVUPS   2752(R10), Z3
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked193
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked193
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked193
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked193:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+
+	// TDPBF16PS 6, 5, 2
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked194
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked194
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked194
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked194:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 320(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1344(R11)
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2368(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6464(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7488(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8512(R11)
+	ADDQ      $0x00000c00, SI
+	ADDQ      $0x00000c00, R8
+	ADDQ      $0x00000c00, DI
+	ADDQ      $0x00000c00, R9
+	ADDQ      $0x00000300, R10
+	ADDQ      $0x00000180, R11
+	SUBQ      $0x06, 184(R15)
+	JNZ       same182
+	ADDQ      $0x00000800, R10
+	ADDQ      $0x00000800, R11
+	ADDQ      $0x10, 184(R15)
+
+same182:
+	DECQ AX
+	JNZ  step180
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked196
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked196
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked196
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked196:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+
+	// TDPBF16PS 6, 4, 0
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked197
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked197
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked197
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked197:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, (R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+
+	// TDPBF16PS 7, 4, 1
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xcc
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2048(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6144(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7168(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8192(R11)
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     128(R10), Z0
+	VMOVUPS     2176(R10), Z1
+	VMOVUPS     192(R10), Z2
+	VMOVUPS     2240(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked198
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked198
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked198
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked198:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xbc
+	BYTE       $0x19
+	BYTE       $0x00
+	BYTE       $0x04
+	BYTE       $0x00
+	BYTE       $0x00
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked199
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked199
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked199
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked199:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 64(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x04
+	BYTE      $0x00
+	BYTE      $0x00
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1088(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2112(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6208(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7232(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8256(R11)
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VMOVUPS     256(R10), Z0
+	VMOVUPS     2304(R10), Z1
+	VMOVUPS     320(R10), Z2
+	VMOVUPS     2368(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked200
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked200
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked200
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked200:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xb4
+	BYTE       $0x1f
+	BYTE       $0x00
+	BYTE       $0x08
+	BYTE       $0x00
+	BYTE       $0x00
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked201
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked201
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked201
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked201:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 128(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1152(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2176(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6272(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7296(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8320(R11)
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     384(R10), Z0
+	VMOVUPS     2432(R10), Z1
+	VMOVUPS     448(R10), Z2
+	VMOVUPS     2496(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x08
+	BYTE       $0x00
+	BYTE       $0x00
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked202
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked202
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked202
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked202:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+
+	// TDPBF16PS 6, 5, 2
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked203
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked203
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked203
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked203:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 192(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1216(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2240(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6336(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7360(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8384(R11)
+	ADDQ      $0x00000c00, SI
+	ADDQ      $0x00000c00, R8
+	ADDQ      $0x00000c00, DI
+	ADDQ      $0x00000c00, R9
+	ADDQ      $0x00000200, R10
+	ADDQ      $0x00000100, R11
+	SUBQ      $0x04, 184(R15)
+	JNZ       same195
+	ADDQ      $0x00000800, R10
+	ADDQ      $0x00000800, R11
+	ADDQ      $0x10, 184(R15)
+
+same195:
+	MOVQ 200(R15), CX
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7a
+	BYTE   $0x4b
+	BYTE   $0x9c
+	BYTE   $0x11
+	BYTE   $0x40
+	BYTE   $0x08
+	BYTE   $0x00
+	BYTE   $0x00
+	ADDQ   $0x00001000, 200(R15)
+	DECQ   192(R15)
+	JNZ    half179
+	MOVQ   72(R15), AX
+	DECQ   AX
+	IMUL3Q $-12, AX, AX
+	ADDQ   $0x18, AX
+	JZ     sums124
+
+rest181:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same204
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
+
+same204:
+	DECQ AX
+	JNZ  rest181
+	JMP  sums124
+
+together139:
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), AX
+	MOVQ AX, 200(R15)
+	MOVQ 152(R15), AX
+	MOVQ AX, 192(R15)
+
+half205:
+	MOVQ   72(R15), CX
+	MOVQ   CX, AX
+	DECQ   AX
+	IMUL3Q $0x00000c00, CX, CX
+	MOVQ   R8, SI
+	ADDQ   CX, R8
+	MOVQ   128(R15), DI
+	MOVQ   DI, R9
+	ADDQ   CX, R9
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step206:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked209
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked209
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked209
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked209:
+	// TILELOADD 0(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked210
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked210
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked210
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked210:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, (R11)
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xbc
+	BYTE      $0x19
+	BYTE      $0x00
+	BYTE      $0x08
+	BYTE      $0x00
+	BYTE      $0x00
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2048(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6144(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7168(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8192(R11)
+	VMOVUPS   128(R10), Z0
+	VMOVUPS   2176(R10), Z1
+	VMOVUPS   192(R10), Z2
+	VMOVUPS   2240(R10), Z3
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked211
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked211
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked211
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked211:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xb4
+	BYTE       $0x1f
+	BYTE       $0x00
+	BYTE       $0x04
+	BYTE       $0x00
+	BYTE       $0x00
+	VSCALEFPS  Z2, Z10, Z2
+	VSCALEFPS  Z3, Z11, Z3
+	VADDPS     Z0, Z1, Z4
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked212
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked212
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked212
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked212:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 64(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1088(R11)
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2112(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6208(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7232(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8256(R11)
+	VMOVUPS     256(R10), Z0
+	VMOVUPS     2304(R10), Z1
+	VMOVUPS     320(R10), Z2
+	VMOVUPS     2368(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+
+	// TDPBF16PS 7, 5, 3
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	VMULPS     Z22, Z0, Z0
+	VMULPS     Z22, Z1, Z1
+	VMULPS     Z22, Z2, Z2
+	VMULPS     Z22, Z3, Z3
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked213
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked213
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked213
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked213:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+
+	// TDPBF16PS 6, 4, 0
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked214
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked214
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked214
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked214:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 128(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1152(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2176(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6272(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7296(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8320(R11)
+	VMOVUPS     384(R10), Z0
+	VMOVUPS     2432(R10), Z1
+	VMOVUPS     448(R10), Z2
+	VMOVUPS     2496(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xa4
+	BYTE       $0x1e
+	BYTE       $0x00
+	BYTE       $0x04
+	BYTE       $0x00
+	BYTE       $0x00
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked215
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked215
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked215
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked215:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked216
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked216
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked216
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked216:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 192(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1216(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2240(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6336(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xac
+	BYTE        $0x18
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7360(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8384(R11)
+	VMOVUPS     512(R10), Z0
+	VMOVUPS     2560(R10), Z1
+	VMOVUPS     576(R10), Z2
+	VMOVUPS     2624(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+
+	// TDPBF16PS 6, 4, 0
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xc4
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked217
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked217
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked217
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked217:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked218
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked218
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked218
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked218:
+	// TILELOADD 0(DI)(BX), 6
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xb4
+	BYTE      $0x1f
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 256(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1280(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2304(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6400(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7424(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8448(R11)
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VMOVUPS     640(R10), Z0
+	VMOVUPS     2688(R10), Z1
+	VMOVUPS     704(R10), Z2
+	VMOVUPS     2752(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked219
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked219
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked219
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked219:
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked220
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked220
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked220
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked220:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 320(R11)
+
+	// TDPBF16PS 6, 4, 0
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xc4
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1344(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2368(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6464(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7488(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8512(R11)
+	VMOVUPS   768(R10), Z0
+	VMOVUPS   2816(R10), Z1
+	VMOVUPS   832(R10), Z2
+	VMOVUPS   2880(R10), Z3
+
+	// TDPBF16PS 7, 4, 1
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xcc
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked221
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked221
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked221
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked221:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+
+	// TDPBF16PS 6, 5, 2
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VSCALEFPS  Z2, Z10, Z2
+	VSCALEFPS  Z3, Z11, Z3
+	VADDPS     Z0, Z1, Z4
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked222
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked222
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked222
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked222:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 384(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1408(R11)
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2432(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6528(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7552(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8576(R11)
+	VMOVUPS     896(R10), Z0
+	VMOVUPS     2944(R10), Z1
+	VMOVUPS     960(R10), Z2
+	VMOVUPS     3008(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x08
+	BYTE       $0x00
+	BYTE       $0x00
+	VMULPS     Z22, Z0, Z0
+	VMULPS     Z22, Z1, Z1
+	VMULPS     Z22, Z2, Z2
+	VMULPS     Z22, Z3, Z3
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked223
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked223
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked223
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked223:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VADDPS     Z4, Z26, Z26
+	VADDPS     Z2, Z3, Z5
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked224
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked224
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked224
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked224:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 448(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1472(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2496(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6592(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7616(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8640(R11)
+	VMOVUPS     1024(R10), Z0
+	VMOVUPS     3072(R10), Z1
+	VMOVUPS     1088(R10), Z2
+	VMOVUPS     3136(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+
+	// TDPBF16PS 6, 5, 2
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x4a
+	BYTE       $0x5c
+	BYTE       $0xd5
+	VREDUCEPS  $0x01, Z0, Z4
+	VREDUCEPS  $0x01, Z1, Z5
+	VREDUCEPS  $0x01, Z2, Z6
+	VREDUCEPS  $0x01, Z3, Z7
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked225
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked225
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked225
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked225:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x42
+	BYTE        $0x5c
+	BYTE        $0xdd
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	VADDPS     Z5, Z27, Z27
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked226
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked226
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked226
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked226:
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 512(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1536(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2560(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6656(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7680(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8704(R11)
+	VMOVUPS     1152(R10), Z0
+	VMOVUPS     3200(R10), Z1
+	VMOVUPS     1216(R10), Z2
+	VMOVUPS     3264(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	VMOVAPS    Z16, Z8
+	VMOVAPS    Z16, Z9
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked227
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked227
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked227
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked227:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked228
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked228
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked228
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked228:
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 576(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1600(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2624(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6720(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7744(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8768(R11)
+	ADDQ      $0x00000c00, SI
+	ADDQ      $0x00000c00, R8
+	ADDQ      $0x00000c00, DI
+	ADDQ      $0x00000c00, R9
+	ADDQ      $0x00000500, R10
+	ADDQ      $0x00000280, R11
+	SUBQ      $0x0a, 184(R15)
+	JNZ       same208
+	ADDQ      $0x00000800, R10
+	ADDQ      $0x00000800, R11
+	ADDQ      $0x10, 184(R15)
+
+same208:
+	DECQ AX
+	JNZ  step206
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE       $0xc4
+	BYTE       $0xc2
+	BYTE       $0x7b
+	BYTE       $0x4b
+	BYTE       $0xac
+	BYTE       $0x18
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	BYTE       $0x00
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked230
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked230
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked230
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked230:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked231
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked231
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked231
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked231:
+	// TILELOADD 0(R9)(BX), 7
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xbc
+	BYTE      $0x19
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	BYTE      $0x00
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, (R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1024(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2048(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6144(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7168(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8192(R11)
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VMOVUPS     128(R10), Z0
+	VMOVUPS     2176(R10), Z1
+	VMOVUPS     192(R10), Z2
+	VMOVUPS     2240(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked232
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked232
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked232
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked232:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked233
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked233
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked233
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked233:
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 64(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1088(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2112(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6208(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7232(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8256(R11)
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     256(R10), Z0
+	VMOVUPS     2304(R10), Z1
+	VMOVUPS     320(R10), Z2
+	VMOVUPS     2368(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked234
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked234
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked234
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked234:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x04
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked235
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked235
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked235
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked235:
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x04
+	BYTE      $0x00
+	BYTE      $0x00
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 128(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1152(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2176(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6272(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7296(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8320(R11)
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VMOVUPS     384(R10), Z0
+	VMOVUPS     2432(R10), Z1
+	VMOVUPS     448(R10), Z2
+	VMOVUPS     2496(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked236
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked236
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked236
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked236:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xa4
+	BYTE        $0x1e
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked237
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked237
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked237
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked237:
+	// TDPBF16PS 6, 5, 2
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x4a
+	BYTE      $0x5c
+	BYTE      $0xd5
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 192(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1216(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2240(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6336(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7360(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8384(R11)
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xb4
+	BYTE        $0x1f
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     512(R10), Z0
+	VMOVUPS     2560(R10), Z1
+	VMOVUPS     576(R10), Z2
+	VMOVUPS     2624(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+
+	// TDPBF16PS 7, 5, 3
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked238
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked238
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked238
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked238:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE        $0xc4
+	BYTE        $0xc2
+	BYTE        $0x7b
+	BYTE        $0x4b
+	BYTE        $0xbc
+	BYTE        $0x19
+	BYTE        $0x00
+	BYTE        $0x08
+	BYTE        $0x00
+	BYTE        $0x00
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked239
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked239
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked239
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked239:
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE      $0xc4
+	BYTE      $0xc2
+	BYTE      $0x7b
+	BYTE      $0x4b
+	BYTE      $0xac
+	BYTE      $0x18
+	BYTE      $0x00
+	BYTE      $0x08
+	BYTE      $0x00
+	BYTE      $0x00
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 256(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1280(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2304(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6400(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7424(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8448(R11)
+
+	// TDPBF16PS 6, 4, 0
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xc4
+	VMOVUPS     640(R10), Z0
+	VMOVUPS     2688(R10), Z1
+	VMOVUPS     704(R10), Z2
+	VMOVUPS     2752(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+
+	// TDPBF16PS 7, 4, 1
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xcc
+	MOVQ       216(R15), CX
+	TESTQ      CX, CX
+	JZ         asked240
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	MOVQ       CX, 216(R15)
+	DECQ       224(R15)
+	JNZ        asked240
+	ADDQ       240(R15), CX
+	MOVQ       CX, 216(R15)
+	MOVQ       232(R15), CX
+	MOVQ       CX, 224(R15)
+	DECQ       248(R15)
+	JNZ        asked240
+	MOVQ       208(R15), CX
+	VMOVDQU32  (CX), Z12
+	VMOVDQU32  Z12, 216(R15)
+	ADDQ       $0x40, 208(R15)
+
+asked240:
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+
+	// TDPBF16PS 6, 5, 2
+	BYTE        $0xc4
+	BYTE        $0xe2
+	BYTE        $0x4a
+	BYTE        $0x5c
+	BYTE        $0xd5
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	MOVQ        216(R15), CX
+	TESTQ       CX, CX
+	JZ          asked241
+	PREFETCHT1  (CX)
+	ADDQ        $0x40, CX
+	MOVQ        CX, 216(R15)
+	DECQ        224(R15)
+	JNZ         asked241
+	ADDQ        240(R15), CX
+	MOVQ        CX, 216(R15)
+	MOVQ        232(R15), CX
+	MOVQ        CX, 224(R15)
+	DECQ        248(R15)
+	JNZ         asked241
+	MOVQ        208(R15), CX
+	VMOVDQU32   (CX), Z12
+	VMOVDQU32   Z12, 216(R15)
+	ADDQ        $0x40, 208(R15)
+
+asked241:
+	// TDPBF16PS 7, 5, 3
+	BYTE      $0xc4
+	BYTE      $0xe2
+	BYTE      $0x42
+	BYTE      $0x5c
+	BYTE      $0xdd
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 320(R11)
+	VPANDD    Z23, Z0, Z8
+	VPANDD    Z23, Z1, Z9
+	VSUBPS    Z8, Z0, Z0
+	VSUBPS    Z9, Z1, Z1
+	VPSRLD    $0x10, Z8, Z8
+	VPORD     Z8, Z9, Z9
+	VMOVDQU32 Z9, 1344(R11)
+	VPSRLD    $0x10, Z0, Z0
+	VPANDD    Z23, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, 2368(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 6464(R11)
+	VPANDD    Z23, Z2, Z10
+	VPANDD    Z23, Z3, Z11
+	VSUBPS    Z10, Z2, Z2
+	VSUBPS    Z11, Z3, Z3
+	VPSRLD    $0x10, Z10, Z10
+	VPORD     Z10, Z11, Z11
+	VMOVDQU32 Z11, 7488(R11)
+	VPSRLD    $0x10, Z2, Z2
+	VPANDD    Z23, Z3, Z3
+	VPORD     Z2, Z3, Z3
+	VMOVDQU32 Z3, 8512(R11)
+	ADDQ      $0x00000c00, SI
+	ADDQ      $0x00000c00, R8
+	ADDQ      $0x00000c00, DI
+	ADDQ      $0x00000c00, R9
+	ADDQ      $0x00000300, R10
+	ADDQ      $0x00000180, R11
+	SUBQ      $0x06, 184(R15)
+	JNZ       same229
+	ADDQ      $0x00000800, R10
+	ADDQ      $0x00000800, R11
+	ADDQ      $0x10, 184(R15)
+
+same229:
+	MOVQ 200(R15), CX
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7a
+	BYTE   $0x4b
+	BYTE   $0x9c
+	BYTE   $0x11
+	BYTE   $0x40
+	BYTE   $0x08
+	BYTE   $0x00
+	BYTE   $0x00
+	ADDQ   $0x00001000, 200(R15)
+	DECQ   192(R15)
+	JNZ    half205
+	MOVQ   72(R15), AX
+	DECQ   AX
+	IMUL3Q $-20, AX, AX
+	ADDQ   $0x14, AX
+	JZ     sums124
+
+rest207:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same242
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
+
+same242:
+	DECQ AX
+	JNZ  rest207
+	JMP  sums124
+
+apart123:
+	MOVQ R12, AX
+	SHLQ $0x04, AX
+
+weights243:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same244
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
+
+same244:
+	DECQ AX
+	JNZ  weights243
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), AX
+	MOVQ AX, 200(R15)
+	MOVQ 152(R15), AX
+	MOVQ AX, 192(R15)
+
+half245:
+	MOVQ   72(R15), CX
+	MOVQ   CX, AX
+	DECQ   AX
+	IMUL3Q $0x00000c00, CX, CX
+	MOVQ   R8, SI
+	ADDQ   CX, R8
+	MOVQ   128(R15), DI
+	MOVQ   DI, R9
+	ADDQ   CX, R9
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step246:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ AX
+	JNZ  step246
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	MOVQ 200(R15), CX
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	ADDQ $0x00001000, 200(R15)
+	DECQ 192(R15)
+	JNZ  half245
+
+sums124:
+	MOVQ        40(R15), R9
+	VFMADD132PS (R9)(R13*1), Z26, Z30
+	VMOVUPS     Z30, (R9)(R13*1)
+	VFMADD132PS 64(R9)(R13*1), Z27, Z31
+	VMOVUPS     Z31, 64(R9)(R13*1)
+	MOVQ        16(R15), AX
+	MOVQ        160(R15), CX
+	MOVQ        80(R15), R11
+
+columns247:
+	CMPQ R11, $0x02
+	JLT  column248
+
+	// TILELOADD 0(CX)(DX), 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(CX)(DX), 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(CX)(DX), 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2112(CX)(DX), 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ AX, SI
+	ADDQ 120(R15), AX
+	MOVQ AX, R8
+	ADDQ 120(R15), AX
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
+	MOVQ R12, R10
+
+half250:
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ R10
+	JNZ  half250
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	ADDQ $0x00001000, CX
+	SUBQ $0x02, R11
+	JNZ  columns247
+	JMP  weighed249
+
+column248:
+	// TILELOADD 0(CX)(DX), 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(CX)(DX), 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ AX, SI
+	ADDQ 120(R15), AX
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
+	MOVQ R12, R10
+
+half251:
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ R10
+	JNZ  half251
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+weighed249:
+	JMP group120
+
+last121:
+	MOVQ R12, AX
+	SHLQ $0x04, AX
+
+weights252:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same253
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
+
+same253:
+	DECQ        AX
+	JNZ         weights252
+	MOVQ        40(R15), R9
+	VFMADD132PS (R9)(R13*1), Z26, Z30
+	VMOVUPS     Z30, (R9)(R13*1)
+	VFMADD132PS 64(R9)(R13*1), Z27, Z31
+	VMOVUPS     Z31, 64(R9)(R13*1)
+	MOVQ        16(R15), AX
+	MOVQ        160(R15), CX
+	MOVQ        80(R15), R11
+
+columns254:
+	CMPQ R11, $0x02
+	JLT  column255
+
+	// TILELOADD 0(CX)(DX), 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(CX)(DX), 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(CX)(DX), 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2112(CX)(DX), 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ AX, SI
+	ADDQ 120(R15), AX
+	MOVQ AX, R8
+	ADDQ 120(R15), AX
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
+	MOVQ R12, R10
+
+half257:
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ R10
+	JNZ  half257
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	ADDQ $0x00001000, CX
+	SUBQ $0x02, R11
+	JNZ  columns254
+	JMP  weighed256
+
+column255:
+	// TILELOADD 0(CX)(DX), 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(CX)(DX), 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ AX, SI
+	ADDQ 120(R15), AX
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
+	MOVQ R12, R10
+
+half258:
+	// TILELOADD 2048(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ R10
+	JNZ  half258
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+weighed256:
+end122:
+	// TILERELEASE
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0xc0
+	VZEROUPPER
+	RET
+
+DATA attnTilesShapeHalfAMX<>+0(SB)/1, $0x01
+DATA attnTilesShapeHalfAMX<>+1(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+2(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+3(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+4(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+5(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+6(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+7(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+8(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+9(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+10(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+11(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+12(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+13(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+14(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+15(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+16(SB)/1, $0x40
+DATA attnTilesShapeHalfAMX<>+17(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+18(SB)/1, $0x40
+DATA attnTilesShapeHalfAMX<>+19(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+20(SB)/1, $0x40
+DATA attnTilesShapeHalfAMX<>+21(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+22(SB)/1, $0x40
+DATA attnTilesShapeHalfAMX<>+23(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+24(SB)/1, $0x40
+DATA attnTilesShapeHalfAMX<>+25(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+26(SB)/1, $0x40
+DATA attnTilesShapeHalfAMX<>+27(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+28(SB)/1, $0x40
+DATA attnTilesShapeHalfAMX<>+29(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+30(SB)/1, $0x40
+DATA attnTilesShapeHalfAMX<>+31(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+32(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+33(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+34(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+35(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+36(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+37(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+38(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+39(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+40(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+41(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+42(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+43(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+44(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+45(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+46(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+47(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+48(SB)/1, $0x10
+DATA attnTilesShapeHalfAMX<>+49(SB)/1, $0x10
+DATA attnTilesShapeHalfAMX<>+50(SB)/1, $0x10
+DATA attnTilesShapeHalfAMX<>+51(SB)/1, $0x10
+DATA attnTilesShapeHalfAMX<>+52(SB)/1, $0x10
+DATA attnTilesShapeHalfAMX<>+53(SB)/1, $0x10
+DATA attnTilesShapeHalfAMX<>+54(SB)/1, $0x10
+DATA attnTilesShapeHalfAMX<>+55(SB)/1, $0x10
+DATA attnTilesShapeHalfAMX<>+56(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+57(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+58(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+59(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+60(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+61(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+62(SB)/1, $0x00
+DATA attnTilesShapeHalfAMX<>+63(SB)/1, $0x00
+GLOBL attnTilesShapeHalfAMX<>(SB), RODATA|NOPTR, $64
+
+// func attnTilesCodesAMX(args *byte)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·attnTilesCodesAMX(SB), NOSPLIT, $0-8
+	MOVQ args+0(FP), R15
+	LEAQ attnTilesShapeCodesAMX<>+0(SB), AX
+
+	// LDTILECFG (AX)
+	BYTE         $0xc4
+	BYTE         $0xe2
+	BYTE         $0x78
+	BYTE         $0x49
+	BYTE         $0x00
+	MOVQ         64(R15), R14
+	XORQ         R13, R13
+	MOVQ         $0x00000040, BX
+	MOVQ         $0x00000080, DX
+	MOVQ         (R15), AX
+	MOVQ         AX, 128(R15)
+	MOVQ         24(R15), AX
+	MOVQ         AX, 136(R15)
+	MOVQ         R13, 144(R15)
+	MOVQ         R14, 176(R15)
+	LEAQ         8192(R14), AX
+	MOVQ         AX, 168(R15)
+	VBROADCASTSS attnConstants<>+0(SB), Z16
+	VBROADCASTSS attnConstants<>+4(SB), Z17
+	VBROADCASTSS attnConstants<>+8(SB), Z18
+	VBROADCASTSS attnConstants<>+12(SB), Z19
+	VBROADCASTSS attnConstants<>+16(SB), Z20
+	VBROADCASTSS attnConstants<>+20(SB), Z21
+	VBROADCASTSS attnConstants<>+24(SB), Z22
+	VPBROADCASTD attnConstants<>+96(SB), Z23
+	VBROADCASTSS 112(R15), Z28
+	VPBROADCASTD attnConstants<>+108(SB), Z29
+
+find264:
+	CMPQ    88(R15), $0x00
+	JEQ     end261
+	MOVQ    144(R15), DI
+	MOVQ    56(R15), R9
+	MOVLQSX 124(R9)(DI*1), AX
+	SUBQ    96(R15), AX
+	JLE     next265
+	MOVQ    104(R15), R9
+	CMPQ    AX, R9
+	CMOVQGT R9, AX
+	MOVQ    48(R15), R9
+	MOVLQSX (R9)(DI*1), CX
+	SUBQ    96(R15), CX
+	CMPQ    CX, AX
+	JLT     found266
+
+next265:
+	MOVQ   72(R15), AX
+	IMUL3Q $0x00000800, AX, AX
+	ADDQ   AX, 128(R15)
+	MOVQ   80(R15), AX
+	SHLQ   $0x0b, AX
+	ADDQ   AX, 136(R15)
+	ADDQ   $0x00000080, 144(R15)
+	DECQ   88(R15)
+	JMP    find264
+
+found266:
+	ADDQ $0x1f, AX
+	SHRQ $0x05, AX
+	MOVQ AX, 152(R15)
 	MOVQ 72(R15), AX
 	SHLQ $0x0a, AX
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), CX
 	MOVQ 152(R15), R10
 
-half142:
+half267:
 	MOVQ R8, SI
 	ADDQ AX, R8
 	MOVQ 128(R15), DI
@@ -9491,7 +20211,7 @@ half142:
 	BYTE $0x49
 	BYTE $0xd8
 
-step143:
+step268:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -9572,7 +20292,7 @@ step143:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R11
-	JNZ  step143
+	JNZ  step268
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -9623,7 +20343,7 @@ step143:
 	BYTE    $0x00
 	ADDQ    $0x00001000, CX
 	DECQ    R10
-	JNZ     half142
+	JNZ     half267
 	MOVQ    280(R15), R9
 	ADDQ    144(R15), R9
 	VMOVUPS (R9), Z0
@@ -9633,7 +20353,7 @@ step143:
 	MOVQ    152(R15), R11
 	SHLQ    $0x03, R11
 
-scaled144:
+scaled269:
 	VBROADCASTSS (R10), Z2
 	VCVTDQ2PS    (CX), Z8
 	VCVTDQ2PS    64(CX), Z9
@@ -9673,509 +20393,212 @@ scaled144:
 	ADDQ         $0x10, R10
 	ADDQ         $0x00000200, CX
 	DECQ         R11
-	JNZ          scaled144
-	MOVQ         40(R15), R9
-	VFMADD132PS  (R9)(R13*1), Z26, Z30
-	VMOVUPS      Z30, (R9)(R13*1)
-	VFMADD132PS  64(R9)(R13*1), Z27, Z31
-	VMOVUPS      Z31, 64(R9)(R13*1)
-	MOVQ         16(R15), AX
+	JNZ          scaled269
+
+group259:
+	MOVQ    144(R15), R13
+	MOVQ    152(R15), R12
+	MOVQ    136(R15), AX
+	MOVQ    AX, 160(R15)
+	MOVQ    168(R15), AX
+	MOVQ    176(R15), CX
+	MOVQ    AX, 176(R15)
+	MOVQ    CX, 168(R15)
+	MOVQ    72(R15), AX
+	IMUL3Q  $0x00000800, AX, AX
+	ADDQ    AX, 128(R15)
+	MOVQ    80(R15), AX
+	SHLQ    $0x0b, AX
+	ADDQ    AX, 136(R15)
+	ADDQ    $0x00000080, 144(R15)
+	DECQ    88(R15)
+	MOVQ    48(R15), R9
+	MOVQ    56(R15), R10
+	MOVLQSX 124(R9)(R13*1), AX
+	MOVQ    R12, R11
+	SHLQ    $0x05, R11
+	CMPQ    AX, 96(R15)
+	JGT     some271
+	MOVLQSX (R10)(R13*1), AX
+	SUBQ    R11, AX
+	CMPQ    AX, 96(R15)
+	JGE     full270
+
+some271:
+	VPBROADCASTD attnConstants<>+104(SB), Z4
+	VBROADCASTSS attnConstants<>+28(SB), Z5
+	MOVQ         96(R15), AX
+	VPBROADCASTD AX, Z6
+	VMOVDQU32    (R9)(R13*1), Z7
+	VMOVDQU32    (R10)(R13*1), Z8
+	VPSUBD       Z7, Z8, Z2
+	VPSUBD       Z7, Z6, Z0
+	VMOVDQU32    64(R9)(R13*1), Z7
+	VMOVDQU32    64(R10)(R13*1), Z8
+	VPSUBD       Z7, Z8, Z3
+	VPSUBD       Z7, Z6, Z1
+	MOVQ         168(R15), CX
+
+row272:
+	VPCMPUD $0x05, Z2, Z0, K1
+	VMOVUPS Z5, K1, (CX)
+	VPADDD  Z4, Z0, Z0
+	VPCMPUD $0x05, Z3, Z1, K1
+	VMOVUPS Z5, K1, 64(CX)
+	VPADDD  Z4, Z1, Z1
+	ADDQ    $0x00000080, CX
+	DECQ    R11
+	JNZ     row272
+
+full270:
+	VBROADCASTSS attnConstants<>+28(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	MOVQ         168(R15), CX
+	MOVQ         R12, R9
+	SHLQ         $0x02, R9
+
+top273:
+	VMAXPS       (CX), Z0, Z0
+	VMAXPS       64(CX), Z1, Z1
+	VMAXPS       128(CX), Z2, Z2
+	VMAXPS       192(CX), Z3, Z3
+	VMAXPS       256(CX), Z4, Z4
+	VMAXPS       320(CX), Z5, Z5
+	VMAXPS       384(CX), Z6, Z6
+	VMAXPS       448(CX), Z7, Z7
+	VMAXPS       512(CX), Z0, Z0
+	VMAXPS       576(CX), Z1, Z1
+	VMAXPS       640(CX), Z2, Z2
+	VMAXPS       704(CX), Z3, Z3
+	VMAXPS       768(CX), Z4, Z4
+	VMAXPS       832(CX), Z5, Z5
+	VMAXPS       896(CX), Z6, Z6
+	VMAXPS       960(CX), Z7, Z7
+	ADDQ         $0x00000400, CX
+	DECQ         R9
+	JNZ          top273
+	VMAXPS       Z2, Z0, Z0
+	VMAXPS       Z6, Z4, Z4
+	VMAXPS       Z4, Z0, Z0
+	VMAXPS       Z3, Z1, Z1
+	VMAXPS       Z7, Z5, Z5
+	VMAXPS       Z5, Z1, Z1
+	MOVQ         32(R15), R9
+	VBROADCASTSS attnConstants<>+28(SB), Z8
+	VBROADCASTSS attnConstants<>+100(SB), Z9
+	VMOVUPS      (R9)(R13*1), Z2
+	VMULPS       Z28, Z0, Z0
+	VADDPS       Z9, Z2, Z4
+	VCMPPS       $0x0e, Z4, Z0, K1
+	VBLENDMPS    Z0, Z2, K1, Z0
+	VMOVUPS      Z0, (R9)(R13*1)
+	VCMPPS       $0x04, Z8, Z0, K3
+	VMOVAPS.Z    Z0, K3, Z24
+	VSUBPS       Z24, Z2, Z30
+	VMOVUPS      64(R9)(R13*1), Z3
+	VMULPS       Z28, Z1, Z1
+	VADDPS       Z9, Z3, Z5
+	VCMPPS       $0x0e, Z5, Z1, K2
+	VBLENDMPS    Z1, Z3, K2, Z1
+	VMOVUPS      Z1, 64(R9)(R13*1)
+	VCMPPS       $0x04, Z8, Z1, K3
+	VMOVAPS.Z    Z1, K3, Z25
+	VSUBPS       Z25, Z3, Z31
+	VMULPS       Z22, Z30, Z30
+	VMULPS       Z22, Z31, Z31
+	VREDUCEPS    $0x01, Z30, Z4
+	VREDUCEPS    $0x01, Z31, Z5
+	VMOVAPS      Z16, Z6
+	VMOVAPS      Z16, Z7
+	VFMADD213PS  Z17, Z4, Z6
+	VFMADD213PS  Z17, Z5, Z7
+	VFMADD213PS  Z18, Z4, Z6
+	VFMADD213PS  Z18, Z5, Z7
+	VFMADD213PS  Z19, Z4, Z6
+	VFMADD213PS  Z19, Z5, Z7
+	VFMADD213PS  Z20, Z4, Z6
+	VFMADD213PS  Z20, Z5, Z7
+	VFMADD213PS  Z21, Z4, Z6
+	VFMADD213PS  Z21, Z5, Z7
+	VSCALEFPS    Z30, Z6, Z30
+	VSCALEFPS    Z31, Z7, Z31
+	KORTESTW     K1, K2
+	JZ           same274
 	MOVQ         160(R15), CX
-	MOVQ         80(R15), R11
+	MOVQ         80(R15), R9
+	SHLQ         $0x02, R9
 
-columns145:
-	CMPQ R11, $0x02
-	JLT  column146
+scale275:
+	VMULPS  (CX), Z30, Z0
+	VMOVUPS Z0, (CX)
+	VMULPS  64(CX), Z31, Z1
+	VMOVUPS Z1, 64(CX)
+	VMULPS  128(CX), Z30, Z2
+	VMOVUPS Z2, 128(CX)
+	VMULPS  192(CX), Z31, Z3
+	VMOVUPS Z3, 192(CX)
+	VMULPS  256(CX), Z30, Z4
+	VMOVUPS Z4, 256(CX)
+	VMULPS  320(CX), Z31, Z5
+	VMOVUPS Z5, 320(CX)
+	VMULPS  384(CX), Z30, Z6
+	VMOVUPS Z6, 384(CX)
+	VMULPS  448(CX), Z31, Z7
+	VMOVUPS Z7, 448(CX)
+	ADDQ    $0x00000200, CX
+	DECQ    R9
+	JNZ     scale275
 
-	// TILELOADD 0(CX)(DX), 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
+same274:
+	VPXORD Z26, Z26, Z26
+	VPXORD Z27, Z27, Z27
+	MOVQ   168(R15), R10
+	LEAQ   16384(R14), R11
+	MOVQ   $0x00000010, AX
+	MOVQ   AX, 184(R15)
 
-	// TILELOADD 64(CX)(DX), 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x11
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
+find276:
+	CMPQ    88(R15), $0x00
+	JEQ     last260
+	MOVQ    144(R15), DI
+	MOVQ    56(R15), R9
+	MOVLQSX 124(R9)(DI*1), AX
+	SUBQ    96(R15), AX
+	JLE     next277
+	MOVQ    104(R15), R9
+	CMPQ    AX, R9
+	CMOVQGT R9, AX
+	MOVQ    48(R15), R9
+	MOVLQSX (R9)(DI*1), CX
+	SUBQ    96(R15), CX
+	CMPQ    CX, AX
+	JLT     found278
 
-	// TILELOADD 2048(CX)(DX), 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x94
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
+next277:
+	MOVQ   72(R15), AX
+	IMUL3Q $0x00000800, AX, AX
+	ADDQ   AX, 128(R15)
+	MOVQ   80(R15), AX
+	SHLQ   $0x0b, AX
+	ADDQ   AX, 136(R15)
+	ADDQ   $0x00000080, 144(R15)
+	DECQ   88(R15)
+	JMP    find276
 
-	// TILELOADD 2112(CX)(DX), 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x9c
-	BYTE $0x11
-	BYTE $0x40
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-	MOVQ AX, SI
-	ADDQ 120(R15), AX
-	MOVQ AX, R8
-	ADDQ 120(R15), AX
-	LEAQ 16384(R14), DI
-	LEAQ 22528(R14), R9
-	MOVQ R12, R10
-
-half148:
-	// TILELOADD 0(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 0(R8)(BX), 5
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xac
-	BYTE $0x18
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 2048(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 2048(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TDPBF16PS 6, 5, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xd5
-
-	// TILELOADD 1024(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
-
-	// TILELOADD 1024(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TDPBF16PS 6, 5, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xd5
-
-	// TILELOADD 0(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
-
-	// TILELOADD 0(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TDPBF16PS 6, 5, 2
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xd5
-
-	// TDPBF16PS 7, 5, 3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
-	ADDQ $0x00000c00, SI
-	ADDQ $0x00000c00, R8
-	ADDQ $0x00000c00, DI
-	ADDQ $0x00000c00, R9
-	DECQ R10
-	JNZ  half148
-
-	// TILESTORED 0, 0(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 1, 64(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x11
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 2, 2048(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x94
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 3, 2112(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x9c
-	BYTE $0x11
-	BYTE $0x40
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-	ADDQ $0x00001000, CX
-	SUBQ $0x02, R11
-	JNZ  columns145
-	JMP  weighed147
-
-column146:
-	// TILELOADD 0(CX)(DX), 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 64(CX)(DX), 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x11
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	MOVQ AX, SI
-	ADDQ 120(R15), AX
-	LEAQ 16384(R14), DI
-	LEAQ 22528(R14), R9
-	MOVQ R12, R10
-
-half149:
-	// TILELOADD 0(SI)(BX), 4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x1e
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 2048(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 2048(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TILELOADD 1024(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TILELOADD 1024(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TILELOADD 0(DI)(BX), 6
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x1f
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-
-	// TILELOADD 0(R9)(BX), 7
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TDPBF16PS 6, 4, 0
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x4a
-	BYTE $0x5c
-	BYTE $0xc4
-
-	// TDPBF16PS 7, 4, 1
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xcc
-	ADDQ $0x00000c00, SI
-	ADDQ $0x00000c00, R8
-	ADDQ $0x00000c00, DI
-	ADDQ $0x00000c00, R9
-	DECQ R10
-	JNZ  half149
-
-	// TILESTORED 0, 0(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x11
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILESTORED 1, 64(CX)(DX)
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x11
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-weighed147:
-	JMP group120
-
-last121:
+found278:
+	ADDQ $0x1f, AX
+	SHRQ $0x05, AX
+	MOVQ AX, 152(R15)
 	MOVQ R12, AX
 	SHLQ $0x04, AX
 
-weights150:
+weights279:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -10263,26 +20686,251 @@ weights150:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same151
+	JNZ         same280
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000800, R11
 	ADDQ        $0x10, 184(R15)
 
-same151:
-	DECQ        AX
-	JNZ         weights150
-	MOVQ        40(R15), R9
-	VFMADD132PS (R9)(R13*1), Z26, Z30
-	VMOVUPS     Z30, (R9)(R13*1)
-	VFMADD132PS 64(R9)(R13*1), Z27, Z31
-	VMOVUPS     Z31, 64(R9)(R13*1)
-	MOVQ        16(R15), AX
-	MOVQ        160(R15), CX
-	MOVQ        80(R15), R11
+same280:
+	DECQ AX
+	JNZ  weights279
+	MOVQ 72(R15), AX
+	SHLQ $0x0a, AX
+	MOVQ 8(R15), R8
+	MOVQ 176(R15), CX
+	MOVQ 152(R15), R10
 
-columns152:
+half281:
+	MOVQ R8, SI
+	ADDQ AX, R8
+	MOVQ 128(R15), DI
+	MOVQ DI, R9
+	ADDQ AX, R9
+	MOVQ 72(R15), R11
+
+	// TILEZERO 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+
+step282:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBSSD 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xc4
+
+	// TDPBSSD 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xcc
+
+	// TDPBSSD 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xd5
+
+	// TDPBSSD 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xdd
+	ADDQ $0x00000400, SI
+	ADDQ $0x00000400, R8
+	ADDQ $0x00000400, DI
+	ADDQ $0x00000400, R9
+	DECQ R11
+	JNZ  step282
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE    $0xc4
+	BYTE    $0xe2
+	BYTE    $0x7a
+	BYTE    $0x4b
+	BYTE    $0x9c
+	BYTE    $0x11
+	BYTE    $0x40
+	BYTE    $0x08
+	BYTE    $0x00
+	BYTE    $0x00
+	ADDQ    $0x00001000, CX
+	DECQ    R10
+	JNZ     half281
+	MOVQ    280(R15), R9
+	ADDQ    144(R15), R9
+	VMOVUPS (R9), Z0
+	VMOVUPS 64(R9), Z1
+	MOVQ    288(R15), R10
+	MOVQ    176(R15), CX
+	MOVQ    152(R15), R11
+	SHLQ    $0x03, R11
+
+scaled283:
+	VBROADCASTSS (R10), Z2
+	VCVTDQ2PS    (CX), Z8
+	VCVTDQ2PS    64(CX), Z9
+	VMULPS       Z0, Z8, Z8
+	VMULPS       Z1, Z9, Z9
+	VMULPS       Z2, Z8, Z8
+	VMULPS       Z2, Z9, Z9
+	VMOVUPS      Z8, (CX)
+	VMOVUPS      Z9, 64(CX)
+	VBROADCASTSS 4(R10), Z3
+	VCVTDQ2PS    128(CX), Z10
+	VCVTDQ2PS    192(CX), Z11
+	VMULPS       Z0, Z10, Z10
+	VMULPS       Z1, Z11, Z11
+	VMULPS       Z3, Z10, Z10
+	VMULPS       Z3, Z11, Z11
+	VMOVUPS      Z10, 128(CX)
+	VMOVUPS      Z11, 192(CX)
+	VBROADCASTSS 8(R10), Z4
+	VCVTDQ2PS    256(CX), Z12
+	VCVTDQ2PS    320(CX), Z13
+	VMULPS       Z0, Z12, Z12
+	VMULPS       Z1, Z13, Z13
+	VMULPS       Z4, Z12, Z12
+	VMULPS       Z4, Z13, Z13
+	VMOVUPS      Z12, 256(CX)
+	VMOVUPS      Z13, 320(CX)
+	VBROADCASTSS 12(R10), Z5
+	VCVTDQ2PS    384(CX), Z14
+	VCVTDQ2PS    448(CX), Z15
+	VMULPS       Z0, Z14, Z14
+	VMULPS       Z1, Z15, Z15
+	VMULPS       Z5, Z14, Z14
+	VMULPS       Z5, Z15, Z15
+	VMOVUPS      Z14, 384(CX)
+	VMOVUPS      Z15, 448(CX)
+	ADDQ         $0x10, R10
+	ADDQ         $0x00000200, CX
+	DECQ         R11
+	JNZ          scaled283
+	MOVQ         40(R15), R9
+	VFMADD132PS  (R9)(R13*1), Z26, Z30
+	VMOVUPS      Z30, (R9)(R13*1)
+	VFMADD132PS  64(R9)(R13*1), Z27, Z31
+	VMOVUPS      Z31, 64(R9)(R13*1)
+	MOVQ         16(R15), AX
+	MOVQ         160(R15), CX
+	MOVQ         80(R15), R11
+
+columns284:
 	CMPQ R11, $0x02
-	JLT  column153
+	JLT  column285
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -10339,7 +20987,7 @@ columns152:
 	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half155:
+half287:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10524,7 +21172,7 @@ half155:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half155
+	JNZ  half287
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -10575,10 +21223,10 @@ half155:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns152
-	JMP  weighed154
+	JNZ  columns284
+	JMP  weighed286
 
-column153:
+column285:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10608,7 +21256,7 @@ column153:
 	LEAQ 22528(R14), R9
 	MOVQ R12, R10
 
-half156:
+half288:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10739,7 +21387,7 @@ half156:
 	ADDQ $0x00000c00, DI
 	ADDQ $0x00000c00, R9
 	DECQ R10
-	JNZ  half156
+	JNZ  half288
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -10765,8 +21413,605 @@ half156:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed154:
-end122:
+weighed286:
+	JMP group259
+
+last260:
+	MOVQ R12, AX
+	SHLQ $0x04, AX
+
+weights289:
+	VMOVUPS     (R10), Z0
+	VMOVUPS     2048(R10), Z1
+	VMOVUPS     64(R10), Z2
+	VMOVUPS     2112(R10), Z3
+	VFMSUB213PS Z24, Z28, Z0
+	VFMSUB213PS Z24, Z28, Z1
+	VFMSUB213PS Z25, Z28, Z2
+	VFMSUB213PS Z25, Z28, Z3
+	VMULPS      Z22, Z0, Z0
+	VMULPS      Z22, Z1, Z1
+	VMULPS      Z22, Z2, Z2
+	VMULPS      Z22, Z3, Z3
+	VREDUCEPS   $0x01, Z0, Z4
+	VREDUCEPS   $0x01, Z1, Z5
+	VREDUCEPS   $0x01, Z2, Z6
+	VREDUCEPS   $0x01, Z3, Z7
+	VMOVAPS     Z16, Z8
+	VMOVAPS     Z16, Z9
+	VMOVAPS     Z16, Z10
+	VMOVAPS     Z16, Z11
+	VFMADD213PS Z17, Z4, Z8
+	VFMADD213PS Z17, Z5, Z9
+	VFMADD213PS Z17, Z6, Z10
+	VFMADD213PS Z17, Z7, Z11
+	VFMADD213PS Z18, Z4, Z8
+	VFMADD213PS Z18, Z5, Z9
+	VFMADD213PS Z18, Z6, Z10
+	VFMADD213PS Z18, Z7, Z11
+	VFMADD213PS Z19, Z4, Z8
+	VFMADD213PS Z19, Z5, Z9
+	VFMADD213PS Z19, Z6, Z10
+	VFMADD213PS Z19, Z7, Z11
+	VFMADD213PS Z20, Z4, Z8
+	VFMADD213PS Z20, Z5, Z9
+	VFMADD213PS Z20, Z6, Z10
+	VFMADD213PS Z20, Z7, Z11
+	VFMADD213PS Z21, Z4, Z8
+	VFMADD213PS Z21, Z5, Z9
+	VFMADD213PS Z21, Z6, Z10
+	VFMADD213PS Z21, Z7, Z11
+	VSCALEFPS   Z0, Z8, Z0
+	VSCALEFPS   Z1, Z9, Z1
+	VSCALEFPS   Z2, Z10, Z2
+	VSCALEFPS   Z3, Z11, Z3
+	VADDPS      Z0, Z1, Z4
+	VADDPS      Z4, Z26, Z26
+	VADDPS      Z2, Z3, Z5
+	VADDPS      Z5, Z27, Z27
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, (R11)
+	VPANDD      Z23, Z0, Z8
+	VPANDD      Z23, Z1, Z9
+	VSUBPS      Z8, Z0, Z0
+	VSUBPS      Z9, Z1, Z1
+	VPSRLD      $0x10, Z8, Z8
+	VPORD       Z8, Z9, Z9
+	VMOVDQU32   Z9, 1024(R11)
+	VPSRLD      $0x10, Z0, Z0
+	VPANDD      Z23, Z1, Z1
+	VPORD       Z0, Z1, Z1
+	VMOVDQU32   Z1, 2048(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 6144(R11)
+	VPANDD      Z23, Z2, Z10
+	VPANDD      Z23, Z3, Z11
+	VSUBPS      Z10, Z2, Z2
+	VSUBPS      Z11, Z3, Z3
+	VPSRLD      $0x10, Z10, Z10
+	VPORD       Z10, Z11, Z11
+	VMOVDQU32   Z11, 7168(R11)
+	VPSRLD      $0x10, Z2, Z2
+	VPANDD      Z23, Z3, Z3
+	VPORD       Z2, Z3, Z3
+	VMOVDQU32   Z3, 8192(R11)
+	ADDQ        $0x00000080, R10
+	ADDQ        $0x00000040, R11
+	DECQ        184(R15)
+	JNZ         same290
+	ADDQ        $0x00000800, R10
+	ADDQ        $0x00000800, R11
+	ADDQ        $0x10, 184(R15)
+
+same290:
+	DECQ        AX
+	JNZ         weights289
+	MOVQ        40(R15), R9
+	VFMADD132PS (R9)(R13*1), Z26, Z30
+	VMOVUPS     Z30, (R9)(R13*1)
+	VFMADD132PS 64(R9)(R13*1), Z27, Z31
+	VMOVUPS     Z31, 64(R9)(R13*1)
+	MOVQ        16(R15), AX
+	MOVQ        160(R15), CX
+	MOVQ        80(R15), R11
+
+columns291:
+	CMPQ R11, $0x02
+	JLT  column292
+
+	// TILELOADD 0(CX)(DX), 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(CX)(DX), 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(CX)(DX), 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2112(CX)(DX), 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ AX, SI
+	ADDQ 120(R15), AX
+	MOVQ AX, R8
+	ADDQ 120(R15), AX
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
+	MOVQ R12, R10
+
+half294:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(R8)(BX), 5
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x18
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS 6, 5, 2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xd5
+
+	// TDPBF16PS 7, 5, 3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xdd
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ R10
+	JNZ  half294
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 2, 2048(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 3, 2112(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	ADDQ $0x00001000, CX
+	SUBQ $0x02, R11
+	JNZ  columns291
+	JMP  weighed293
+
+column292:
+	// TILELOADD 0(CX)(DX), 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 64(CX)(DX), 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ AX, SI
+	ADDQ 120(R15), AX
+	LEAQ 16384(R14), DI
+	LEAQ 22528(R14), R9
+	MOVQ R12, R10
+
+half295:
+	// TILELOADD 0(SI)(BX), 4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x1e
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 2048(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 1024(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 1024(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TILELOADD 0(DI)(BX), 6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x1f
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TILELOADD 0(R9)(BX), 7
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x19
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBF16PS 6, 4, 0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4a
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS 7, 4, 1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5c
+	BYTE $0xcc
+	ADDQ $0x00000c00, SI
+	ADDQ $0x00000c00, R8
+	ADDQ $0x00000c00, DI
+	ADDQ $0x00000c00, R9
+	DECQ R10
+	JNZ  half295
+
+	// TILESTORED 0, 0(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x11
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED 1, 64(CX)(DX)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x11
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+weighed293:
+end261:
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2
@@ -10877,14 +22122,14 @@ TEXT ·attnTilesRoundedAMX(SB), NOSPLIT, $0-8
 	VBROADCASTSS 112(R15), Z28
 	VPBROADCASTD attnConstants<>+108(SB), Z29
 
-find162:
+find301:
 	CMPQ    88(R15), $0x00
-	JEQ     end159
+	JEQ     end298
 	MOVQ    144(R15), DI
 	MOVQ    56(R15), R9
 	MOVLQSX 124(R9)(DI*1), AX
 	SUBQ    96(R15), AX
-	JLE     next163
+	JLE     next302
 	MOVQ    104(R15), R9
 	CMPQ    AX, R9
 	CMOVQGT R9, AX
@@ -10892,9 +22137,9 @@ find162:
 	MOVLQSX (R9)(DI*1), CX
 	SUBQ    96(R15), CX
 	CMPQ    CX, AX
-	JLT     found164
+	JLT     found303
 
-next163:
+next302:
 	MOVQ   72(R15), AX
 	IMUL3Q $0x00000800, AX, AX
 	ADDQ   AX, 128(R15)
@@ -10903,9 +22148,9 @@ next163:
 	ADDQ   AX, 136(R15)
 	ADDQ   $0x00000080, 144(R15)
 	DECQ   88(R15)
-	JMP    find162
+	JMP    find301
 
-found164:
+found303:
 	ADDQ $0x1f, AX
 	SHRQ $0x05, AX
 	MOVQ AX, 152(R15)
@@ -10915,7 +22160,7 @@ found164:
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half165:
+half304:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -10953,7 +22198,7 @@ half165:
 	BYTE $0x49
 	BYTE $0xd8
 
-step166:
+step305:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -11034,7 +22279,7 @@ step166:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ AX
-	JNZ  step166
+	JNZ  step305
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -11086,9 +22331,9 @@ step166:
 	BYTE $0x00
 	ADDQ $0x00001000, 200(R15)
 	DECQ 192(R15)
-	JNZ  half165
+	JNZ  half304
 
-group157:
+group296:
 	MOVQ    144(R15), R13
 	MOVQ    152(R15), R12
 	MOVQ    136(R15), AX
@@ -11111,13 +22356,13 @@ group157:
 	MOVQ    R12, R11
 	SHLQ    $0x05, R11
 	CMPQ    AX, 96(R15)
-	JGT     some168
+	JGT     some307
 	MOVLQSX (R10)(R13*1), AX
 	SUBQ    R11, AX
 	CMPQ    AX, 96(R15)
-	JGE     full167
+	JGE     full306
 
-some168:
+some307:
 	VPBROADCASTD attnConstants<>+104(SB), Z4
 	VBROADCASTSS attnConstants<>+28(SB), Z5
 	MOVQ         96(R15), AX
@@ -11132,7 +22377,7 @@ some168:
 	VPSUBD       Z7, Z6, Z1
 	MOVQ         168(R15), CX
 
-row169:
+row308:
 	VPCMPUD $0x05, Z2, Z0, K1
 	VMOVUPS Z5, K1, (CX)
 	VPADDD  Z4, Z0, Z0
@@ -11141,9 +22386,9 @@ row169:
 	VPADDD  Z4, Z1, Z1
 	ADDQ    $0x00000080, CX
 	DECQ    R11
-	JNZ     row169
+	JNZ     row308
 
-full167:
+full306:
 	VBROADCASTSS attnConstants<>+28(SB), Z0
 	VMOVAPS      Z0, Z1
 	VMOVAPS      Z0, Z2
@@ -11156,7 +22401,7 @@ full167:
 	MOVQ         R12, R9
 	SHLQ         $0x02, R9
 
-top170:
+top309:
 	VMAXPS       (CX), Z0, Z0
 	VMAXPS       64(CX), Z1, Z1
 	VMAXPS       128(CX), Z2, Z2
@@ -11175,7 +22420,7 @@ top170:
 	VMAXPS       960(CX), Z7, Z7
 	ADDQ         $0x00000400, CX
 	DECQ         R9
-	JNZ          top170
+	JNZ          top309
 	VMAXPS       Z2, Z0, Z0
 	VMAXPS       Z6, Z4, Z4
 	VMAXPS       Z4, Z0, Z0
@@ -11222,12 +22467,12 @@ top170:
 	VSCALEFPS    Z30, Z6, Z30
 	VSCALEFPS    Z31, Z7, Z31
 	KORTESTW     K1, K2
-	JZ           same171
+	JZ           same310
 	MOVQ         160(R15), CX
 	MOVQ         80(R15), R9
 	SHLQ         $0x02, R9
 
-scale172:
+scale311:
 	VMULPS  (CX), Z30, Z0
 	VMOVUPS Z0, (CX)
 	VMULPS  64(CX), Z31, Z1
@@ -11246,9 +22491,9 @@ scale172:
 	VMOVUPS Z7, 448(CX)
 	ADDQ    $0x00000200, CX
 	DECQ    R9
-	JNZ     scale172
+	JNZ     scale311
 
-same171:
+same310:
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
 	MOVQ   168(R15), R10
@@ -11256,14 +22501,14 @@ same171:
 	MOVQ   $0x00000010, AX
 	MOVQ   AX, 184(R15)
 
-find173:
+find312:
 	CMPQ    88(R15), $0x00
-	JEQ     last158
+	JEQ     last297
 	MOVQ    144(R15), DI
 	MOVQ    56(R15), R9
 	MOVLQSX 124(R9)(DI*1), AX
 	SUBQ    96(R15), AX
-	JLE     next174
+	JLE     next313
 	MOVQ    104(R15), R9
 	CMPQ    AX, R9
 	CMOVQGT R9, AX
@@ -11271,9 +22516,9 @@ find173:
 	MOVLQSX (R9)(DI*1), CX
 	SUBQ    96(R15), CX
 	CMPQ    CX, AX
-	JLT     found175
+	JLT     found314
 
-next174:
+next313:
 	MOVQ   72(R15), AX
 	IMUL3Q $0x00000800, AX, AX
 	ADDQ   AX, 128(R15)
@@ -11282,29 +22527,29 @@ next174:
 	ADDQ   AX, 136(R15)
 	ADDQ   $0x00000080, 144(R15)
 	DECQ   88(R15)
-	JMP    find173
+	JMP    find312
 
-found175:
+found314:
 	ADDQ $0x1f, AX
 	SHRQ $0x05, AX
 	MOVQ AX, 152(R15)
 	CMPQ R12, $0x02
-	JNE  apart160
+	JNE  apart299
 	CMPQ 152(R15), $0x02
-	JNE  apart160
+	JNE  apart299
 	CMPQ 72(R15), $0x01
-	JLE  together176
+	JLE  together315
 	CMPQ 72(R15), $0x02
-	JLE  together177
+	JLE  together316
 	CMPQ 72(R15), $0x04
-	JLE  together178
+	JLE  together317
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half180:
+half319:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -11342,7 +22587,7 @@ half180:
 	BYTE $0x49
 	BYTE $0xd8
 
-step181:
+step320:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -11410,24 +22655,24 @@ step181:
 	BYTE       $0x00
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked184
+	JZ         asked323
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked184
+	JNZ        asked323
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked184
+	JNZ        asked323
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked184:
+asked323:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -11523,24 +22768,24 @@ asked184:
 	BYTE       $0xd5
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked185
+	JZ         asked324
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked185
+	JNZ        asked324
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked185
+	JNZ        asked324
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked185:
+asked324:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -11585,14 +22830,14 @@ asked185:
 	ADDQ      $0x00000100, R10
 	ADDQ      $0x00000080, R11
 	SUBQ      $0x02, 184(R15)
-	JNZ       same182
+	JNZ       same322
 	ADDQ      $0x00000800, R10
 	ADDQ      $0x00000000, R11
 	ADDQ      $0x10, 184(R15)
 
-same182:
+same322:
 	DECQ AX
-	JNZ  step181
+	JNZ  step320
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -11644,13 +22889,13 @@ same182:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half180
+	JNZ    half319
 	MOVQ   72(R15), AX
 	IMUL3Q $-4, AX, AX
 	ADDQ   $0x20, AX
-	JZ     sums161
+	JZ     sums300
 
-rest183:
+rest321:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -11714,24 +22959,24 @@ rest183:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same186
+	JNZ         same325
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same186:
+same325:
 	DECQ AX
-	JNZ  rest183
-	JMP  sums161
+	JNZ  rest321
+	JMP  sums300
 
-together178:
+together317:
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half187:
+half326:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -11769,7 +23014,7 @@ half187:
 	BYTE $0x49
 	BYTE $0xd8
 
-step188:
+step327:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -11825,24 +23070,24 @@ step188:
 	BYTE       $0x00
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked191
+	JZ         asked330
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked191
+	JNZ        asked330
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked191
+	JNZ        asked330
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked191:
+asked330:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -11929,24 +23174,24 @@ asked191:
 	BYTE       $0x00
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked192
+	JZ         asked331
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked192
+	JNZ        asked331
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked192
+	JNZ        asked331
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked192:
+asked331:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12023,24 +23268,24 @@ asked192:
 	BYTE       $0xcc
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked193
+	JZ         asked332
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked193
+	JNZ        asked332
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked193
+	JNZ        asked332
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked193:
+asked332:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12117,24 +23362,24 @@ asked193:
 	BYTE       $0xdd
 	MOVQ       216(R15), CX
 	TESTQ      CX, CX
-	JZ         asked194
+	JZ         asked333
 	PREFETCHT1 (CX)
 	ADDQ       $0x40, CX
 	MOVQ       CX, 216(R15)
 	DECQ       224(R15)
-	JNZ        asked194
+	JNZ        asked333
 	ADDQ       240(R15), CX
 	MOVQ       CX, 216(R15)
 	MOVQ       232(R15), CX
 	MOVQ       CX, 224(R15)
 	DECQ       248(R15)
-	JNZ        asked194
+	JNZ        asked333
 	MOVQ       208(R15), CX
 	VMOVDQU32  (CX), Z12
 	VMOVDQU32  Z12, 216(R15)
 	ADDQ       $0x40, 208(R15)
 
-asked194:
+asked333:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12172,14 +23417,14 @@ asked194:
 	ADDQ        $0x00000200, R10
 	ADDQ        $0x00000100, R11
 	SUBQ        $0x04, 184(R15)
-	JNZ         same189
+	JNZ         same329
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same189:
+same329:
 	DECQ AX
-	JNZ  step188
+	JNZ  step327
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -12231,13 +23476,13 @@ same189:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half187
+	JNZ    half326
 	MOVQ   72(R15), AX
 	IMUL3Q $-8, AX, AX
 	ADDQ   $0x20, AX
-	JZ     sums161
+	JZ     sums300
 
-rest190:
+rest328:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -12301,24 +23546,24 @@ rest190:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same195
+	JNZ         same334
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same195:
+same334:
 	DECQ AX
-	JNZ  rest190
-	JMP  sums161
+	JNZ  rest328
+	JMP  sums300
 
-together177:
+together316:
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half196:
+half335:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -12356,7 +23601,7 @@ half196:
 	BYTE $0x49
 	BYTE $0xd8
 
-step197:
+step336:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -12400,24 +23645,24 @@ step197:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked200
+	JZ          asked339
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked200
+	JNZ         asked339
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked200
+	JNZ         asked339
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked200:
+asked339:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12492,24 +23737,24 @@ asked200:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked201
+	JZ          asked340
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked201
+	JNZ         asked340
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked201
+	JNZ         asked340
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked201:
+asked340:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12584,24 +23829,24 @@ asked201:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked202
+	JZ          asked341
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked202
+	JNZ         asked341
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked202
+	JNZ         asked341
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked202:
+asked341:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12676,24 +23921,24 @@ asked202:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked203
+	JZ          asked342
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked203
+	JNZ         asked342
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked203
+	JNZ         asked342
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked203:
+asked342:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12763,24 +24008,24 @@ asked203:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked204
+	JZ          asked343
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked204
+	JNZ         asked343
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked204
+	JNZ         asked343
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked204:
+asked343:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12850,24 +24095,24 @@ asked204:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked205
+	JZ          asked344
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked205
+	JNZ         asked344
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked205
+	JNZ         asked344
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked205:
+asked344:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -12937,24 +24182,24 @@ asked205:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked206
+	JZ          asked345
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked206
+	JNZ         asked345
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked206
+	JNZ         asked345
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked206:
+asked345:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13024,24 +24269,24 @@ asked206:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked207
+	JZ          asked346
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked207
+	JNZ         asked346
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked207
+	JNZ         asked346
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked207:
+asked346:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13079,14 +24324,14 @@ asked207:
 	ADDQ        $0x00000400, R10
 	ADDQ        $0x00000200, R11
 	SUBQ        $0x08, 184(R15)
-	JNZ         same198
+	JNZ         same338
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same198:
+same338:
 	DECQ AX
-	JNZ  step197
+	JNZ  step336
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -13138,13 +24383,13 @@ same198:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half196
+	JNZ    half335
 	MOVQ   72(R15), AX
 	IMUL3Q $-16, AX, AX
 	ADDQ   $0x20, AX
-	JZ     sums161
+	JZ     sums300
 
-rest199:
+rest337:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -13208,24 +24453,24 @@ rest199:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same208
+	JNZ         same347
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same208:
+same347:
 	DECQ AX
-	JNZ  rest199
-	JMP  sums161
+	JNZ  rest337
+	JMP  sums300
 
-together176:
+together315:
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half209:
+half348:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -13263,7 +24508,7 @@ half209:
 	BYTE $0x49
 	BYTE $0xd8
 
-step210:
+step349:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE        $0xc4
 	BYTE        $0xe2
@@ -13307,24 +24552,24 @@ step210:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked213
+	JZ          asked352
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked213
+	JNZ         asked352
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked213
+	JNZ         asked352
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked213:
+asked352:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13387,24 +24632,24 @@ asked213:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked214
+	JZ          asked353
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked214
+	JNZ         asked353
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked214
+	JNZ         asked353
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked214:
+asked353:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13479,24 +24724,24 @@ asked214:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked215
+	JZ          asked354
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked215
+	JNZ         asked354
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked215
+	JNZ         asked354
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked215:
+asked354:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13559,24 +24804,24 @@ asked215:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked216
+	JZ          asked355
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked216
+	JNZ         asked355
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked216
+	JNZ         asked355
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked216:
+asked355:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13651,24 +24896,24 @@ asked216:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked217
+	JZ          asked356
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked217
+	JNZ         asked356
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked217
+	JNZ         asked356
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked217:
+asked356:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13731,24 +24976,24 @@ asked217:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked218
+	JZ          asked357
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked218
+	JNZ         asked357
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked218
+	JNZ         asked357
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked218:
+asked357:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13823,24 +25068,24 @@ asked218:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked219
+	JZ          asked358
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked219
+	JNZ         asked358
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked219
+	JNZ         asked358
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked219:
+asked358:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13903,24 +25148,24 @@ asked219:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked220
+	JZ          asked359
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked220
+	JNZ         asked359
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked220
+	JNZ         asked359
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked220:
+asked359:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -13990,24 +25235,24 @@ asked220:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked221
+	JZ          asked360
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked221
+	JNZ         asked360
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked221
+	JNZ         asked360
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked221:
+asked360:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14070,24 +25315,24 @@ asked221:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked222
+	JZ          asked361
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked222
+	JNZ         asked361
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked222
+	JNZ         asked361
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked222:
+asked361:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14157,24 +25402,24 @@ asked222:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked223
+	JZ          asked362
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked223
+	JNZ         asked362
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked223
+	JNZ         asked362
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked223:
+asked362:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14237,24 +25482,24 @@ asked223:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked224
+	JZ          asked363
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked224
+	JNZ         asked363
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked224
+	JNZ         asked363
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked224:
+asked363:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14324,24 +25569,24 @@ asked224:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked225
+	JZ          asked364
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked225
+	JNZ         asked364
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked225
+	JNZ         asked364
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked225:
+asked364:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14404,24 +25649,24 @@ asked225:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked226
+	JZ          asked365
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked226
+	JNZ         asked365
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked226
+	JNZ         asked365
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked226:
+asked365:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14491,24 +25736,24 @@ asked226:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked227
+	JZ          asked366
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked227
+	JNZ         asked366
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked227
+	JNZ         asked366
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked227:
+asked366:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14571,24 +25816,24 @@ asked227:
 	VFMADD213PS Z19, Z5, Z9
 	MOVQ        216(R15), CX
 	TESTQ       CX, CX
-	JZ          asked228
+	JZ          asked367
 	PREFETCHT1  (CX)
 	ADDQ        $0x40, CX
 	MOVQ        CX, 216(R15)
 	DECQ        224(R15)
-	JNZ         asked228
+	JNZ         asked367
 	ADDQ        240(R15), CX
 	MOVQ        CX, 216(R15)
 	MOVQ        232(R15), CX
 	MOVQ        CX, 224(R15)
 	DECQ        248(R15)
-	JNZ         asked228
+	JNZ         asked367
 	MOVQ        208(R15), CX
 	VMOVDQU32   (CX), Z12
 	VMOVDQU32   Z12, 216(R15)
 	ADDQ        $0x40, 208(R15)
 
-asked228:
+asked367:
 	VFMADD213PS Z19, Z6, Z10
 	VFMADD213PS Z19, Z7, Z11
 	VFMADD213PS Z20, Z4, Z8
@@ -14626,14 +25871,14 @@ asked228:
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000400, R11
 	SUBQ        $0x10, 184(R15)
-	JNZ         same211
+	JNZ         same351
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same211:
+same351:
 	DECQ AX
-	JNZ  step210
+	JNZ  step349
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -14685,13 +25930,13 @@ same211:
 	BYTE   $0x00
 	ADDQ   $0x00001000, 200(R15)
 	DECQ   192(R15)
-	JNZ    half209
+	JNZ    half348
 	MOVQ   72(R15), AX
 	IMUL3Q $-32, AX, AX
 	ADDQ   $0x20, AX
-	JZ     sums161
+	JZ     sums300
 
-rest212:
+rest350:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -14755,21 +26000,21 @@ rest212:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same229
+	JNZ         same368
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same229:
+same368:
 	DECQ AX
-	JNZ  rest212
-	JMP  sums161
+	JNZ  rest350
+	JMP  sums300
 
-apart160:
+apart299:
 	MOVQ R12, AX
 	SHLQ $0x04, AX
 
-weights230:
+weights369:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -14833,21 +26078,21 @@ weights230:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same231
+	JNZ         same370
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same231:
+same370:
 	DECQ AX
-	JNZ  weights230
+	JNZ  weights369
 	MOVQ 8(R15), R8
 	MOVQ 176(R15), AX
 	MOVQ AX, 200(R15)
 	MOVQ 152(R15), AX
 	MOVQ AX, 192(R15)
 
-half232:
+half371:
 	MOVQ   72(R15), CX
 	MOVQ   CX, AX
 	IMUL3Q $0x00000400, CX, CX
@@ -14885,7 +26130,7 @@ half232:
 	BYTE $0x49
 	BYTE $0xd8
 
-step233:
+step372:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -14966,7 +26211,7 @@ step233:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ AX
-	JNZ  step233
+	JNZ  step372
 	MOVQ 200(R15), CX
 
 	// TILESTORED 0, 0(CX)(DX)
@@ -15018,9 +26263,9 @@ step233:
 	BYTE $0x00
 	ADDQ $0x00001000, 200(R15)
 	DECQ 192(R15)
-	JNZ  half232
+	JNZ  half371
 
-sums161:
+sums300:
 	MOVQ        40(R15), R9
 	VFMADD132PS (R9)(R13*1), Z26, Z30
 	VMOVUPS     Z30, (R9)(R13*1)
@@ -15030,9 +26275,9 @@ sums161:
 	MOVQ        160(R15), CX
 	MOVQ        80(R15), R11
 
-columns234:
+columns373:
 	CMPQ R11, $0x02
-	JLT  column235
+	JLT  column374
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -15089,7 +26334,7 @@ columns234:
 	LEAQ 18432(R14), R9
 	MOVQ R12, R10
 
-half237:
+half376:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -15170,7 +26415,7 @@ half237:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R10
-	JNZ  half237
+	JNZ  half376
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -15221,10 +26466,10 @@ half237:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns234
-	JMP  weighed236
+	JNZ  columns373
+	JMP  weighed375
 
-column235:
+column374:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -15254,7 +26499,7 @@ column235:
 	LEAQ 18432(R14), R9
 	MOVQ R12, R10
 
-half238:
+half377:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -15309,7 +26554,7 @@ half238:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R10
-	JNZ  half238
+	JNZ  half377
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -15335,14 +26580,14 @@ half238:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed236:
-	JMP group157
+weighed375:
+	JMP group296
 
-last158:
+last297:
 	MOVQ R12, AX
 	SHLQ $0x04, AX
 
-weights239:
+weights378:
 	VMOVUPS     (R10), Z0
 	VMOVUPS     2048(R10), Z1
 	VMOVUPS     64(R10), Z2
@@ -15406,14 +26651,14 @@ weights239:
 	ADDQ        $0x00000080, R10
 	ADDQ        $0x00000040, R11
 	DECQ        184(R15)
-	JNZ         same240
+	JNZ         same379
 	ADDQ        $0x00000800, R10
 	ADDQ        $0x00000000, R11
 	ADDQ        $0x10, 184(R15)
 
-same240:
+same379:
 	DECQ        AX
-	JNZ         weights239
+	JNZ         weights378
 	MOVQ        40(R15), R9
 	VFMADD132PS (R9)(R13*1), Z26, Z30
 	VMOVUPS     Z30, (R9)(R13*1)
@@ -15423,9 +26668,9 @@ same240:
 	MOVQ        160(R15), CX
 	MOVQ        80(R15), R11
 
-columns241:
+columns380:
 	CMPQ R11, $0x02
-	JLT  column242
+	JLT  column381
 
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
@@ -15482,7 +26727,7 @@ columns241:
 	LEAQ 18432(R14), R9
 	MOVQ R12, R10
 
-half244:
+half383:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -15563,7 +26808,7 @@ half244:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R10
-	JNZ  half244
+	JNZ  half383
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -15614,10 +26859,10 @@ half244:
 	BYTE $0x00
 	ADDQ $0x00001000, CX
 	SUBQ $0x02, R11
-	JNZ  columns241
-	JMP  weighed243
+	JNZ  columns380
+	JMP  weighed382
 
-column242:
+column381:
 	// TILELOADD 0(CX)(DX), 0
 	BYTE $0xc4
 	BYTE $0xe2
@@ -15647,7 +26892,7 @@ column242:
 	LEAQ 18432(R14), R9
 	MOVQ R12, R10
 
-half245:
+half384:
 	// TILELOADD 0(SI)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -15702,7 +26947,7 @@ half245:
 	ADDQ $0x00000400, DI
 	ADDQ $0x00000400, R9
 	DECQ R10
-	JNZ  half245
+	JNZ  half384
 
 	// TILESTORED 0, 0(CX)(DX)
 	BYTE $0xc4
@@ -15728,8 +26973,8 @@ half245:
 	BYTE $0x00
 	BYTE $0x00
 
-weighed243:
-end159:
+weighed382:
+end298:
 	// TILERELEASE
 	BYTE $0xc4
 	BYTE $0xe2
@@ -15804,3 +27049,212 @@ DATA attnTilesShapeRoundedAMX<>+61(SB)/1, $0x00
 DATA attnTilesShapeRoundedAMX<>+62(SB)/1, $0x00
 DATA attnTilesShapeRoundedAMX<>+63(SB)/1, $0x00
 GLOBL attnTilesShapeRoundedAMX<>(SB), RODATA|NOPTR, $64
+
+// func halfPieces(x *uint16, queries int)
+// Requires: AVX, AVX512BW
+TEXT ·halfPieces(SB), NOSPLIT, $0-16
+	MOVQ      x+0(FP), AX
+	MOVQ      queries+8(FP), CX
+	MOVL      $0xaaaaaaaa, DX
+	KMOVD     DX, K1
+	TESTQ     CX, CX
+	JNZ       queries385
+	VMOVDQU16 (AX), Z0
+	VMOVDQU16 1024(AX), Z1
+	VMOVDQU16 2048(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, (AX)
+	VMOVDQU16 Z4, 1024(AX)
+	VMOVDQU16 Z0, 2048(AX)
+	VMOVDQU16 64(AX), Z0
+	VMOVDQU16 1088(AX), Z1
+	VMOVDQU16 2112(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 64(AX)
+	VMOVDQU16 Z4, 1088(AX)
+	VMOVDQU16 Z0, 2112(AX)
+	VMOVDQU16 128(AX), Z0
+	VMOVDQU16 1152(AX), Z1
+	VMOVDQU16 2176(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 128(AX)
+	VMOVDQU16 Z4, 1152(AX)
+	VMOVDQU16 Z0, 2176(AX)
+	VMOVDQU16 192(AX), Z0
+	VMOVDQU16 1216(AX), Z1
+	VMOVDQU16 2240(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 192(AX)
+	VMOVDQU16 Z4, 1216(AX)
+	VMOVDQU16 Z0, 2240(AX)
+	VMOVDQU16 256(AX), Z0
+	VMOVDQU16 1280(AX), Z1
+	VMOVDQU16 2304(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 256(AX)
+	VMOVDQU16 Z4, 1280(AX)
+	VMOVDQU16 Z0, 2304(AX)
+	VMOVDQU16 320(AX), Z0
+	VMOVDQU16 1344(AX), Z1
+	VMOVDQU16 2368(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 320(AX)
+	VMOVDQU16 Z4, 1344(AX)
+	VMOVDQU16 Z0, 2368(AX)
+	VMOVDQU16 384(AX), Z0
+	VMOVDQU16 1408(AX), Z1
+	VMOVDQU16 2432(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 384(AX)
+	VMOVDQU16 Z4, 1408(AX)
+	VMOVDQU16 Z0, 2432(AX)
+	VMOVDQU16 448(AX), Z0
+	VMOVDQU16 1472(AX), Z1
+	VMOVDQU16 2496(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 448(AX)
+	VMOVDQU16 Z4, 1472(AX)
+	VMOVDQU16 Z0, 2496(AX)
+	VMOVDQU16 512(AX), Z0
+	VMOVDQU16 1536(AX), Z1
+	VMOVDQU16 2560(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 512(AX)
+	VMOVDQU16 Z4, 1536(AX)
+	VMOVDQU16 Z0, 2560(AX)
+	VMOVDQU16 576(AX), Z0
+	VMOVDQU16 1600(AX), Z1
+	VMOVDQU16 2624(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 576(AX)
+	VMOVDQU16 Z4, 1600(AX)
+	VMOVDQU16 Z0, 2624(AX)
+	VMOVDQU16 640(AX), Z0
+	VMOVDQU16 1664(AX), Z1
+	VMOVDQU16 2688(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 640(AX)
+	VMOVDQU16 Z4, 1664(AX)
+	VMOVDQU16 Z0, 2688(AX)
+	VMOVDQU16 704(AX), Z0
+	VMOVDQU16 1728(AX), Z1
+	VMOVDQU16 2752(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 704(AX)
+	VMOVDQU16 Z4, 1728(AX)
+	VMOVDQU16 Z0, 2752(AX)
+	VMOVDQU16 768(AX), Z0
+	VMOVDQU16 1792(AX), Z1
+	VMOVDQU16 2816(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 768(AX)
+	VMOVDQU16 Z4, 1792(AX)
+	VMOVDQU16 Z0, 2816(AX)
+	VMOVDQU16 832(AX), Z0
+	VMOVDQU16 1856(AX), Z1
+	VMOVDQU16 2880(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 832(AX)
+	VMOVDQU16 Z4, 1856(AX)
+	VMOVDQU16 Z0, 2880(AX)
+	VMOVDQU16 896(AX), Z0
+	VMOVDQU16 1920(AX), Z1
+	VMOVDQU16 2944(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 896(AX)
+	VMOVDQU16 Z4, 1920(AX)
+	VMOVDQU16 Z0, 2944(AX)
+	VMOVDQU16 960(AX), Z0
+	VMOVDQU16 1984(AX), Z1
+	VMOVDQU16 3008(AX), Z2
+	VPBLENDMW Z1, Z2, K1, Z3
+	VPBLENDMW Z0, Z1, K1, Z4
+	VMOVDQU16 Z3, 960(AX)
+	VMOVDQU16 Z4, 1984(AX)
+	VMOVDQU16 Z0, 3008(AX)
+	JMP       done386
+
+queries385:
+	VMOVDQU16 (AX), Z0
+	VMOVDQU16 2048(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2048(AX)
+	VMOVDQU16 64(AX), Z0
+	VMOVDQU16 2112(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2112(AX)
+	VMOVDQU16 128(AX), Z0
+	VMOVDQU16 2176(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2176(AX)
+	VMOVDQU16 192(AX), Z0
+	VMOVDQU16 2240(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2240(AX)
+	VMOVDQU16 256(AX), Z0
+	VMOVDQU16 2304(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2304(AX)
+	VMOVDQU16 320(AX), Z0
+	VMOVDQU16 2368(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2368(AX)
+	VMOVDQU16 384(AX), Z0
+	VMOVDQU16 2432(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2432(AX)
+	VMOVDQU16 448(AX), Z0
+	VMOVDQU16 2496(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2496(AX)
+	VMOVDQU16 512(AX), Z0
+	VMOVDQU16 2560(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2560(AX)
+	VMOVDQU16 576(AX), Z0
+	VMOVDQU16 2624(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2624(AX)
+	VMOVDQU16 640(AX), Z0
+	VMOVDQU16 2688(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2688(AX)
+	VMOVDQU16 704(AX), Z0
+	VMOVDQU16 2752(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2752(AX)
+	VMOVDQU16 768(AX), Z0
+	VMOVDQU16 2816(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2816(AX)
+	VMOVDQU16 832(AX), Z0
+	VMOVDQU16 2880(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2880(AX)
+	VMOVDQU16 896(AX), Z0
+	VMOVDQU16 2944(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 2944(AX)
+	VMOVDQU16 960(AX), Z0
+	VMOVDQU16 3008(AX), Z2
+	VPBLENDMW Z0, Z2, K1, Z3
+	VMOVDQU16 Z3, 3008(AX)
+
+done386:
+	VZEROUPPER
+	RET

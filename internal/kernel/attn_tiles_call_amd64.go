@@ -16,3 +16,14 @@ func codeTilesCall(a *codeTilesArgs) { attnTilesCodesAMX((*byte)(unsafe.Pointer(
 
 //go:noinline
 func roundedTilesCall(a *attnTilesArgs) { attnTilesRoundedAMX((*byte)(unsafe.Pointer(a))) }
+
+//go:noinline
+func halfTilesCall(a *attnTilesArgs) { attnTilesHalfAMX((*byte)(unsafe.Pointer(a))) }
+
+func halfPiecesSIMD(x []uint16, queries bool) {
+	n := 0
+	if queries {
+		n = 1
+	}
+	halfPieces(unsafe.SliceData(x), n)
+}

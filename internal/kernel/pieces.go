@@ -206,6 +206,10 @@ func packPieces(dst []uint16, x Matrix[float32], bounds []PieceBounds, byStep bo
 func packPieceTile(dst []uint16, x Matrix[float32], i, lines, p, steps int, byStep bool, words []uint32, parts int) {
 	var tile [pieceTile]float32
 	for r := range lines {
+		if x.ColStride == 1 {
+			copy(tile[r*PieceSteps:][:steps], x.Data[x.at(i+r, p):])
+			continue
+		}
 		for q := range steps {
 			tile[r*PieceSteps+q] = x.Data[x.at(i+r, p+q)]
 		}

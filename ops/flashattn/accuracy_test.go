@@ -56,7 +56,7 @@ func (c instance) checkOn(t *testing.T, v values[float64]) {
 		}
 		ref := c.results(p, g, want)[what].want
 		floor := 0x1p-24 * (1 + largest(ref)) * max(8, c.logits(want), math.Sqrt(float64(c.d)))
-		if c.searched {
+		if c.searched && what != "out" && what != "lse" {
 			k, floor = 4*k, 4*floor
 		}
 		forgive(got, ref, rounded[what])
@@ -67,13 +67,13 @@ func (c instance) checkOn(t *testing.T, v values[float64]) {
 	}
 }
 
-// requireCancelled holds elements whose gradient is exactly 0 to what cancellation may leave, or to the floor of a few roundings, and takes them out of the
-// comparison with naive, which has no error there.
+// requireCancelled holds elements whose gradient is 0 to what cancellation may leave, or to the floor of a few roundings, and takes them out of the
+// comparison with naive, which has no error there. Of 0 the reference, of float64, may leave roundings itself, where dropout scales what cancels.
 func (c instance) requireCancelled(t *testing.T, what string, got, naive []float32, want []float64, floor float64) {
 	t.Helper()
 	bar := max(floor, c.cancelled())
 	for i, w := range want {
-		if w != 0 {
+		if !(math.Abs(w) <= 0x1p-45*max(1, c.sigma*c.sigma)) {
 			continue
 		}
 		if e := math.Abs(float64(got[i])); !(e <= bar) {

@@ -47,13 +47,22 @@ func (a attrs) forwardBlocks(d, dv int) blocks {
 	return a.given(b)
 }
 
-// manyUnits is how many units there have to be for longer ones: they must keep the threads of a large machine busy to the end.
-const manyUnits = 24
+// Units that go through tiles cut keys and values, which is a larger part of their work: they have more rows, as many as fit into half of
+// a second-level cache of 2 MiB, where there are manyUnits even then, to keep the threads of a large machine busy to the end.
+const (
+	manyUnits    = 24
+	tileUnitRows = 576
+	tileUnitSize = 1 << 20 // bytes of queries in pieces, and of outputs
+)
 
-// longer doubles the rows of a unit that goes through tiles, for which cutting keys and values is a larger part of the work, where
-// heads key heads of so many rows are many units even then. Results do not depend on it.
-func (b blocks) longer(a attrs, heads, rows int) blocks {
-	if n := 2 * b.rows; a.BlockQ == 0 && heads*((rows+n-1)/n) >= manyUnits {
+// tiled is b for tiles, for heads key heads of so many rows. Results do not depend on it.
+func (b blocks) tiled(a attrs, heads, rows, d, dv int) blocks {
+	if a.BlockQ > 0 {
+		return b
+	}
+	n := min(2*tileUnitRows, tileUnitSize/(6*d+4*dv)/192*192)
+	b.rows = min(n, tileUnitRows)
+	if heads*((rows+n-1)/n) >= manyUnits {
 		b.rows = n
 	}
 	return b

@@ -50,7 +50,7 @@ func (p *problem[T]) forwardUnits() {
 // most, so they come first: what is left when the workers run out of units is small.
 func (f *forwardRun[T]) plan() {
 	if inTiles[T](f.attrs, f.blocks, f.bias.data != nil) {
-		f.blocks = f.longer(f.attrs, f.q.Batch*f.k.Heads, f.q.Seq*f.group)
+		f.blocks = f.tiled(f.attrs, f.q.Batch*f.k.Heads, f.q.Seq*f.group, f.q.Dim, f.v.Dim)
 	}
 	step, longest, n := f.unitQueries(f.group), 0, 0
 	for _, seg := range f.segs {

@@ -55,6 +55,14 @@ func (t *tileUnit) length(lines, k int) int {
 	return kernel.PiecesLen(lines, k)
 }
 
+func (t *tileUnit) packKeys(dst []uint16, x kernel.Matrix[float32], bounds []kernel.PieceBounds) {
+	if t.Half {
+		kernel.PackHalfA(dst, x, bounds)
+		return
+	}
+	t.packA(dst, x, bounds)
+}
+
 func (t *tileUnit) packA(dst []uint16, x kernel.Matrix[float32], bounds []kernel.PieceBounds) {
 	if t.Rounded {
 		kernel.PackRoundedA(dst, x, bounds)
@@ -63,12 +71,15 @@ func (t *tileUnit) packA(dst []uint16, x kernel.Matrix[float32], bounds []kernel
 	kernel.PackPiecesA(dst, x, bounds)
 }
 
-func (t *tileUnit) packB(dst []uint16, x kernel.Matrix[float32], bounds []kernel.PieceBounds) {
-	if t.Rounded {
+func (t *tileUnit) packQueries(dst []uint16, x kernel.Matrix[float32], bounds []kernel.PieceBounds) {
+	switch {
+	case t.Rounded:
 		kernel.PackRoundedB(dst, x, bounds)
-		return
+	case t.Half:
+		kernel.PackHalfB(dst, x, bounds)
+	default:
+		kernel.PackPiecesB(dst, x, bounds)
 	}
-	kernel.PackPiecesB(dst, x, bounds)
 }
 
 // beginTiles cuts the unit's queries.
@@ -90,6 +101,8 @@ func (u *forwardUnit[T]) beginTiles(w *parallel.Worker) {
 	if f, _ := math.Frexp(float64(t.Scale)); f != 0.5 && !u.rounds {
 		t.keyed, t.Scale = t.Scale, 1
 	}
+	// Half a step rounds in another order than the backward pass.
+	t.Half = !u.rounds && u.problem.rowMax == nil && kernel.HalfStep(q.Dim)
 	t.bounds = kernel.JoinPieceBounds()
 	group := t.length(kernel.TileQueries, q.Dim)
 	for g := range groups {
@@ -107,7 +120,7 @@ func (u *forwardUnit[T]) beginTiles(w *parallel.Worker) {
 		}
 		var bounds [kernel.TileQueries / kernel.PieceLines]kernel.PieceBounds
 		panels := (n + kernel.PieceLines - 1) / kernel.PieceLines
-		t.packB(t.Q[g*group:], x.T(), bounds[:panels])
+		t.packQueries(t.Q[g*group:], x.T(), bounds[:panels])
 		t.bounds = kernel.JoinPieceBounds(t.bounds, kernel.JoinPieceBounds(bounds[:panels]...))
 	}
 }
@@ -170,7 +183,7 @@ func (u *forwardUnit[T]) packTiles(j, n int) bool {
 		}
 		x.Data, x.RowStride = t.rows, k.Dim
 	}
-	t.packA(t.k, x, bounds[:])
+	t.packKeys(t.k, x, bounds[:])
 	keys := kernel.JoinPieceBounds(bounds[:(n+kernel.PieceLines-1)/kernel.PieceLines]...)
 	x = kernel.Matrix[float32]{Data: float32s(v.Data[v.at(b, j, h):]), Rows: v.Dim, Cols: n, RowStride: 1, ColStride: v.SeqStride}
 	t.packA(t.v, x, bounds[:])

@@ -55,7 +55,7 @@ func memory[T kernel.Float](s Shape, a attrs) (standard, tiled int64) {
 	f := a.forwardBlocks(s.HeadDim, s.ValueDim)
 	fused := inTiles[T](a, f, a.HasBias)
 	if fused {
-		f = f.longer(a, s.Batch*s.KVHeads, s.SeqQ*group)
+		f = f.tiled(a, s.Batch*s.KVHeads, s.SeqQ*group, s.HeadDim, s.ValueDim)
 	}
 	queries := min(f.unitQueries(group), s.SeqQ)
 	units := s.Batch * s.KVHeads * ((s.SeqQ + queries - 1) / queries)

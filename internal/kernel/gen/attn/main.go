@@ -19,9 +19,11 @@ func generate() (map[string][]byte, error) {
 	e, t := newEmitter(), newTiles()
 	e.forward(false)
 	e.forward(true)
-	t.forward("AMX", 3, false)
-	t.forward("CodesAMX", 3, true)
-	t.forward("RoundedAMX", 1, false)
+	t.forward("AMX", 3, false, false)
+	t.forward("HalfAMX", 3, false, true)
+	t.forward("CodesAMX", 3, true, false)
+	t.forward("RoundedAMX", 1, false, false)
+	t.halves()
 	texts := map[string][]byte{}
 	for name, ctx := range map[string]*build.Context{"attn_avx512_amd64": e.Context, "attn_tiles_amd64": t.Context} {
 		asm, stubs, err := files.Assembly(ctx, printer.Config{Argv: []string{"go", "run", "./attn"}, Pkg: "kernel"}, nil)

@@ -35,6 +35,7 @@ type tiles struct {
 	*emitter
 	pieces     int
 	codes      bool // queries and keys are codes, see tiles_codes.go
+	half       bool // the last step is half a one, see tiles_half.go
 	aheadLines int  // asked for with the weights of each pair of keys
 }
 
@@ -205,8 +206,8 @@ func (t *tiles) store(sum uint8, disp int) { amx.Store(t.Context, sum, tTo, tRow
 func (t *tiles) load(sum uint8, disp int)  { amx.Load(t.Context, tTo, tRow, disp, sum) }
 
 // forward emits the online softmax of groups of 32 query rows over one panel of at most 64 keys.
-func (t *tiles) forward(suffix string, pieces int, codes bool) {
-	t.pieces, t.codes, t.aheadLines = pieces, codes, (pieces+1)/2
+func (t *tiles) forward(suffix string, pieces int, codes, half bool) {
+	t.pieces, t.codes, t.half, t.aheadLines = pieces, codes, half, (pieces+1)/2
 	see := "OnlineTiles."
 	if codes {
 		see = "OnlineCodeTiles."
@@ -354,11 +355,14 @@ func (t *tiles) scoresBegin() {
 	t.move(reg.RAX, t.arg(tHalf))
 }
 
-// scoresHalf begins a half of the keys: rax counts its steps.
+// scoresHalf begins a half of the keys: rax counts its whole steps.
 func (t *tiles) scoresHalf() {
 	panel := tTo
 	t.move(t.arg(tSteps), panel)
 	t.move(panel, reg.RAX)
+	if t.half {
+		t.DECQ(reg.RAX)
+	}
 	t.IMUL3Q(operand.U32(uint32(t.stepBytes())), panel, panel)
 	t.move(tA2, tA) // where the last half's second tiles ended
 	t.ADDQ(panel, tA2)
@@ -390,54 +394,75 @@ func (t *tiles) scores() {
 	t.next()
 	t.DECQ(reg.RAX)
 	t.JNZ(operand.LabelRef(step))
+	if t.half {
+		mix(t.halfProducts(), nil)
+		t.next()
+	}
 	t.scoresEnd(half)
 }
 
 // together emits scores and weights of whole panels, the products of the one between the exponentials of the other, and goes to done.
 func (t *tiles) together(done string) {
-	pairs := []int{16, 8, 4, 2} // of keys in one step of products
-	var to [4]string
-	for n := range pairs {
-		to[n] = t.label("together")
+	// Pairs of keys in one step of products, for so many steps at most; in the last step, if that is half a one.
+	pairs := []struct{ steps, whole, half int }{{1, 16, 0}, {2, 8, 0}, {4, 4, 0}, {0, 2, 0}}
+	if t.half {
+		pairs = []struct{ steps, whole, half int }{{2, 10, 6}, {3, 6, 4}, {4, 4, 4}, {0, 2, 2}}
 	}
-	for n, most := range []uint64{1, 2, 4} { // steps
-		t.CMPQ(t.arg(tSteps), operand.Imm(most))
-		t.JLE(operand.LabelRef(to[n]))
+	var to []string
+	for _, p := range pairs {
+		to = append(to, t.label("together"))
+		if p.steps > 0 {
+			t.CMPQ(t.arg(tSteps), operand.Imm(uint64(p.steps)))
+			t.JLE(operand.LabelRef(to[len(to)-1]))
+		}
 	}
 	for n := len(pairs) - 1; n >= 0; n-- {
-		half, step, same, rest := t.label("half"), t.label("step"), t.label("same"), t.label("rest")
+		p := pairs[n]
+		half, step, rest := t.label("half"), t.label("step"), t.label("rest")
 		t.Label(to[n])
 		t.scoresBegin()
 		t.Label(half)
 		t.scoresHalf()
 		t.Label(step)
-		var parts []func()
-		for i := range pairs[n] {
-			pair := t.pair(i)
-			for l := range t.aheadLines {
-				pair = slices.Insert(pair, (2*l+1)*len(pair)/(2*t.aheadLines), t.ahead)
-			}
-			parts = append(parts, pair...)
-		}
-		mix(t.products(2, true), parts)
-		t.next()
-		t.ADDQ(operand.U32(uint32(scoreRow*pairs[n])), tFrom)
-		t.ADDQ(operand.U32(uint32(64*pairs[n])), tWeights)
-		t.SUBQ(operand.Imm(uint64(pairs[n])), t.arg(tLeft))
-		t.JNZ(operand.LabelRef(same))
-		t.weightsHalf()
-		t.Label(same)
+		t.stepTogether(t.products(2, true), p.whole)
 		t.DECQ(reg.RAX)
 		t.JNZ(operand.LabelRef(step))
+		if t.half {
+			t.stepTogether(t.halfProducts(), p.half)
+		}
 		t.scoresEnd(half)
 		t.move(t.arg(tSteps), reg.RAX)
-		t.IMUL3Q(operand.I32(int32(-2*pairs[n])), reg.RAX, reg.RAX)
-		t.ADDQ(operand.Imm(blockKeys), reg.RAX)
+		if t.half {
+			t.DECQ(reg.RAX)
+		}
+		t.IMUL3Q(operand.I32(int32(-2*p.whole)), reg.RAX, reg.RAX)
+		t.ADDQ(operand.Imm(uint64(blockKeys-2*p.half)), reg.RAX)
 		t.JZ(operand.LabelRef(done))
 		t.Label(rest)
 		t.onePair(rest)
 		t.JMP(operand.LabelRef(done))
 	}
+}
+
+// stepTogether emits a step of products, and weights of so many pairs of keys between them; a half of the keys is whole after some steps.
+func (t *tiles) stepTogether(products []func(), pairs int) {
+	same := t.label("same")
+	var parts []func()
+	for i := range pairs {
+		pair := t.pair(i)
+		for l := range t.aheadLines {
+			pair = slices.Insert(pair, (2*l+1)*len(pair)/(2*t.aheadLines), t.ahead)
+		}
+		parts = append(parts, pair...)
+	}
+	mix(products, parts)
+	t.next()
+	t.ADDQ(operand.U32(uint32(scoreRow*pairs)), tFrom)
+	t.ADDQ(operand.U32(uint32(64*pairs)), tWeights)
+	t.SUBQ(operand.Imm(uint64(pairs)), t.arg(tLeft))
+	t.JNZ(operand.LabelRef(same))
+	t.weightsHalf()
+	t.Label(same)
 }
 
 // ahead asks for the next line of memory of those that are wanted soon. It changes z12 and tTo.
