@@ -13,25 +13,29 @@ const (
 	pieceMinCols  = 48         // likewise A
 	pieceMinSteps = 64         // two tiles
 	pieceMinWork  = 3 << 19    // multiply-adds
-	pieceCutTask  = 1 << 15    // elements of A that a task cuts
+	pieceCutTask  = 1 << 15    // elements that a task cuts of the operand cut beforehand
+	pieceStreamed = 1 << 20    // elements of C from which they are written past the caches: fewer are still there for what reads them next
 	slotBounds    = slotScales // of parallel.Worker
 	slotPanel     = slotWide   // for columns that pieces do not do
 )
 
-// pieceGemm is one product under way in pieces: all rows of A, or many of them, are cut beforehand, columns of B by the task that needs
-// them. Where bounds are not Safe for 32 rows and 32 columns, these are multiplied by multiply-adds.
+// pieceGemm is one product under way in pieces. One operand is cut beforehand, for all tasks: the rows of A, or many of them, or the
+// columns of B where there are more rows. What a task needs of the other one, it cuts itself. Where bounds are not Safe for 32 rows
+// and 32 columns, their sums are looked at; where these are too small, or numbers too large, the 32 rows and columns are multiplied by
+// multiply-adds.
 type pieceGemm struct {
 	*gemm[float32]
 	bias       []float32 // with which sums begin, unless C is added to
 	streams    bool      // whether C is written past the caches
+	byRows     bool      // whether it is B that is cut beforehand
 	steps      int       // of k between two visits to C
-	chunk      int       // rows of A that are cut together
-	lines      int       // of them that one task cuts
+	chunk      int       // rows of A that are gone through together
+	lines      int       // of the operand cut beforehand that one task cuts
 	cols, rows int       // of C that one task computes
 
 	stage          pieceStage
 	body           func(w *parallel.Worker, t int)
-	i0, i1, p0, p1 int // rows and steps that are cut
+	i0, i1, p0, p1 int // rows and steps under way
 	cut            []uint16
 	bounds         []PieceBounds
 }
@@ -56,9 +60,15 @@ func (g *gemm[T]) pieces() bool {
 		x.bias, x.ep.Bias = x.ep.Bias, nil
 	}
 	x.steps = even(k, pieceSteps, PieceSteps)
-	x.streams = m*n >= matrixStreamed && x.steps >= k && !x.accumulate && x.ep.After == nil && alignedLines(x.c)
-	x.chunk = even(m, pieceRows, matrixUnit)
-	x.split(x.chunk, n)
+	x.streams = m*n >= pieceStreamed && x.steps >= k && !x.accumulate && x.ep.After == nil && alignedLines(x.c)
+	x.byRows = m >= n && n*x.steps <= pieceBlock
+	if x.byRows {
+		x.chunk = m
+		x.splitRows(m, n)
+	} else {
+		x.chunk = even(m, pieceRows, matrixUnit)
+		x.split(x.chunk, n)
+	}
 	x.body = x.task
 	// A Run of one task lends the caller's scratch without taking the workers.
 	parallel.Run(1, x.body)
@@ -71,28 +81,41 @@ func (g *pieceGemm) task(w *parallel.Worker, t int) {
 	case pieceAll:
 		g.all(w)
 	case pieceCut:
-		i := g.i0 + t*g.lines
-		a := g.a.part(i, min(i+g.lines, g.i1), g.p0, g.p1)
-		PackPiecesA(g.cut[t*g.lines/PieceLines*PiecePanel(g.p1-g.p0):], a, g.bounds[t*g.lines/PieceLines:])
+		at := t * g.lines
+		to, bounds := g.cut[at/PieceLines*PiecePanel(g.p1-g.p0):], g.bounds[at/PieceLines:]
+		if g.byRows {
+			PackPiecesB(to, g.b.part(g.p0, g.p1, at, min(at+g.lines, g.c.Cols)), bounds)
+			return
+		}
+		i := g.i0 + at
+		PackPiecesA(to, g.a.part(i, min(i+g.lines, g.i1), g.p0, g.p1), bounds)
 	case pieceMultiply:
 		across := tasks(g.c.Cols, g.cols)
 		i, j := g.i0+t/across*g.rows, t%across*g.cols
-		g.block(w, i, min(i+g.rows, g.i1), j, min(j+g.cols, g.c.Cols))
+		compute := g.block
+		if g.byRows {
+			compute = g.blockRows
+		}
+		compute(w, i, min(i+g.rows, g.i1), j, min(j+g.cols, g.c.Cols))
 	}
 }
 
 // all goes through chunks of rows and of steps.
 func (g *pieceGemm) all(w *parallel.Worker) {
 	m, n, k := g.c.Rows, g.c.Cols, g.a.Cols
+	most := g.chunk
+	if g.byRows {
+		most = n
+	}
 	g.lines = ceilTo(max(1, pieceCutTask/g.steps), PieceLines)
-	g.bounds = parallel.Scratch[PieceBounds](w, slotBounds, g.chunk/PieceLines)
-	g.cut = parallel.Scratch[uint16](w, slotA, PiecesLen(g.chunk, g.steps))
+	g.bounds = parallel.Scratch[PieceBounds](w, slotBounds, tasks(most, PieceLines))
+	g.cut = parallel.Scratch[uint16](w, slotA, PiecesLen(most, g.steps))
 	for g.i0 = 0; g.i0 < m; g.i0 = g.i1 {
 		g.i1 = min(g.i0+g.chunk, m)
 		for g.p0 = 0; g.p0 < k; g.p0 = g.p1 {
 			g.p1 = min(g.p0+g.steps, k)
 			g.stage = pieceCut
-			parallel.Run(tasks(g.i1-g.i0, g.lines), g.body)
+			parallel.Run(tasks(min(most, m-g.i0), g.lines), g.body)
 			g.stage = pieceMultiply
 			parallel.Run(tasks(n, g.cols)*tasks(g.i1-g.i0, g.rows), g.body)
 		}
@@ -118,42 +141,94 @@ func (g *pieceGemm) split(m, n int) {
 	}
 }
 
+// splitRows is split where tasks cut rows of A.
+func (g *pieceGemm) splitRows(m, n int) {
+	g.rows, g.cols = 4*pieceHeld, ceilTo(n, matrixStrip)
+	threads := parallel.Threads()
+	for g.rows > pieceHeld && threads > 1 && tasks(m, g.rows) < 2*gemmTasks*threads {
+		g.rows /= 2
+	}
+	if threads > 1 && tasks(m, g.rows) < gemmTasks*threads {
+		g.rows = matrixUnit
+	}
+}
+
 // part is rows i0 to i1, columns j0 to j1 of m, at least one of each.
 func (m Matrix[T]) part(i0, i1, j0, j1 int) Matrix[T] {
 	m.Data, m.Rows, m.Cols = m.Data[m.at(i0, j0):], i1-i0, j1-j0
 	return m
 }
 
-// block computes rows i0 to i1, columns j0 to j1 of C, over the steps that are cut.
+// block computes rows i0 to i1, columns j0 to j1 of C, over the steps that are cut: it cuts B.
 func (g *pieceGemm) block(w *parallel.Worker, i0, i1, j0, j1 int) {
 	k := g.p1 - g.p0
 	panel := PiecePanel(k)
 	cut := parallel.Scratch[uint16](w, slotB, PiecesLen(j1-j0, k))
 	var bounds [pieceColsMost / PieceLines]PieceBounds
 	PackPiecesB(cut, g.b.part(g.p0, g.p1, j0, j1), bounds[:])
-	all := g.rowBounds(i0, i1)
+	b := pieceOperand{cut, bounds[:]}
 	for i := i0; i < i1; i += pieceHeld {
 		end := min(i+pieceHeld, i1)
-		for j := j0; j < j1; j += matrixStrip {
-			at := (j - j0) / PieceLines
-			right := min(j+matrixStrip, j1)
-			columns := JoinPieceBounds(bounds[at:tasks(right-j0, PieceLines)]...)
-			s := pieceStrip{i0: i, i1: end, j0: j, j1: right, b: cut[at*panel:], bounds: columns, safe: all.Safe(columns, k)}
-			g.strip(w, &s)
-		}
-		if g.p1 == g.a.Cols {
-			g.finish(i, end, j0, j1)
-		}
+		at := (i - g.i0) / PieceLines
+		a := pieceOperand{g.cut[at*panel:], g.bounds[at:]}
+		g.strips(w, i, end, j0, j1, &a, &b)
+	}
+}
+
+// blockRows is block where B is cut, and A is not.
+func (g *pieceGemm) blockRows(w *parallel.Worker, i0, i1, j0, j1 int) {
+	k := g.p1 - g.p0
+	at := j0 / PieceLines
+	b := pieceOperand{g.cut[at*PiecePanel(k):], g.bounds[at:]}
+	cut := parallel.Scratch[uint16](w, slotB, PiecesLen(pieceHeld, k))
+	var bounds [pieceHeld / PieceLines]PieceBounds
+	a := pieceOperand{cut, bounds[:]}
+	for i := i0; i < i1; i += pieceHeld {
+		end := min(i+pieceHeld, i1)
+		PackPiecesA(cut, g.a.part(i, end, g.p0, g.p1), bounds[:])
+		g.strips(w, i, end, j0, j1, &a, &b)
+	}
+}
+
+// pieceOperand is what is cut of an operand, from some line on. Like pieceStrip it is not copied: a read of two words that were written
+// one by one waits until all that was written before, much of C among it, has reached the cache.
+type pieceOperand struct {
+	cut    []uint16
+	bounds []PieceBounds
+}
+
+// of are the bounds of lines from to to.
+func (x *pieceOperand) of(from, to int) PieceBounds {
+	return JoinPieceBounds(x.bounds[from/PieceLines : tasks(to, PieceLines)]...)
+}
+
+// strips computes rows i0 to i1, columns j0 to j1, of which a and b are the operands.
+func (g *pieceGemm) strips(w *parallel.Worker, i0, i1, j0, j1 int, a, b *pieceOperand) {
+	k := g.p1 - g.p0
+	panel, all := PiecePanel(k), a.of(0, i1-i0)
+	s := pieceStrip{i0: i0, i1: i1, a: a}
+	for j := j0; j < j1; j += matrixStrip {
+		s.j0, s.j1 = j, min(j+matrixStrip, j1)
+		s.b, s.bounds = b.cut[(j-j0)/PieceLines*panel:], b.of(j-j0, s.j1-j0)
+		s.safe = all.Safe(s.bounds, k)
+		g.strip(w, &s)
+	}
+	if g.p1 == g.a.Cols {
+		g.finish(i0, i1, j0, j1)
 	}
 }
 
 // pieceStrip is rows i0 to i1 of up to 32 columns j0 to j1, which are cut.
 type pieceStrip struct {
 	i0, i1, j0, j1 int
+	a              *pieceOperand
 	b              []uint16
-	bounds         PieceBounds
-	safe           bool // for all rows
+	bounds         PieceBounds // of b
+	safe           bool        // for all rows
 }
+
+// rows are the bounds of rows i0 to i1.
+func (s *pieceStrip) rows(i0, i1 int) PieceBounds { return s.a.of(i0-s.i0, i1-s.i0) }
 
 // strip computes a strip: runs of units of 32 rows in pieces as far as they are safe.
 func (g *pieceGemm) strip(w *parallel.Worker, s *pieceStrip) {
@@ -161,7 +236,7 @@ func (g *pieceGemm) strip(w *parallel.Worker, s *pieceStrip) {
 	packed := false
 	for i := s.i0; i < s.i1; {
 		end := i
-		for end < s.i1 && g.safe(s, end) {
+		for end < s.i1 && (s.safe || s.rows(end, min(end+matrixUnit, s.i1)).Safe(s.bounds, k)) {
 			end = min(end+matrixUnit, s.i1)
 		}
 		c := g.c.Data[g.c.at(i, s.j0):]
@@ -171,24 +246,31 @@ func (g *pieceGemm) strip(w *parallel.Worker, s *pieceStrip) {
 				buf = parallel.Scratch[float32](w, slotNarrow, matrixUnit*matrixStrip)
 			}
 			init, ldi := g.init(c, s.j0)
-			tilePieces(end-i, s.j1-s.j0, k, g.cut[(i-g.i0)/PieceLines*PiecePanel(k):], s.b, c, g.c.RowStride, init, ldi, buf)
+			tilePieces(end-i, s.j1-s.j0, k, s.a.cut[(i-s.i0)/PieceLines*PiecePanel(k):], s.b, c, g.c.RowStride, init, ldi, buf)
 			i = end
 			continue
 		}
 		end = min(i+matrixUnit, s.i1)
-		g.multiply(w, s, i, end, packed)
-		packed, i = true, end
+		if !g.settle(w, s, i, end) {
+			g.multiply(w, s, i, end, packed)
+			packed = true
+		}
+		i = end
 	}
 }
 
-// safe reports whether pieces do for the unit of rows that begins at i.
-func (g *pieceGemm) safe(s *pieceStrip, i int) bool {
-	return s.safe || g.rowBounds(i, min(i+matrixUnit, s.i1)).Safe(s.bounds, g.p1-g.p0)
-}
-
-// rowBounds are the bounds of rows i0 to i1 of A, in the steps that are cut.
-func (g *pieceGemm) rowBounds(i0, i1 int) PieceBounds {
-	return JoinPieceBounds(g.bounds[(i0-g.i0)/PieceLines : tasks(i1-g.i0, PieceLines)]...)
+// settle computes a unit of a strip whose small numbers lose pieces, rows i0 to i1, and reports whether all of its sums are large enough
+// for that not to matter. If not, C is as it was.
+func (g *pieceGemm) settle(w *parallel.Worker, s *pieceStrip, i0, i1 int) bool {
+	k := g.p1 - g.p0
+	floor, ok := s.rows(i0, i1).floor(s.bounds, k)
+	if !ok {
+		return false
+	}
+	c, sums := g.c.Data[g.c.at(i0, s.j0):], parallel.Scratch[float32](w, slotNarrow, matrixUnit*matrixStrip)
+	init, ldi := g.init(c, s.j0)
+	tilePieces(i1-i0, s.j1-s.j0, k, s.a.cut[(i0-s.i0)/PieceLines*PiecePanel(k):], s.b, sums, matrixStrip, init, ldi, nil)
+	return settleSIMD(c, g.c.RowStride, sums, i1-i0, s.j1-s.j0, floor)
 }
 
 // init is what sums of columns from j begin with: C where it is added to, the bias, or nothing.

@@ -16,11 +16,15 @@ var extremes = []float32{
 }
 
 // requireExtreme holds products with extremes to float64: each element to the bound of requireClose with a floor of k roundings of
-// denormal numbers, to an infinity or NaN where that is the result.
-func requireExtreme(t *testing.T, got, a, b Matrix[float32], msg string) {
+// denormal numbers, to an infinity or NaN where that is the result. The product is added to init where that has elements.
+func requireExtreme(t *testing.T, got, a, b, init Matrix[float32], msg string) {
 	for i := range got.Rows {
 		for j := range got.Cols {
 			var want, sum float64
+			if init.Data != nil {
+				want = float64(init.Data[init.at(i, j)])
+				sum = math.Abs(want)
+			}
 			for p := range a.Cols {
 				x := float64(a.Data[a.at(i, p)]) * float64(b.Data[b.at(p, j)])
 				want, sum = want+x, sum+math.Abs(x)
@@ -56,6 +60,7 @@ func TestGemmExtremes(t *testing.T) {
 	m, n, k := extremeShape(t)
 	forEachMatrixISA(t, func(t *testing.T) {
 		for count, x := range extremes {
+			m, n = n, m // first the columns of B, then the rows of A are cut for all
 			next := normal[float32](uint64(count))
 			a, b, c := newGuarded(m, k, k, 1, next), newGuarded(k, n, n, 1, next), newGuarded(m, n, n, 1, next)
 			clean := c.clone()
@@ -67,7 +72,7 @@ func TestGemmExtremes(t *testing.T) {
 				old := *at
 				*at = x
 				Gemm(c.Matrix, a.Matrix, b.Matrix, false, Epilogue[float32]{})
-				requireExtreme(t, c.Matrix, a.Matrix, b.Matrix, fmt.Sprintf("%g in %s", x, place))
+				requireExtreme(t, c.Matrix, a.Matrix, b.Matrix, Matrix[float32]{}, fmt.Sprintf("%g in %s", x, place))
 				*at = old
 			}
 			Gemm(c.Matrix, a.Matrix, b.Matrix, false, Epilogue[float32]{})
@@ -86,8 +91,48 @@ func TestGemmMagnitudes(t *testing.T) {
 				scaled := func(e int) func() float32 { return func() float32 { return float32(math.Ldexp(float64(next()), e)) } }
 				a, b, c := newGuarded(m, k, k, 1, scaled(x)), newGuarded(k, n, n, 1, scaled(y)), newGuarded(m, n, n, 1, next)
 				Gemm(c.Matrix, a.Matrix, b.Matrix, false, Epilogue[float32]{})
-				requireExtreme(t, c.Matrix, a.Matrix, b.Matrix, fmt.Sprintf("2^%d by 2^%d", x, y))
+				requireExtreme(t, c.Matrix, a.Matrix, b.Matrix, Matrix[float32]{}, fmt.Sprintf("2^%d by 2^%d", x, y))
 			}
+		}
+	})
+}
+
+// Small numbers among ordinary ones, as the tails of activations are: sums to which they do not matter stay in tiles, the others do not,
+// and whichever way, C or the bias is added once.
+func TestGemmSmallNumbers(t *testing.T) {
+	shapes := [][3]int{{33, 34, 35}}
+	if m, n, k := extremeShape(t); PiecesVectorized() {
+		shapes = [][3]int{{m, n, k}, {n, m, k}, {70, 49, pieceSteps + 50}}
+	}
+	forEachMatrixISA(t, func(t *testing.T) {
+		for count, e := range []int{-149, -126, -118, -110, -102, -90, -60} {
+			m, n, k := shapes[count%len(shapes)][0], shapes[count%len(shapes)][1], shapes[count%len(shapes)][2]
+			next := normal[float32](uint64(count))
+			a, b, c, bias := newGuarded(m, k, k, 1, next), newGuarded(k, n, n, 1, next), newGuarded(m, n, n, 1, next), newGuarded(1, n, n, 1, next)
+			tiny := float32(math.Ldexp(1, e))
+			for p := range k {
+				for i := p % 7; i < m; i += 7 {
+					a.Data[a.at(i, p)] *= tiny // some of each row
+				}
+				a.Data[a.at(m/2, p)] *= tiny // all of a row
+				b.Data[b.at(p, n/3)] *= 0x1p-40
+			}
+			// Little is added to the small row, and to the small column.
+			clear(c.Data[c.at(m/2, 0):][:n])
+			for i := range m {
+				c.Data[c.at(i, n/3)] = 0
+			}
+			bias.Data[n/3] = 0
+			msg := fmt.Sprintf("2^%d", e)
+			got := c.clone()
+			Gemm(got.Matrix, a.Matrix, b.Matrix, false, Epilogue[float32]{})
+			requireExtreme(t, got.Matrix, a.Matrix, b.Matrix, Matrix[float32]{}, msg)
+			Gemm(got.Matrix, a.Matrix, b.Matrix, false, Epilogue[float32]{Bias: bias.Data})
+			requireExtreme(t, got.Matrix, a.Matrix, b.Matrix, Matrix[float32]{Data: bias.Data, ColStride: 1}, msg+", bias")
+			got = c.clone()
+			Gemm(got.Matrix, a.Matrix, b.Matrix, true, Epilogue[float32]{})
+			requireExtreme(t, got.Matrix, a.Matrix, b.Matrix, c.Matrix, msg+", added")
+			got.requireIntact(t, msg)
 		}
 	})
 }
@@ -103,6 +148,7 @@ func TestGemmExtremesThreads(t *testing.T) {
 	for _, p := range []int{60, 333 + 20*n} {
 		b.Data[p] = -0x1p-120
 	}
+	a.Data[120*k], b.Data[200] = 0x1p115, -0x1p115
 	var want []float32
 	for _, threads := range []int{1, 2, 5} {
 		withThreads(t, threads)
@@ -117,10 +163,10 @@ func TestGemmExtremesThreads(t *testing.T) {
 
 // A large result is written past the caches, to the same bits as one that an epilogue still needs.
 func TestGemmLargeResult(t *testing.T) {
-	const m, n, k = 520, 544, 70
+	const m, n, k = 1120, 960, 70
 	x := normal[float32](7)
 	a, b, bias := newGuarded(m, k, k, 1, x), newGuarded(k, n, n, 1, x), newGuarded(1, n, n, 1, x)
-	a.Data[300*k] = 0x1p-120 // whose block is not for pieces
+	a.Data[300*k] = 0x1p120 // whose block is not for pieces
 	product := func(bias []float32, after func(i0, i1, j0, j1 int)) []float32 {
 		// A line of the result begins on a line of the cache, or the test is of the ordinary way only.
 		all := make([]float32, m*n+16)

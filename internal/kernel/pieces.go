@@ -72,12 +72,26 @@ func (x PieceBounds) Exact() bool {
 
 // Safe reports whether the product of numbers in such bounds over k steps is that of their pieces.
 func (x PieceBounds) Safe(y PieceBounds, k int) bool {
-	if !x.Exact() || !y.Exact() {
-		return false
-	}
 	e, f, some := x.exponents()
 	d, g, any := y.exponents()
-	return !some || !any || e+d >= pieceProduct && f+g+bits.Len(uint(k)) <= 127
+	if !some || !any {
+		return max(f, g) <= pieceMost
+	}
+	return x.Exact() && y.Exact() && e+d >= pieceProduct && f+g+bits.Len(uint(k)) <= 127
+}
+
+// floor returns the magnitude from which a sum of products in such bounds over k steps is as accurate as one that is Safe, and whether
+// none of the numbers and sums is too large. A number of which pieces below 2⁻¹²⁶ are lost is off by less than 2⁻¹²⁵, and each step
+// has eight products and sums that may be lost below 2⁻¹²⁶: with all numbers below 2^h, a sum is off by k·2⁻¹²⁶·(8 + 4·2^h) at most, and
+// the floor is 2²⁶ times that.
+func (x PieceBounds) floor(y PieceBounds, k int) (floor float32, ok bool) {
+	_, f, _ := x.exponents()
+	_, g, _ := y.exponents()
+	steps, h := bits.Len(uint(k)), max(f, g)
+	if h > pieceMost || f+g+steps > 127 {
+		return 0, false
+	}
+	return float32(math.Ldexp(1, steps-126+26+1+max(3, h+2))), true
 }
 
 // JoinPieceBounds are the bounds of all numbers together, of none where there are none.

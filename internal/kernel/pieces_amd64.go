@@ -31,3 +31,10 @@ func turnTilesSIMD(x []uint16, tiles int) { turnTilesAVX512(unsafe.SliceData(x),
 func pieceTileSIMD(rows, tiles int, a []uint16, lda int, b []uint16, panel int, c []float32, ldc int, init []float32, ldi int, buf []float32) {
 	pieceTileAVX512(rows, tiles, unsafe.SliceData(a), 2*lda, unsafe.SliceData(b), 2*panel, unsafe.SliceData(c), 4*ldc, unsafe.SliceData(init), 4*ldi, unsafe.SliceData(buf))
 }
+
+// settleSIMD copies rows of 32 sums, of which the first n count, to c, unless one of them is below floor, and reports whether it did.
+//
+//go:noinline
+func settleSIMD(c []float32, ldc int, sums []float32, rows, n int, floor float32) bool {
+	return settleAVX512(unsafe.SliceData(c), 4*ldc, unsafe.SliceData(sums), rows, n, floor) != 0
+}

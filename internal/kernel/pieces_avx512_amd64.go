@@ -44,3 +44,9 @@ func turnTilesAVX512(x *uint16, tiles int)
 //
 //go:noescape
 func pieceTileAVX512(rows int, tiles int, a *uint16, lda int, b *uint16, panel int, c *float32, ldc int, init *float32, ldi int, buf *float32)
+
+// settleAVX512 copies x, rows of 32 of which the first cols count, to c, rows ldc bytes apart, and returns 1, unless one of
+// them is below floor in magnitude: then it returns 0. rows ≥ 1, 1 ≤ cols ≤ 32.
+//
+//go:noescape
+func settleAVX512(c *float32, ldc int, x *float32, rows int, cols int, floor float32) int

@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func splitLinesAVX512(dst *uint16, x *float32, ldx int, lines int, tiles int, bounds *uint32)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
 TEXT ·splitLinesAVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -13,10 +13,12 @@ TEXT ·splitLinesAVX512(SB), NOSPLIT, $0-48
 	MOVQ         lines+24(FP), BX
 	MOVQ         tiles+32(FP), SI
 	MOVQ         bounds+40(FP), DI
-	VBROADCASTSS cAVX51247800080<>+0(SB), Z0
+	VBROADCASTSS cAVX51200008000<>+0(SB), Z0
 	VBROADCASTSS cAVX512ffff0000<>+0(SB), Z1
 	VBROADCASTSS cAVX5127fffffff<>+0(SB), Z2
 	VBROADCASTSS cAVX51200000001<>+0(SB), Z3
+	MOVL         $0xaaaaaaaa, R8
+	KMOVD        R8, K1
 	VMOVUPS      (DI), Z4
 	VMOVUPS      64(DI), Z5
 	MOVQ         BX, R9
@@ -43,34 +45,27 @@ row3:
 	VPMAXUD    Z8, Z5, Z5
 	VPSUBD     Z3, Z8, Z8
 	VPMINUD    Z8, Z4, Z4
-	VMULPS     Z0, Z6, Z8
-	VSUBPS     Z6, Z8, Z9
-	VSUBPS     Z9, Z8, Z8
+	VPADDD     Z0, Z6, Z8
+	VANDPS     Z1, Z8, Z8
 	VSUBPS     Z8, Z6, Z6
-	VMULPS     Z0, Z6, Z9
-	VSUBPS     Z6, Z9, Z10
-	VSUBPS     Z10, Z9, Z9
+	VPADDD     Z0, Z6, Z9
+	VANDPS     Z1, Z9, Z9
 	VSUBPS     Z9, Z6, Z6
-	VMULPS     Z0, Z7, Z10
-	VSUBPS     Z7, Z10, Z11
-	VSUBPS     Z11, Z10, Z10
-	VSUBPS     Z10, Z7, Z7
-	VMULPS     Z0, Z7, Z11
-	VSUBPS     Z7, Z11, Z12
-	VSUBPS     Z12, Z11, Z11
-	VSUBPS     Z11, Z7, Z7
+	VPADDD     Z0, Z7, Z10
 	VANDPS     Z1, Z10, Z10
+	VSUBPS     Z10, Z7, Z7
+	VPADDD     Z0, Z7, Z11
+	VANDPS     Z1, Z11, Z11
+	VSUBPS     Z11, Z7, Z7
 	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z10, Z10
-	VMOVDQU32  Z10, (BX)
-	VANDPS     Z1, Z11, Z8
+	VPBLENDMW  Z10, Z8, K1, Z8
+	VMOVDQU32  Z8, (BX)
 	VPSRLD     $0x10, Z9, Z9
-	VPORD      Z9, Z8, Z8
-	VMOVDQU32  Z8, 1024(BX)
-	VANDPS     Z1, Z7, Z7
+	VPBLENDMW  Z11, Z9, K1, Z9
+	VMOVDQU32  Z9, 1024(BX)
 	VPSRLD     $0x10, Z6, Z6
-	VPORD      Z6, Z7, Z7
-	VMOVDQU32  Z7, 2048(BX)
+	VPBLENDMW  Z7, Z6, K1, Z6
+	VMOVDQU32  Z6, 2048(BX)
 	ADDQ       $+128, R8
 	ADDQ       $+3072, BX
 	DECQ       R10
@@ -88,8 +83,8 @@ rows2:
 	VZEROUPPER
 	RET
 
-DATA cAVX51247800080<>+0(SB)/4, $0x47800080
-GLOBL cAVX51247800080<>(SB), RODATA|NOPTR, $4
+DATA cAVX51200008000<>+0(SB)/4, $0x00008000
+GLOBL cAVX51200008000<>(SB), RODATA|NOPTR, $4
 
 DATA cAVX512ffff0000<>+0(SB)/4, $0xffff0000
 GLOBL cAVX512ffff0000<>(SB), RODATA|NOPTR, $4
@@ -101,7 +96,7 @@ DATA cAVX51200000001<>+0(SB)/4, $0x00000001
 GLOBL cAVX51200000001<>(SB), RODATA|NOPTR, $4
 
 // func splitPairsAVX512(dst *uint16, panel int, x *float32, ldx int, panels int, tiles int, bounds *uint32)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
 TEXT ·splitPairsAVX512(SB), NOSPLIT, $0-56
 	MOVQ         dst+0(FP), AX
 	MOVQ         panel+8(FP), CX
@@ -110,10 +105,12 @@ TEXT ·splitPairsAVX512(SB), NOSPLIT, $0-56
 	MOVQ         panels+32(FP), SI
 	MOVQ         tiles+40(FP), DI
 	MOVQ         bounds+48(FP), R8
-	VBROADCASTSS cAVX51247800080<>+0(SB), Z0
+	VBROADCASTSS cAVX51200008000<>+0(SB), Z0
 	VBROADCASTSS cAVX512ffff0000<>+0(SB), Z1
 	VBROADCASTSS cAVX5127fffffff<>+0(SB), Z2
 	VBROADCASTSS cAVX51200000001<>+0(SB), Z3
+	MOVL         $0xaaaaaaaa, R9
+	KMOVD        R9, K1
 	MOVQ         BX, R9
 	SHLQ         $0x04, R9
 	MOVQ         DI, R13
@@ -139,8 +136,8 @@ row3:
 row5:
 	VMOVUPS    (R12), Z4
 	VMOVUPS    64(R12), Z5
-	PREFETCHT0 (DI)(BX*4)
-	PREFETCHT0 (R10)(BX*4)
+	PREFETCHT0 (DI)(R9*2)
+	PREFETCHT0 (R10)(R9*2)
 	VMOVUPS    (DI), Z6
 	VMOVUPS    (R10), Z7
 	VANDPS     Z2, Z6, Z8
@@ -151,34 +148,27 @@ row5:
 	VPMAXUD    Z8, Z5, Z5
 	VPSUBD     Z3, Z8, Z8
 	VPMINUD    Z8, Z4, Z4
-	VMULPS     Z0, Z6, Z8
-	VSUBPS     Z6, Z8, Z9
-	VSUBPS     Z9, Z8, Z8
+	VPADDD     Z0, Z6, Z8
+	VANDPS     Z1, Z8, Z8
 	VSUBPS     Z8, Z6, Z6
-	VMULPS     Z0, Z6, Z9
-	VSUBPS     Z6, Z9, Z10
-	VSUBPS     Z10, Z9, Z9
+	VPADDD     Z0, Z6, Z9
+	VANDPS     Z1, Z9, Z9
 	VSUBPS     Z9, Z6, Z6
-	VMULPS     Z0, Z7, Z10
-	VSUBPS     Z7, Z10, Z11
-	VSUBPS     Z11, Z10, Z10
-	VSUBPS     Z10, Z7, Z7
-	VMULPS     Z0, Z7, Z11
-	VSUBPS     Z7, Z11, Z12
-	VSUBPS     Z12, Z11, Z11
-	VSUBPS     Z11, Z7, Z7
+	VPADDD     Z0, Z7, Z10
 	VANDPS     Z1, Z10, Z10
+	VSUBPS     Z10, Z7, Z7
+	VPADDD     Z0, Z7, Z11
+	VANDPS     Z1, Z11, Z11
+	VSUBPS     Z11, Z7, Z7
 	VPSRLD     $0x10, Z8, Z8
-	VPORD      Z8, Z10, Z10
-	VMOVDQU32  Z10, (R11)
-	VANDPS     Z1, Z11, Z8
+	VPBLENDMW  Z10, Z8, K1, Z8
+	VMOVDQU32  Z8, (R11)
 	VPSRLD     $0x10, Z9, Z9
-	VPORD      Z9, Z8, Z8
-	VMOVDQU32  Z8, 1024(R11)
-	VANDPS     Z1, Z7, Z7
+	VPBLENDMW  Z11, Z9, K1, Z9
+	VMOVDQU32  Z9, 1024(R11)
 	VPSRLD     $0x10, Z6, Z6
-	VPORD      Z6, Z7, Z7
-	VMOVDQU32  Z7, 2048(R11)
+	VPBLENDMW  Z7, Z6, K1, Z6
+	VMOVDQU32  Z6, 2048(R11)
 	VMOVUPS    Z4, (R12)
 	VMOVUPS    Z5, 64(R12)
 	ADDQ       $+64, DI
@@ -205,7 +195,7 @@ rows2:
 	RET
 
 // func roundLinesAVX512(dst *uint16, x *float32, ldx int, lines int, tiles int, bounds *uint32)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
 TEXT ·roundLinesAVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -214,11 +204,12 @@ TEXT ·roundLinesAVX512(SB), NOSPLIT, $0-48
 	MOVQ         tiles+32(FP), SI
 	MOVQ         bounds+40(FP), DI
 	VBROADCASTSS cAVX51200007fff<>+0(SB), Z0
-	VBROADCASTSS cAVX512ffff0000<>+0(SB), Z1
-	VBROADCASTSS cAVX5127fffffff<>+0(SB), Z2
-	VBROADCASTSS cAVX51200000001<>+0(SB), Z3
-	VMOVUPS      (DI), Z4
-	VMOVUPS      64(DI), Z5
+	VBROADCASTSS cAVX5127fffffff<>+0(SB), Z1
+	VBROADCASTSS cAVX51200000001<>+0(SB), Z2
+	MOVL         $0xaaaaaaaa, R8
+	KMOVD        R8, K1
+	VMOVUPS      (DI), Z3
+	VMOVUPS      64(DI), Z4
 	MOVQ         BX, R9
 	TESTQ        R9, R9
 	JLE          rows2
@@ -233,28 +224,27 @@ row1:
 row3:
 	PREFETCHT0 (R8)(DX*4)
 	PREFETCHT0 64(R8)(DX*4)
-	VMOVUPS    (R8), Z6
-	VMOVUPS    64(R8), Z7
-	VANDPS     Z2, Z6, Z8
-	VPMAXUD    Z8, Z5, Z5
-	VPSUBD     Z3, Z8, Z8
-	VPMINUD    Z8, Z4, Z4
-	VANDPS     Z2, Z7, Z8
-	VPMAXUD    Z8, Z5, Z5
-	VPSUBD     Z3, Z8, Z8
-	VPMINUD    Z8, Z4, Z4
-	VPSRAD     $0x10, Z6, Z8
-	VANDPS     Z3, Z8, Z8
+	VMOVUPS    (R8), Z5
+	VMOVUPS    64(R8), Z6
+	VANDPS     Z1, Z5, Z7
+	VPMAXUD    Z7, Z4, Z4
+	VPSUBD     Z2, Z7, Z7
+	VPMINUD    Z7, Z3, Z3
+	VANDPS     Z1, Z6, Z7
+	VPMAXUD    Z7, Z4, Z4
+	VPSUBD     Z2, Z7, Z7
+	VPMINUD    Z7, Z3, Z3
+	VPSRAD     $0x10, Z5, Z7
+	VANDPS     Z2, Z7, Z7
+	VPADDD     Z0, Z5, Z5
+	VPADDD     Z7, Z5, Z5
+	VPSRAD     $0x10, Z6, Z7
+	VANDPS     Z2, Z7, Z7
 	VPADDD     Z0, Z6, Z6
-	VPADDD     Z8, Z6, Z6
-	VPSRAD     $0x10, Z7, Z8
-	VANDPS     Z3, Z8, Z8
-	VPADDD     Z0, Z7, Z7
-	VPADDD     Z8, Z7, Z7
-	VANDPS     Z1, Z7, Z7
-	VPSRLD     $0x10, Z6, Z6
-	VPORD      Z6, Z7, Z7
-	VMOVDQU32  Z7, (BX)
+	VPADDD     Z7, Z6, Z6
+	VPSRLD     $0x10, Z5, Z5
+	VPBLENDMW  Z6, Z5, K1, Z5
+	VMOVDQU32  Z5, (BX)
 	ADDQ       $+128, R8
 	ADDQ       $+1024, BX
 	DECQ       R10
@@ -267,8 +257,8 @@ rows4:
 	JNZ  row1
 
 rows2:
-	VMOVUPS Z4, (DI)
-	VMOVUPS Z5, 64(DI)
+	VMOVUPS Z3, (DI)
+	VMOVUPS Z4, 64(DI)
 	VZEROUPPER
 	RET
 
@@ -276,7 +266,7 @@ DATA cAVX51200007fff<>+0(SB)/4, $0x00007fff
 GLOBL cAVX51200007fff<>(SB), RODATA|NOPTR, $4
 
 // func roundPairsAVX512(dst *uint16, panel int, x *float32, ldx int, panels int, tiles int, bounds *uint32)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
 TEXT ·roundPairsAVX512(SB), NOSPLIT, $0-56
 	MOVQ         dst+0(FP), AX
 	MOVQ         panel+8(FP), CX
@@ -286,9 +276,10 @@ TEXT ·roundPairsAVX512(SB), NOSPLIT, $0-56
 	MOVQ         tiles+40(FP), DI
 	MOVQ         bounds+48(FP), R8
 	VBROADCASTSS cAVX51200007fff<>+0(SB), Z0
-	VBROADCASTSS cAVX512ffff0000<>+0(SB), Z1
-	VBROADCASTSS cAVX5127fffffff<>+0(SB), Z2
-	VBROADCASTSS cAVX51200000001<>+0(SB), Z3
+	VBROADCASTSS cAVX5127fffffff<>+0(SB), Z1
+	VBROADCASTSS cAVX51200000001<>+0(SB), Z2
+	MOVL         $0xaaaaaaaa, R9
+	KMOVD        R9, K1
 	MOVQ         BX, R9
 	SHLQ         $0x04, R9
 	MOVQ         DI, R13
@@ -312,34 +303,33 @@ row3:
 	JLE   rows6
 
 row5:
-	VMOVUPS    (R12), Z4
-	VMOVUPS    64(R12), Z5
-	PREFETCHT0 (DI)(BX*4)
-	PREFETCHT0 (R10)(BX*4)
-	VMOVUPS    (DI), Z6
-	VMOVUPS    (R10), Z7
-	VANDPS     Z2, Z6, Z8
-	VPMAXUD    Z8, Z5, Z5
-	VPSUBD     Z3, Z8, Z8
-	VPMINUD    Z8, Z4, Z4
-	VANDPS     Z2, Z7, Z8
-	VPMAXUD    Z8, Z5, Z5
-	VPSUBD     Z3, Z8, Z8
-	VPMINUD    Z8, Z4, Z4
-	VPSRAD     $0x10, Z6, Z8
-	VANDPS     Z3, Z8, Z8
+	VMOVUPS    (R12), Z3
+	VMOVUPS    64(R12), Z4
+	PREFETCHT0 (DI)(R9*2)
+	PREFETCHT0 (R10)(R9*2)
+	VMOVUPS    (DI), Z5
+	VMOVUPS    (R10), Z6
+	VANDPS     Z1, Z5, Z7
+	VPMAXUD    Z7, Z4, Z4
+	VPSUBD     Z2, Z7, Z7
+	VPMINUD    Z7, Z3, Z3
+	VANDPS     Z1, Z6, Z7
+	VPMAXUD    Z7, Z4, Z4
+	VPSUBD     Z2, Z7, Z7
+	VPMINUD    Z7, Z3, Z3
+	VPSRAD     $0x10, Z5, Z7
+	VANDPS     Z2, Z7, Z7
+	VPADDD     Z0, Z5, Z5
+	VPADDD     Z7, Z5, Z5
+	VPSRAD     $0x10, Z6, Z7
+	VANDPS     Z2, Z7, Z7
 	VPADDD     Z0, Z6, Z6
-	VPADDD     Z8, Z6, Z6
-	VPSRAD     $0x10, Z7, Z8
-	VANDPS     Z3, Z8, Z8
-	VPADDD     Z0, Z7, Z7
-	VPADDD     Z8, Z7, Z7
-	VANDPS     Z1, Z7, Z7
-	VPSRLD     $0x10, Z6, Z6
-	VPORD      Z6, Z7, Z7
-	VMOVDQU32  Z7, (R11)
-	VMOVUPS    Z4, (R12)
-	VMOVUPS    Z5, 64(R12)
+	VPADDD     Z7, Z6, Z6
+	VPSRLD     $0x10, Z5, Z5
+	VPBLENDMW  Z6, Z5, K1, Z5
+	VMOVDQU32  Z5, (R11)
+	VMOVUPS    Z3, (R12)
+	VMOVUPS    Z4, 64(R12)
 	ADDQ       $+64, DI
 	ADDQ       $+64, R10
 	ADDQ       CX, R11
@@ -1436,14 +1426,18 @@ stored14:
 	ADDQ   SI, AX
 
 done3:
+	// TILERELEASE
+	BYTE  $0xc4
+	BYTE  $0xe2
+	BYTE  $0x78
+	BYTE  $0x49
+	BYTE  $0xc0
+	MOVQ  buf+80(FP), CX
+	TESTQ CX, CX
+	JZ    end16
 	SFENCE
 
-	// TILERELEASE
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x78
-	BYTE $0x49
-	BYTE $0xc0
+end16:
 	VZEROUPPER
 	RET
 
@@ -1512,3 +1506,63 @@ DATA pieceShape<>+61(SB)/1, $0x00
 DATA pieceShape<>+62(SB)/1, $0x00
 DATA pieceShape<>+63(SB)/1, $0x00
 GLOBL pieceShape<>(SB), RODATA|NOPTR, $64
+
+// func settleAVX512(c *float32, ldc int, x *float32, rows int, cols int, floor float32) int
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·settleAVX512(SB), NOSPLIT, $0-56
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         rows+24(FP), BX
+	MOVQ         cols+32(FP), SI
+	VBROADCASTSS cAVX5127fffffff<>+0(SB), Z0
+	VBROADCASTSS floor+40(FP), Z1
+	MOVQ         $-1, DI
+	BZHIQ        SI, DI, DI
+	KMOVW        DI, K1
+	SHRQ         $0x10, DI
+	KMOVW        DI, K2
+	SHRQ         $0x10, DI
+	MOVQ         BX, SI
+	MOVQ         DX, DI
+	KXORW        K3, K3, K3
+	TESTQ        SI, SI
+	JLE          rows2
+
+row1:
+	VMOVUPS (DI), Z2
+	VANDPS  Z0, Z2, Z2
+	VCMPPS  $0x11, Z1, Z2, K1, K4
+	KORW    K4, K3, K3
+	VMOVUPS 64(DI), Z2
+	VANDPS  Z0, Z2, Z2
+	VCMPPS  $0x11, Z1, Z2, K2, K4
+	KORW    K4, K3, K3
+	ADDQ    $+128, DI
+	DECQ    SI
+	JNZ     row1
+
+rows2:
+	XORQ     SI, SI
+	KORTESTW K3, K3
+	JNZ      end3
+	TESTQ    BX, BX
+	JLE      rows5
+
+row4:
+	VMOVUPS (DX), Z0
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS 64(DX), Z0
+	VMOVUPS Z0, K2, 64(AX)
+	ADDQ    $+128, DX
+	ADDQ    CX, AX
+	DECQ    BX
+	JNZ     row4
+
+rows5:
+	INCQ SI
+
+end3:
+	MOVQ SI, ret+48(FP)
+	VZEROUPPER
+	RET

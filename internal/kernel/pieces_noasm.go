@@ -23,3 +23,7 @@ func roundLinesSIMD(dst []uint16, x []float32, ldx, lines, tiles int, words []ui
 func roundPairsSIMD(dst []uint16, panel int, x []float32, ldx, panels, tiles int, words []uint32) {
 	panic(unreached)
 }
+
+func settleSIMD(c []float32, ldc int, sums []float32, rows, n int, floor float32) bool {
+	panic(unreached)
+}

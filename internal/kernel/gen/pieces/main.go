@@ -17,7 +17,7 @@ func main() { files.Main("pieces", generate) }
 func generate() (map[string][]byte, error) {
 	asm, stubs, err := isa.Emit(isa.AVX512, "kernel", "gen/pieces", "amd64,!purego", []isa.Fn{
 		lines("splitLines", "cuts into three pieces", pieces), columns("splitPairs", "cuts into three pieces", pieces),
-		lines("roundLines", "rounds to one piece", 1), columns("roundPairs", "rounds to one piece", 1), turnTiles, pieceTile,
+		lines("roundLines", "rounds to one piece", 1), columns("roundPairs", "rounds to one piece", 1), turnTiles, pieceTile, settle,
 	})
 	if err != nil {
 		return nil, err

@@ -13,15 +13,14 @@ const (
 	pieces    = 3
 )
 
-// veltkamp is the factor that splits 24 bits into 8 and 16 (Dekker, A floating-point technique for extending the available
-// precision, 1971).
-const veltkamp = 1<<16 + 1
+// half is half of what a BF16's last bit is worth, as an integer to add to the bits of a float32; upperBits are those of a BF16.
+const (
+	half      = 0x8000
+	upperBits = 0xffff0000
+)
 
-// upper returns v rounded to the 8 bits of a BF16, exact for |v| < 2¹¹⁰.
-func upper(k *isa.K, v isa.V) isa.V {
-	t := k.Mul(v, isa.C(veltkamp))
-	return k.Sub(t, k.Sub(t, v))
-}
+// upper returns v rounded to the 8 bits of a BF16, half away from 0. A number beyond the range of BF16 becomes an infinity.
+func upper(k *isa.K, v isa.V) isa.V { return k.And(k.IntAdd(v, isa.Bits(half)), isa.Bits(upperBits)) }
 
 // cut returns the three numbers of BF16 whose sum v is.
 func cut(k *isa.K, v isa.V) [pieces]isa.V {
@@ -52,12 +51,12 @@ func (b bounds) note(k *isa.K, v isa.V) {
 // rounded returns v rounded to a BF16, ties to even, in the upper half; the lower half is of no meaning.
 func rounded(k *isa.K, v isa.V) isa.V {
 	odd := k.And(k.ShiftRightInt(v, 16), isa.Bits(1))
-	return k.IntAdd(k.IntAdd(v, isa.Bits(0x7fff)), odd)
+	return k.IntAdd(k.IntAdd(v, isa.Bits(half-1)), odd)
 }
 
 // pairs cuts the vectors of p and p+16 and writes their pieces, a tile apart, or rounds them to the only one. Pieces below 2⁻¹²⁶ need not
 // be numbers of BF16: what is beyond one's 16 bits is lost, and does not become part of the other.
-func pairs(k *isa.K, b bounds, low, high isa.V, dst operand.Mem, parts int) {
+func pairs(k *isa.K, b bounds, odd reg.OpmaskVirtual, low, high isa.V, dst operand.Mem, parts int) {
 	b.note(k, low)
 	b.note(k, high)
 	l, h := []isa.V{low}, []isa.V{high}
@@ -68,27 +67,23 @@ func pairs(k *isa.K, b bounds, low, high isa.V, dst operand.Mem, parts int) {
 		l[0], h[0] = rounded(k, low), rounded(k, high)
 	}
 	for i := range parts {
-		h[i] = k.And(h[i], isa.Bits(0xffff0000))
 		k.VPSRLD(operand.Imm(16), l[i].R(), l[i].R())
-		k.VPORD(l[i].R(), h[i].R(), h[i].R())
-		k.VMOVDQU32(h[i].R(), dst.Offset(i*tileBytes))
+		k.VPBLENDMW(h[i].R(), l[i].R(), odd, l[i].R())
+		k.VMOVDQU32(l[i].R(), dst.Offset(i*tileBytes))
 	}
 }
 
-// ahead fetches what is four lines further, too far for the hardware to foresee, and what is disp behind.
-func ahead(k *isa.K, x, ldx reg.Register, disp int) {
-	k.PREFETCHT0(operand.Mem{Base: x, Index: ldx, Scale: 4})
-	if disp > 0 {
-		k.PREFETCHT0(operand.Mem{Base: x, Index: ldx, Scale: 4, Disp: disp})
-	}
-}
-
-func pin(k *isa.K, parts int) {
+// pin keeps constants in registers, and returns the words of a vector that are upper halves.
+func pin(k *isa.K, parts int) reg.OpmaskVirtual {
 	if parts == pieces {
-		k.Pin(isa.C(veltkamp), isa.Bits(0xffff0000), isa.Bits(0x7fffffff), isa.Bits(1))
-		return
+		k.Pin(isa.Bits(half), isa.Bits(upperBits), isa.Bits(0x7fffffff), isa.Bits(1))
+	} else {
+		k.Pin(isa.Bits(half-1), isa.Bits(0x7fffffff), isa.Bits(1))
 	}
-	k.Pin(isa.Bits(0x7fff), isa.Bits(0xffff0000), isa.Bits(0x7fffffff), isa.Bits(1))
+	words, odd := k.GP32(), k.K()
+	k.MOVL(operand.U32(0xaaaaaaaa), words)
+	k.KMOVD(words, odd)
+	return odd
 }
 
 // lines cuts or rounds numbers of which those of a line lie side by side.
@@ -100,15 +95,17 @@ q < 16, pair q of line i of the tiles nt to nt+n−1 of dst, n the number of pie
 16 maxima of |x|'s bits, and is updated. ldx is in bytes. lines ≥ 1, tiles ≥ 1.`,
 		Body: func(k *isa.K) {
 			dst, x, ldx, lines, tiles, at := k.Arg("dst"), k.Arg("x"), k.Arg("ldx"), k.Arg("lines"), k.Arg("tiles"), k.Arg("bounds")
-			pin(k, parts)
+			odd := pin(k, parts)
 			b := loadBounds(k, at)
 			to, from := k.GP64(), k.GP64()
 			k.Rows(lines, func() {
 				k.MOVQ(dst, to)
 				k.MOVQ(x, from)
 				k.Rows(tiles, func() {
-					ahead(k, from, ldx, 64)
-					pairs(k, b, k.Get(operand.Mem{Base: from}), k.Get(operand.Mem{Base: from, Disp: 64}), operand.Mem{Base: to}, parts)
+					for disp := range 2 { // four lines further, too far for the hardware to foresee
+						k.PREFETCHT0(operand.Mem{Base: from, Index: ldx, Scale: 4, Disp: 64 * disp})
+					}
+					pairs(k, b, odd, k.Get(operand.Mem{Base: from}), k.Get(operand.Mem{Base: from, Disp: 64}), operand.Mem{Base: to}, parts)
 					k.ADDQ(operand.I32(128), from)
 					k.ADDQ(operand.I32(parts*tileBytes), to)
 				})
@@ -130,23 +127,24 @@ minima of |x|'s bits less 1, then 16 maxima of |x|'s bits, and is updated. ldx a
 		Body: func(k *isa.K) {
 			dst, panel, x, ldx := k.Arg("dst"), k.Arg("panel"), k.Arg("x"), k.Arg("ldx")
 			panels, tiles, bounds := k.Arg("panels"), k.Arg("tiles"), k.Arg("bounds")
-			pin(k, parts)
-			low, high, to, at, lines, half := k.GP64(), k.GP64(), k.GP64(), k.GP64(), k.GP64(), k.GP64()
-			k.MOVQ(ldx, half)
-			k.SHLQ(operand.Imm(4), half)
+			odd := pin(k, parts)
+			low, high, to, at, lines, rows := k.GP64(), k.GP64(), k.GP64(), k.GP64(), k.GP64(), k.GP64()
+			k.MOVQ(ldx, rows)
+			k.SHLQ(operand.Imm(4), rows) // 16 of them
 			k.Rows(tiles, func() {
 				k.MOVQ(operand.U32(16), lines)
 				k.Rows(lines, func() {
 					k.MOVQ(x, low)
 					k.MOVQ(x, high)
-					k.ADDQ(half, high)
+					k.ADDQ(rows, high)
 					k.MOVQ(dst, to)
 					k.MOVQ(bounds, at)
 					k.Rows(panels, func() {
 						b := loadBounds(k, at)
-						ahead(k, low, ldx, 0)
-						ahead(k, high, ldx, 0)
-						pairs(k, b, k.Get(operand.Mem{Base: low}), k.Get(operand.Mem{Base: high}), operand.Mem{Base: to}, parts)
+						for _, p := range []reg.Register{low, high} { // of the next tile
+							k.PREFETCHT0(operand.Mem{Base: p, Index: rows, Scale: 2})
+						}
+						pairs(k, b, odd, k.Get(operand.Mem{Base: low}), k.Get(operand.Mem{Base: high}), operand.Mem{Base: to}, parts)
 						b.store(k, at)
 						k.ADDQ(operand.I32(64), low)
 						k.ADDQ(operand.I32(64), high)
@@ -156,7 +154,7 @@ minima of |x|'s bits less 1, then 16 maxima of |x|'s bits, and is updated. ldx a
 					k.ADDQ(ldx, x)
 					k.ADDQ(operand.I32(64), dst)
 				})
-				k.ADDQ(half, x)
+				k.ADDQ(rows, x)
 				k.ADDQ(operand.I32((parts-1)*tileBytes), dst)
 			})
 		},

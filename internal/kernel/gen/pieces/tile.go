@@ -43,8 +43,13 @@ written past the caches. rows ≥ 1, tiles ≥ 1.`,
 		k.JZ(operand.LabelRef(done))
 		unit(k, 1)
 		k.Label(done)
-		k.SFENCE() // of what went past the caches
 		amx.Release(k.Context)
+		end := k.NewLabel("end")
+		k.Load(k.Param("buf"), b)
+		k.TESTQ(b, b)
+		k.JZ(operand.LabelRef(end))
+		k.SFENCE() // of what went past the caches
+		k.Label(end)
 	},
 }
 
