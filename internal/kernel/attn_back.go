@@ -95,13 +95,15 @@ func splitTiles(dst []uint16, x []float32, line, step, lines, steps int, byStep 
 	return most
 }
 
-// cut cuts x into the bits of its pieces.
+// cut cuts x into the bits of its pieces. Of the last one nothing is left over unless it is below 2⁻¹²⁶.
 func cut(x float32) (bits [pieceParts]uint16) {
 	for i := range bits {
-		t := float32(x * (1<<16 + 1)) // Veltkamp's way to round to 8 bits
-		upper := float32(t - float32(t-x))
-		bits[i] = uint16(math.Float32bits(upper) >> 16)
-		x -= upper
+		u := math.Float32bits(x)
+		if i+1 < pieceParts {
+			u += 1 << 15 // to the nearest, half away from 0
+		}
+		bits[i] = uint16(u >> 16)
+		x -= math.Float32frombits(u &^ 0xffff)
 	}
 	return bits
 }
