@@ -110,6 +110,9 @@ func (s *Session) Run(module, kernel string, g cudamodules.Geometry, params ...a
 		case nil:
 			args[i] = cudamodules.Ptr(0)
 			continue
+		case int:
+			args[i] = int64(p)
+			continue
 		default:
 			continue
 		}
@@ -169,6 +172,7 @@ type control struct {
 	Remove   func(barrier int32)
 	Held     func() int32
 	Modules  func() int32
+	Become   func(capability int32)
 	Copied   func(toHost int32) int64
 }
 
@@ -186,6 +190,7 @@ func controlOf(path string) *control {
 	purego.RegisterLibFunc(&c.Schedule, h, "emulator_schedule")
 	purego.RegisterLibFunc(&c.Remove, h, "emulator_remove_barrier")
 	purego.RegisterLibFunc(&c.Held, h, "emulator_held")
+	purego.RegisterLibFunc(&c.Become, h, "emulator_capability")
 	purego.RegisterLibFunc(&c.Modules, h, "emulator_modules")
 	purego.RegisterLibFunc(&c.Copied, h, "emulator_copied")
 	if controls.byPath == nil {
@@ -200,6 +205,29 @@ func (s *Session) Emulated() bool { return s.path != "" }
 
 // Path is the library of the emulated card, empty for a real one.
 func (s *Session) Path() string { return s.path }
+
+// Capability makes the emulated card one of that compute capability times ten, until the test ends; it is 80 otherwise. On a real card the
+// test is skipped unless it is of that one.
+func (s *Session) Capability(t testing.TB, capability int) {
+	t.Helper()
+	if s.Emulated() {
+		Become(t, s.path, capability)
+		return
+	}
+	got, err := s.Device().Capability()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != capability {
+		t.Skipf("the card has compute capability %d.%d, want %d.%d", got/10, got%10, capability/10, capability%10)
+	}
+}
+
+// Become is Session.Capability for the emulated card whose library is at path.
+func Become(t testing.TB, path string, capability int) {
+	controlOf(path).Become(int32(capability))
+	t.Cleanup(func() { controlOf(path).Become(80) })
+}
 
 // Loaded is how many modules the emulated card whose library is at path has loaded now.
 func Loaded(path string) int { return int(controlOf(path).Modules()) }

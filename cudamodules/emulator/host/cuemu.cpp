@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "launch.h"
+#include "schedule.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -18,7 +19,7 @@ __shared__ int cuemu_anchor __attribute__((used));
 
 namespace cuemu {
 namespace {
-enum class State { ready, at_barrier, at_exchange, done };
+enum class State { ready, at_barrier, at_exchange, together, waiting, done };
 
 struct Thread {
   Fiber fiber;
@@ -26,6 +27,11 @@ struct Thread {
   const void *brings;
   size_t size;
   void *takes;
+  void (*act)(int, void **);      // together
+  bool last;
+  bool (*until)(void *);          // waiting
+  void *arg;
+  bool patient, given_up;
 };
 
 std::vector<Thread> threads;
@@ -36,6 +42,7 @@ Call running;
 void **running_params;
 const char *failure;
 unsigned schedule_seed;
+size_t shared_asked;
 
 constexpr size_t stack_size = 64 << 10;
 
@@ -55,6 +62,43 @@ void thread_main() {
   wait(State::done);
 }
 
+uint64_t random_state;
+
+// act lets a warp go on whose lanes are all together.
+bool act(int w) {
+  const int n = (int)threads.size();
+  if (w + 32 > n) return false;
+  void *brought[32];
+  for (int i = 0; i < 32; i++) {
+    if (threads[w + i].state != State::together) return false;
+    if (threads[w + i].act != threads[w].act) fail("lanes of one warp in different instructions");
+    brought[i] = const_cast<void *>(threads[w + i].brings);
+  }
+  threads[w].act(w / 32, brought);
+  for (int i = 0; i < 32; i++) threads[w + i].state = State::ready;
+  return true;
+}
+
+bool act_last() {
+  for (size_t w = 0; w < threads.size(); w += 32)
+    if (threads[w].last && act((int)w)) return true;
+  return false;
+}
+
+// progress is what happens when nobody can go on: a warp that comes last does, or something beside the threads, or whoever is patient no
+// longer gives up.
+bool progress(bool &given_up) {
+  const bool first = schedule_seed == 1 || schedule_seed == 3 || (schedule_seed > 3 && chance(2));
+  if (first ? act_last() || beside_step() : beside_step() || act_last()) return true;
+  for (auto &t : threads)
+    if (t.state == State::waiting && t.patient) {
+      t.given_up = given_up = true;
+      t.state = State::ready;
+      return true;
+    }
+  return false;
+}
+
 // release lets go whoever waits for nobody any more. It returns false if everybody waits for somebody.
 bool release() {
   int n = (int)threads.size(), barrier = 0, done = 0;
@@ -69,6 +113,12 @@ bool release() {
       if (t.state == State::at_barrier) t.state = State::ready;
     any = true;
   }
+  for (auto &t : threads)
+    if (t.state == State::waiting && t.until(t.arg)) {
+      t.state = State::ready;
+      any = true;
+    }
+  for (int w = 0; w < n; w += 32) any |= (!threads[w].last || schedule_seed == 0) && act(w);
   for (int w = 0; w < n; w += 32) {
     int end = w + 32 < n ? w + 32 : n, waiting = 0;
     size_t size = 0;
@@ -86,12 +136,6 @@ bool release() {
     any = true;
   }
   return any;
-}
-
-uint64_t random_state;
-unsigned chance(unsigned n) {
-  random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-  return (unsigned)((random_state >> 33) % n);
 }
 
 bool warp_ready(int w) {
@@ -122,6 +166,12 @@ void choose(std::vector<int> &list, int &warp) {
   for (int i = (int)list.size() - 1; i > 0; i--) std::swap(list[i], list[chance(i + 1)]);
 }
 
+bool any_ready() {
+  for (auto &t : threads)
+    if (t.state == State::ready) return true;
+  return false;
+}
+
 bool run_block(size_t shared) {
   memset(__start_cuemu_shared, 0xff, __stop_cuemu_shared - __start_cuemu_shared);
   memset(dynamic_memory.data(), 0xff, dynamic_memory.size());
@@ -129,24 +179,25 @@ bool run_block(size_t shared) {
     threads[i].state = State::ready;
     make_fiber(&threads[i].fiber, &stacks[i * stack_size], stack_size, thread_main);
   }
+  beside_begin();
+  bool given_up = false;
   int warp = -1;
   std::vector<int> list;
   for (size_t done = 0; done < threads.size();) {
     choose(list, warp);
-    bool ran = false;
     for (int i : list) {
       if (threads[i].state != State::ready) continue;
-      ran = true;
       current = i;
       threadIdx = {i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y)};
       switch_fiber(&scheduler, &threads[i].fiber);
       done += threads[i].state == State::done;
     }
-    if (!release() && !ran) {
+    if (!release() && !any_ready() && done < threads.size() && !progress(given_up)) {
       failure = "threads that wait for each other: a barrier or shuffle in a branch";
       return false;
     }
   }
+  beside_end(given_up);
   // Past the end of what was asked for, dynamic shared memory must be as it was.
   for (size_t i = shared + 128; i < dynamic_memory.size(); i++)
     if ((unsigned char)dynamic_memory[i] != 0xff) {
@@ -168,6 +219,34 @@ void exchange(const void *mine, size_t size, void *all) {
   t.takes = all;
   wait(State::at_exchange);
 }
+unsigned schedule() { return schedule_seed; }
+unsigned chance(unsigned n) {
+  random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+  return (unsigned)((random_state >> 33) % n);
+}
+int current_thread() { return current; }
+int thread_count() { return (int)threads.size(); }
+void fail(const char *what) {
+  if (!failure) failure = what;
+}
+size_t dynamic_size() { return shared_asked; }
+void together(void (*f)(int, void **), void *mine, bool last) {
+  Thread &t = threads[current];
+  t.act = f;
+  t.brings = mine;
+  t.last = last;
+  wait(State::together);
+}
+bool wait_until(bool (*ready)(void *), void *arg, bool patient) {
+  if (ready(arg)) return true;
+  Thread &t = threads[current];
+  t.until = ready;
+  t.arg = arg;
+  t.patient = patient;
+  t.given_up = false;
+  wait(State::waiting);
+  return !threads[current].given_up;
+}
 unsigned char *dynamic_shared() { return (unsigned char *)(((uintptr_t)dynamic_memory.data() + 127) & ~(uintptr_t)127); }
 
 const Kernel *find(const char *name) {
@@ -181,6 +260,7 @@ const char *launch(const Kernel &k, dim3 grid, dim3 block, size_t shared, void *
   failure = nullptr;
   threads.resize(n);
   if (stacks.size() < n * stack_size) stacks.resize(n * stack_size);
+  shared_asked = shared;
   dynamic_memory.resize(shared + 128 + 256);
   gridDim = grid;
   blockDim = block;

@@ -20,7 +20,7 @@ typedef int CUresult;
 typedef uint64_t Address;
 
 namespace {
-enum : CUresult { ok = 0, invalid_value = 1, invalid_context = 201, invalid_image = 200, not_found = 500, launch_failed = 719, illegal_address = 700, invalid_handle = 400 };
+enum : CUresult { ok = 0, invalid_value = 1, invalid_context = 201, invalid_image = 200, no_binary = 209, not_found = 500, launch_failed = 719, illegal_address = 700, invalid_handle = 400 };
 constexpr size_t guard = 256;
 constexpr int shared_default = 48 << 10, shared_most = 227 << 10;
 
@@ -43,6 +43,7 @@ std::map<void *, int> handles;  // modules 1, streams 2, events 3
 int contexts, depth;
 int64_t copied[2];  // to the card, to the host
 std::string problem;
+int capability = 80;
 
 #define LOCKED std::lock_guard<std::recursive_mutex> locked(lock)
 
@@ -114,8 +115,8 @@ CUresult cuDeviceGetAttribute(int *v, int a, int) {
     case 10: *v = 32; return ok;
     case 16: *v = 4; return ok;
     case 38: *v = 1 << 20; return ok;
-    case 75: *v = 8; return ok;
-    case 76: *v = 0; return ok;
+    case 75: *v = capability / 10; return ok;
+    case 76: *v = capability % 10; return ok;
     case 83: *v = 1; return ok;
     case 97: *v = shared_most; return ok;
   }
@@ -155,6 +156,7 @@ CUresult cuModuleLoadData(void **m, const char *image) {
     problem = "not PTX";
     return invalid_image;
   }
+  if (strstr(image, ".target sm_90a") && capability != 90) return no_binary;
   *m = new Module{image, {}};
   handles[*m] = 1;
   return ok;
@@ -227,6 +229,7 @@ int emulator_held() {
   for (auto &h : handles) n += h.second != 0;
   return n;
 }
+void emulator_capability(int c) { LOCKED; capability = c; }
 int emulator_modules() {
   LOCKED;
   int n = 0;
