@@ -16,20 +16,6 @@ import (
 	"stheno/cudamodules/emulator"
 )
 
-// bf16 rounds to BF16, ties to even.
-func bf16(x float32) float32 {
-	b := math.Float32bits(x)
-	return math.Float32frombits((b + 0x7fff + b>>16&1) &^ 0xffff)
-}
-
-func bf16s(x []float32) []float32 {
-	y := make([]float32, len(x))
-	for i, v := range x {
-		y[i] = bf16(v)
-	}
-	return y
-}
-
 // runWarpgroups computes the problem with the kernels of attention_sm90a.
 func (c attention) runWarpgroups(s *emulator.Session, in attentionData[float32]) (out, lse, stats []float32, err error) {
 	side := func(n int) int {
@@ -83,12 +69,12 @@ func TestWarpgroupAttention(t *testing.T) {
 		}
 		t.Run(c.name(), func(t *testing.T) {
 			in := c.data()
-			rounded := in
-			rounded.q, rounded.k, rounded.v = bf16s(in.q), bf16s(in.k), bf16s(in.v)
-			out, lse, high, sums := plainAttention[float64](c, rounded)
-			_, plainLSE, _, _ := plainAttention[float32](c, rounded)
+			exact := in
+			exact.q, exact.k, exact.v = rounded(in.q), rounded(in.k), rounded(in.v)
+			out, lse, high, sums := plainAttention[float64](c, exact)
+			_, plainLSE, _, _ := plainAttention[float32](c, exact)
 			var most float64
-			for _, v := range rounded.v {
+			for _, v := range exact.v {
 				most = max(most, math.Abs(float64(v)))
 			}
 			every(t, s, func() any {
@@ -124,7 +110,8 @@ func warpgroupProbe(s *emulator.Session) (any, error) {
 
 func wantProbe(t *testing.T) any {
 	t.Helper()
-	s := emulator.Open(t, emulator.Config{Modules: []string{"attention_sm90a"}})
+	s := emulator.Open(t, onlyWarpgroups)
+	defer s.Close()
 	s.Capability(t, 90)
 	want, err := warpgroupProbe(s)
 	require.NoError(t, err)
@@ -133,12 +120,15 @@ func wantProbe(t *testing.T) any {
 
 func long() bool { return os.Getenv("STHENO_CHECK_CUDA") == "long" }
 
-// missed says whether some schedule shows that the kernels of a build are not those of want.
-func missed(t *testing.T, cfg emulator.Config, want any) bool {
+// missed says whether some schedule shows that the kernels of a build, without one step, are not those of want.
+func missed(t *testing.T, cfg emulator.Config, removed int, want any) bool {
 	t.Helper()
 	s := emulator.Open(t, cfg)
 	defer s.Close() // with an error, where a launch had one
 	s.Capability(t, 90)
+	s.RemoveBarrier(removed)
+	defer s.RemoveBarrier(-1)
+	defer s.Schedule(0)
 	for seed := range 6 {
 		s.Schedule(seed)
 		if got, err := warpgroupProbe(s); err != nil || got != want {
@@ -150,19 +140,14 @@ func missed(t *testing.T, cfg emulator.Config, want any) bool {
 
 // Each step of the kernels that orders what goes on at the same time is needed, and the emulator would see it missing.
 func TestEachStepOfWarpgroupsIsMissed(t *testing.T) {
-	if testing.Short() {
-		t.Skip("compiles a library for each step: not with -short")
-	}
-	modules := []string{"attention_sm90a"}
 	want := wantProbe(t)
-	require.False(t, missed(t, emulator.Config{Modules: modules}, want))
+	require.False(t, missed(t, onlyWarpgroups, -1, want))
 	for n := range 23 {
-		if n != 2 && n != 5 && n != 18 && !long() {
-			continue // all of them with STHENO_CHECK_CUDA=long
-		}
-		require.True(t, missed(t, emulator.Config{Modules: modules, Defines: []string{fmt.Sprintf("REMOVE_BARRIER=%d", n)}}, want), "step %d", n)
+		require.True(t, missed(t, onlyWarpgroups, n, want), "step %d", n)
 	}
 }
+
+var onlyWarpgroups = emulator.Config{Modules: []string{cudamodules.WarpgroupModule}}
 
 // So are the sizes and places that a card would not complain about.
 func TestWrongLayoutsOfWarpgroupsShow(t *testing.T) {
@@ -171,7 +156,7 @@ func TestWrongLayoutsOfWarpgroupsShow(t *testing.T) {
 	}
 	want := wantProbe(t)
 	files := map[string]string{}
-	for _, name := range []string{"common.cuh", "math.cuh", "mma.cuh", "warpgroup.cuh", "attention_sm90a.cu"} {
+	for _, name := range []string{"common.cuh", "math.cuh", "mma.cuh", "narrow.cuh", "warpgroup.cuh", "attention_sm90a.cu"} {
 		data, err := os.ReadFile(filepath.Join("../src", name))
 		require.NoError(t, err)
 		files[name] = string(data)
@@ -200,6 +185,6 @@ func TestWrongLayoutsOfWarpgroupsShow(t *testing.T) {
 			}
 			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 		}
-		require.True(t, missed(t, emulator.Config{Source: dir}, want), "%s for %s", m.to, m.from)
+		require.True(t, missed(t, emulator.Config{Source: dir}, -1, want), "%s for %s", m.to, m.from)
 	}
 }

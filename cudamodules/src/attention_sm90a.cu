@@ -88,7 +88,7 @@ template <int D> struct Rows {
       high = greater(high, shuffle_xor(high, 1));
       high = greater(high, shuffle_xor(high, 2));
       const float base = high == -infinity<float>() ? 0.f : high * by;
-      shrink[r] = exponential2(fused(top[r], by, -base));
+      shrink[r] = exp2_fast(fused(top[r], by, -base));
       top[r] = high;
       float part = 0;
       UNROLL
@@ -96,7 +96,7 @@ template <int D> struct Rows {
         UNROLL
         for (int c = 0; c < 2; c++) {
           float &x = s[e + 2 * r + c];
-          x = exponential2(fused(x, by, -base));
+          x = exp2_fast(fused(x, by, -base));
           part += x;
         }
       sum[r] = sum[r] * shrink[r] + part;

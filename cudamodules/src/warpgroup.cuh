@@ -4,7 +4,7 @@
 //
 // Addresses of shared memory are the 32 bits that shared_address gives.
 #pragma once
-#include "mma.cuh"
+#include "narrow.cuh"
 
 #if defined(CUEMU)
 #include "warpgroup.h"
@@ -17,15 +17,9 @@
 #define STEP(n, ...) do { __VA_ARGS__; } while (0)
 #endif
 
-INLINE u32 shared_address(const void *p) {
 #if defined(CUEMU)
-  return cuemu::shared_address(p);
-#else
-  u32 a;
-  asm("{ .reg .u64 t; cvta.to.shared.u64 t, %1; cvt.u32.u64 %0, t; }" : "=r"(a) : "l"(p));
-  return a;
+INLINE u32 shared_address(const void *p) { return cuemu::shared_address(p); }
 #endif
-}
 
 // A barrier counts arrivals, and bytes that are still to come; its phase ends when neither is missing, and the next one begins.
 INLINE void barrier_init(u32 bar, int arrivals) {
@@ -185,32 +179,6 @@ template <int N> INLINE void product_registers(float *d, const u32 *a, u64 b) {
   else
     asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" NAMES_64 "}, {%64,%65,%66,%67}, %68, 1, 1, 1, 1;"
                  : REGISTERS_32(d, 0), REGISTERS_32(d, 32) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-#endif
-}
-
-// bf16_pair is two numbers rounded to BF16, ties to even, x in the lower half.
-INLINE u32 bf16_pair(float x, float y) {
-#if defined(CUEMU)
-  auto round = [](float v) -> u32 {
-    u32 b = to_bits(v);
-    return v != v ? 0x7fff : (b + 0x7fff + (b >> 16 & 1)) >> 16;
-  };
-  return round(x) | round(y) << 16;
-#else
-  u32 r;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(y), "f"(x));
-  return r;
-#endif
-}
-
-// exponential2 is 2^x, off by 2⁻²² of itself; 0 for −∞.
-INLINE float exponential2(float x) {
-#if defined(CUEMU)
-  return std::exp2(x);
-#else
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
 #endif
 }
 

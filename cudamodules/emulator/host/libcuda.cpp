@@ -123,7 +123,12 @@ CUresult cuDeviceGetAttribute(int *v, int a, int) {
   return invalid_value;
 }
 CUresult cuDevicePrimaryCtxRetain(void **c, int) { LOCKED; contexts++; *c = &contexts; return ok; }
-CUresult cuDevicePrimaryCtxRelease_v2(int) { LOCKED; return contexts-- > 0 ? ok : invalid_context; }
+CUresult cuDevicePrimaryCtxRelease_v2(int) {
+  LOCKED;
+  if (contexts == 0) return invalid_context;
+  if (--contexts == 0) problem.clear();  // the next one is a new context
+  return ok;
+}
 CUresult cuCtxPushCurrent_v2(void *c) { LOCKED; if (c != &contexts) return invalid_context; depth++; return ok; }
 CUresult cuCtxPopCurrent_v2(void **c) { LOCKED; if (!depth) return invalid_context; depth--; *c = &contexts; return ok; }
 CUresult cuCtxSynchronize() { LOCKED; return problem.empty() ? ok : launch_failed; }
