@@ -123,27 +123,6 @@ func (m *KVCodes) AddProduct(y, x, tmp []float32) {
 	}
 }
 
-// DequantizeCols computes dst[(n−n0)·ld + r] = value(r, n) for n0 ≤ n < n1, r < rows.
-func (m *KVCodes) DequantizeCols(dst []float32, ld, rows, n0, n1 int) {
-	for r := range rows {
-		s, low := m.Row(r)
-		for n := n0; n < n1; n++ {
-			dst[(n-n0)*ld+r] = float32(float64(s)*float64(m.Code(r, n)) + float64(low))
-		}
-	}
-}
-
-// DequantizeRows computes dst[(r−r0)·ld + n] = value(r, n) for r0 ≤ r < r1, n < cols.
-func (m *KVCodes) DequantizeRows(dst []float32, ld, cols, r0, r1 int) {
-	for r := r0; r < r1; r++ {
-		s, low := m.Row(r)
-		row := dst[(r-r0)*ld:][:cols]
-		for n := range row {
-			row[n] = float32(float64(s)*float64(m.Code(r, n)) + float64(low))
-		}
-	}
-}
-
 // AddVecMulHalf computes y[n] += Σ_r x[r]·w[r·ld + n] for the len(x) rows of w, numbers in FP16. len(y) is a multiple of
 // 16. What lies ahead bytes after w will be wanted soon and is prefetched.
 func AddVecMulHalf(y, x []float32, w []uint16, ld, ahead int) {

@@ -23,3 +23,68 @@ func kvCodes4AVX2(y *float32, x *float32, tmp *float32, scales *uint16, mins *ui
 //
 //go:noescape
 func kvHalvesAVX2(y *float32, x *float32, w *uint16, ld int, rows int, blocks int, ahead int)
+
+// kvEncodeColumns8AVX2 computes the nearest codes, in float64: the least and the largest for numbers beyond them, the least for a scale of 0.
+// Rows r < 16·chunks, columns n < columns, all of one block that begins at codes with its first row; x[n·ld+r] belongs to
+// code(r, n), and stride is the distance of a block's words of the next rows. mins may be nil: −128·scales.
+//
+//go:noescape
+func kvEncodeColumns8AVX2(codes *uint8, scales *uint16, mins *uint16, x *float32, ld int, chunks int, columns int, stride int)
+
+// kvEncodeColumns4AVX2 computes the nearest codes, in float64: the least and the largest for numbers beyond them, the least for a scale of 0.
+// Rows r < 16·chunks, columns n < columns, all of one block that begins at codes with its first row; x[n·ld+r] belongs to
+// code(r, n), and stride is the distance of a block's words of the next rows. mins may be nil: −128·scales.
+//
+//go:noescape
+func kvEncodeColumns4AVX2(codes *uint8, scales *uint16, mins *uint16, x *float32, ld int, chunks int, columns int, stride int)
+
+// kvDecodeColumns8AVX2 computes x[n·ld+r] = scale[r]·code(r, n) + min[r], rounded once.
+// Rows r < 16·chunks, columns n < columns, all of one block that begins at codes with its first row; x[n·ld+r] belongs to
+// code(r, n), and stride is the distance of a block's words of the next rows. mins may be nil: −128·scales.
+//
+//go:noescape
+func kvDecodeColumns8AVX2(codes *uint8, scales *uint16, mins *uint16, x *float32, ld int, chunks int, columns int, stride int)
+
+// kvDecodeColumns4AVX2 computes x[n·ld+r] = scale[r]·code(r, n) + min[r], rounded once.
+// Rows r < 16·chunks, columns n < columns, all of one block that begins at codes with its first row; x[n·ld+r] belongs to
+// code(r, n), and stride is the distance of a block's words of the next rows. mins may be nil: −128·scales.
+//
+//go:noescape
+func kvDecodeColumns4AVX2(codes *uint8, scales *uint16, mins *uint16, x *float32, ld int, chunks int, columns int, stride int)
+
+// kvEncodeRowAVX2 puts clamp(round((x[n] − low)·inverse), 0, top), in float64, into the bits mask of word n of codes, shift bits from the lowest.
+// n is a multiple of 16.
+//
+//go:noescape
+func kvEncodeRowAVX2(codes *uint8, x *float32, n int, low float64, inverse float64, top float64, mask uint32, shift int)
+
+// kvDecodeRowAVX2 computes x[n] = scale·code + low, rounded once, of the code in the bits mask of word n of codes, shift bits from the lowest.
+// n is a multiple of 16.
+//
+//go:noescape
+func kvDecodeRowAVX2(x *float32, codes *uint8, n int, scale float32, low float32, mask uint32, shift int)
+
+// hadamard16AVX2 replaces each block of 16 numbers by norm times its Walsh–Hadamard transform.
+//
+//go:noescape
+func hadamard16AVX2(x *float32, blocks int, norm float32)
+
+// hadamard32AVX2 replaces each block of 32 numbers by norm times its Walsh–Hadamard transform.
+//
+//go:noescape
+func hadamard32AVX2(x *float32, blocks int, norm float32)
+
+// hadamard64AVX2 replaces each block of 64 numbers by norm times its Walsh–Hadamard transform.
+//
+//go:noescape
+func hadamard64AVX2(x *float32, blocks int, norm float32)
+
+// hadamard128AVX2 replaces each block of 128 numbers by norm times its Walsh–Hadamard transform.
+//
+//go:noescape
+func hadamard128AVX2(x *float32, blocks int, norm float32)
+
+// hadamard256AVX2 replaces each block of 256 numbers by norm times its Walsh–Hadamard transform.
+//
+//go:noescape
+func hadamard256AVX2(x *float32, blocks int, norm float32)

@@ -654,3 +654,1308 @@ rows6:
 done5:
 	VZEROUPPER
 	RET
+
+// func kvEncodeColumns8AVX512(codes *uint8, scales *uint16, mins *uint16, x *float32, ld int, chunks int, columns int, stride int)
+// Requires: AVX, AVX512F
+TEXT ·kvEncodeColumns8AVX512(SB), NOSPLIT, $0-64
+	VPXORD       Z0, Z0, Z0
+	VBROADCASTSS cAVX512437f0000<>+0(SB), Z1
+	VCVTPS2PD    Y1, Z1
+	VBROADCASTSS cAVX5123f800000<>+0(SB), Z2
+	VCVTPS2PD    Y2, Z2
+	MOVQ         codes+0(FP), AX
+	MOVQ         scales+8(FP), CX
+	MOVQ         mins+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         ld+32(FP), SI
+	SHLQ         $0x02, SI
+	MOVQ         stride+56(FP), DI
+	LEAQ         (DI)(DI*2), R8
+	MOVQ         columns+48(FP), R11
+	MOVQ         chunks+40(FP), R9
+	MOVQ         R9, R12
+	TESTQ        R12, R12
+	JLE          rows2
+
+row1:
+	VCVTPH2PS (CX), Z3
+	TESTQ     DX, DX
+	JZ        symmetric3
+	VCVTPH2PS (DX), Z4
+	ADDQ      $0x20, DX
+	JMP       known4
+
+symmetric3:
+	VBROADCASTSS cAVX512c3000000<>+0(SB), Z4
+	VMULPS       Z4, Z3, Z4
+
+known4:
+	VCVTPS2PD     Y4, Z5
+	VCVTPS2PD     Y3, Z7
+	VDIVPD        Z7, Z2, Z6
+	VCMPPD        $0x04, Z0, Z7, K1
+	VMOVAPD.Z     Z6, K1, Z6
+	VEXTRACTF64X4 $0x01, Z4, Y4
+	VCVTPS2PD     Y4, Z4
+	VEXTRACTF64X4 $0x01, Z3, Y3
+	VCVTPS2PD     Y3, Z7
+	VDIVPD        Z7, Z2, Z3
+	VCMPPD        $0x04, Z0, Z7, K1
+	VMOVAPD.Z     Z3, K1, Z3
+	MOVQ          AX, R9
+	MOVQ          BX, R10
+	MOVQ          R11, R13
+	TESTQ         R13, R13
+	JLE           rows6
+
+row5:
+	VCVTPS2PD    (R10), Z7
+	VSUBPD       Z5, Z7, Z7
+	VMULPD       Z6, Z7, Z7
+	VMAXPD       Z0, Z7, Z7
+	VMINPD       Z1, Z7, Z7
+	VCVTPD2DQ    Z7, Y8
+	VCVTPS2PD    32(R10), Z7
+	VSUBPD       Z4, Z7, Z7
+	VMULPD       Z3, Z7, Z7
+	VMAXPD       Z0, Z7, Z7
+	VMINPD       Z1, Z7, Z7
+	VCVTPD2DQ    Z7, Y7
+	VINSERTI64X4 $0x01, Y7, Z8, Z8
+	VPMOVDB      Z8, X7
+	VMOVD        X7, (R9)
+	VPEXTRD      $0x01, X7, (R9)(DI*1)
+	VPEXTRD      $0x02, X7, (R9)(DI*2)
+	VPEXTRD      $0x03, X7, (R9)(R8*1)
+	ADDQ         $0x04, R9
+	ADDQ         SI, R10
+	DECQ         R13
+	JNZ          row5
+
+rows6:
+	ADDQ $0x20, CX
+	ADDQ $0x40, BX
+	LEAQ (AX)(DI*2), AX
+	LEAQ (AX)(DI*2), AX
+	DECQ R12
+	JNZ  row1
+
+rows2:
+	VZEROUPPER
+	RET
+
+DATA cAVX512437f0000<>+0(SB)/4, $0x437f0000
+GLOBL cAVX512437f0000<>(SB), RODATA|NOPTR, $4
+
+DATA cAVX5123f800000<>+0(SB)/4, $0x3f800000
+GLOBL cAVX5123f800000<>(SB), RODATA|NOPTR, $4
+
+DATA cAVX512c3000000<>+0(SB)/4, $0xc3000000
+GLOBL cAVX512c3000000<>(SB), RODATA|NOPTR, $4
+
+// func kvEncodeColumns4AVX512(codes *uint8, scales *uint16, mins *uint16, x *float32, ld int, chunks int, columns int, stride int)
+// Requires: AVX, AVX512F
+TEXT ·kvEncodeColumns4AVX512(SB), NOSPLIT, $0-64
+	VPXORD       Z0, Z0, Z0
+	MOVL         $0x0f0f0f0f, AX
+	VMOVD        AX, X1
+	VPSHUFD      $0x00, X1, X1
+	MOVL         $0x10011001, AX
+	VMOVD        AX, X1
+	VPSHUFD      $0x00, X1, X1
+	VBROADCASTSS cAVX51241700000<>+0(SB), Z2
+	VCVTPS2PD    Y2, Z2
+	VBROADCASTSS cAVX5123f800000<>+0(SB), Z3
+	VCVTPS2PD    Y3, Z3
+	MOVQ         codes+0(FP), AX
+	MOVQ         scales+8(FP), CX
+	MOVQ         mins+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         ld+32(FP), SI
+	SHLQ         $0x02, SI
+	MOVQ         stride+56(FP), DI
+	LEAQ         (DI)(DI*2), R8
+	MOVQ         columns+48(FP), R10
+	MOVQ         chunks+40(FP), R8
+	MOVQ         R8, R11
+	TESTQ        R11, R11
+	JLE          rows2
+
+row1:
+	VCVTPH2PS (CX), Z4
+	TESTQ     DX, DX
+	JZ        symmetric3
+	VCVTPH2PS (DX), Z5
+	ADDQ      $0x20, DX
+	JMP       known4
+
+symmetric3:
+	VBROADCASTSS cAVX512c3000000<>+0(SB), Z5
+	VMULPS       Z5, Z4, Z5
+
+known4:
+	VCVTPS2PD     Y5, Z6
+	VCVTPS2PD     Y4, Z8
+	VDIVPD        Z8, Z3, Z7
+	VCMPPD        $0x04, Z0, Z8, K1
+	VMOVAPD.Z     Z7, K1, Z7
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
+	VEXTRACTF64X4 $0x01, Z4, Y4
+	VCVTPS2PD     Y4, Z8
+	VDIVPD        Z8, Z3, Z4
+	VCMPPD        $0x04, Z0, Z8, K1
+	VMOVAPD.Z     Z4, K1, Z4
+	MOVQ          AX, R8
+	MOVQ          BX, R9
+	MOVQ          R10, R12
+	TESTQ         R12, R12
+	JLE           rows6
+
+row5:
+	VCVTPS2PD    (R9), Z8
+	VSUBPD       Z6, Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VMAXPD       Z0, Z8, Z8
+	VMINPD       Z2, Z8, Z8
+	VCVTPD2DQ    Z8, Y9
+	VCVTPS2PD    32(R9), Z8
+	VSUBPD       Z5, Z8, Z8
+	VMULPD       Z4, Z8, Z8
+	VMAXPD       Z0, Z8, Z8
+	VMINPD       Z2, Z8, Z8
+	VCVTPD2DQ    Z8, Y8
+	VINSERTI64X4 $0x01, Y8, Z9, Z9
+	VPMOVDB      Z9, X8
+	VPMADDUBSW   X1, X8, X8
+	VPACKUSWB    X8, X8, X8
+	VMOVD        X8, (R8)
+	VPEXTRD      $0x01, X8, (R8)(DI*1)
+	ADDQ         $0x04, R8
+	ADDQ         SI, R9
+	DECQ         R12
+	JNZ          row5
+
+rows6:
+	ADDQ $0x20, CX
+	ADDQ $0x40, BX
+	LEAQ (AX)(DI*2), AX
+	DECQ R11
+	JNZ  row1
+
+rows2:
+	VZEROUPPER
+	RET
+
+DATA cAVX51241700000<>+0(SB)/4, $0x41700000
+GLOBL cAVX51241700000<>(SB), RODATA|NOPTR, $4
+
+// func kvDecodeColumns8AVX512(codes *uint8, scales *uint16, mins *uint16, x *float32, ld int, chunks int, columns int, stride int)
+// Requires: AVX, AVX512F
+TEXT ·kvDecodeColumns8AVX512(SB), NOSPLIT, $0-64
+	VPXORD Z0, Z0, Z0
+	MOVQ   codes+0(FP), AX
+	MOVQ   scales+8(FP), CX
+	MOVQ   mins+16(FP), DX
+	MOVQ   x+24(FP), BX
+	MOVQ   ld+32(FP), SI
+	SHLQ   $0x02, SI
+	MOVQ   stride+56(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	MOVQ   columns+48(FP), R11
+	MOVQ   chunks+40(FP), R9
+	MOVQ   R9, R12
+	TESTQ  R12, R12
+	JLE    rows2
+
+row1:
+	VCVTPH2PS (CX), Z0
+	TESTQ     DX, DX
+	JZ        symmetric3
+	VCVTPH2PS (DX), Z1
+	ADDQ      $0x20, DX
+	JMP       known4
+
+symmetric3:
+	VBROADCASTSS cAVX512c3000000<>+0(SB), Z1
+	VMULPS       Z1, Z0, Z1
+
+known4:
+	MOVQ  AX, R9
+	MOVQ  BX, R10
+	MOVQ  R11, R13
+	TESTQ R13, R13
+	JLE   rows6
+
+row5:
+	VMOVD       (R9), X2
+	VPINSRD     $0x01, (R9)(DI*1), X2, X2
+	VPINSRD     $0x02, (R9)(DI*2), X2, X2
+	VPINSRD     $0x03, (R9)(R8*1), X2, X2
+	VPMOVZXBD   X2, Z2
+	VCVTDQ2PS   Z2, Z2
+	VFMADD213PS Z1, Z0, Z2
+	VMOVUPS     Z2, (R10)
+	ADDQ        $0x04, R9
+	ADDQ        SI, R10
+	DECQ        R13
+	JNZ         row5
+
+rows6:
+	ADDQ $0x20, CX
+	ADDQ $0x40, BX
+	LEAQ (AX)(DI*2), AX
+	LEAQ (AX)(DI*2), AX
+	DECQ R12
+	JNZ  row1
+
+rows2:
+	VZEROUPPER
+	RET
+
+// func kvDecodeColumns4AVX512(codes *uint8, scales *uint16, mins *uint16, x *float32, ld int, chunks int, columns int, stride int)
+// Requires: AVX, AVX512F
+TEXT ·kvDecodeColumns4AVX512(SB), NOSPLIT, $0-64
+	VPXORD  Z0, Z0, Z0
+	MOVL    $0x0f0f0f0f, AX
+	VMOVD   AX, X0
+	VPSHUFD $0x00, X0, X0
+	MOVL    $0x10011001, AX
+	VMOVD   AX, X1
+	VPSHUFD $0x00, X1, X1
+	MOVQ    codes+0(FP), AX
+	MOVQ    scales+8(FP), CX
+	MOVQ    mins+16(FP), DX
+	MOVQ    x+24(FP), BX
+	MOVQ    ld+32(FP), SI
+	SHLQ    $0x02, SI
+	MOVQ    stride+56(FP), DI
+	LEAQ    (DI)(DI*2), R8
+	MOVQ    columns+48(FP), R10
+	MOVQ    chunks+40(FP), R8
+	MOVQ    R8, R11
+	TESTQ   R11, R11
+	JLE     rows2
+
+row1:
+	VCVTPH2PS (CX), Z1
+	TESTQ     DX, DX
+	JZ        symmetric3
+	VCVTPH2PS (DX), Z2
+	ADDQ      $0x20, DX
+	JMP       known4
+
+symmetric3:
+	VBROADCASTSS cAVX512c3000000<>+0(SB), Z2
+	VMULPS       Z2, Z1, Z2
+
+known4:
+	MOVQ  AX, R8
+	MOVQ  BX, R9
+	MOVQ  R10, R12
+	TESTQ R12, R12
+	JLE   rows6
+
+row5:
+	VMOVD       (R8), X3
+	VPINSRD     $0x01, (R8)(DI*1), X3, X3
+	VPSRLW      $0x04, X3, X4
+	VPAND       X0, X4, X4
+	VPAND       X0, X3, X3
+	VPUNPCKLBW  X4, X3, X3
+	VPMOVZXBD   X3, Z3
+	VCVTDQ2PS   Z3, Z3
+	VFMADD213PS Z2, Z1, Z3
+	VMOVUPS     Z3, (R9)
+	ADDQ        $0x04, R8
+	ADDQ        SI, R9
+	DECQ        R12
+	JNZ         row5
+
+rows6:
+	ADDQ $0x20, CX
+	ADDQ $0x40, BX
+	LEAQ (AX)(DI*2), AX
+	DECQ R11
+	JNZ  row1
+
+rows2:
+	VZEROUPPER
+	RET
+
+// func kvEncodeRowAVX512(codes *uint8, x *float32, n int, low float64, inverse float64, top float64, mask uint32, shift int)
+// Requires: AVX, AVX512F
+TEXT ·kvEncodeRowAVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSD low+24(FP), Z0
+	VBROADCASTSD inverse+32(FP), Z1
+	VBROADCASTSD top+40(FP), Z2
+	VPXORD       Z3, Z3, Z3
+	VBROADCASTSS mask+48(FP), Z4
+	MOVQ         shift+56(FP), BX
+	VMOVQ        BX, X5
+	XORQ         BX, BX
+	TESTQ        DX, DX
+	JLE          end2
+
+loop1:
+	VMOVUPS       (CX)(BX*1), Z6
+	VEXTRACTF64X4 $0x01, Z6, Y7
+	VCVTPS2PD     Y6, Z6
+	VSUBPD        Z0, Z6, Z6
+	VMULPD        Z1, Z6, Z6
+	VMAXPD        Z3, Z6, Z6
+	VMINPD        Z2, Z6, Z6
+	VCVTPD2DQ     Z6, Y8
+	VCVTPS2PD     Y7, Z6
+	VSUBPD        Z0, Z6, Z6
+	VMULPD        Z1, Z6, Z6
+	VMAXPD        Z3, Z6, Z6
+	VMINPD        Z2, Z6, Z6
+	VCVTPD2DQ     Z6, Y6
+	VINSERTI64X4  $0x01, Y6, Z8, Z8
+	VPSLLD        X5, Z8, Z8
+	VMOVUPS       (AX)(BX*1), Z6
+	VPANDND       Z6, Z4, Z6
+	VPORD         Z8, Z6, Z6
+	VMOVUPS       Z6, (AX)(BX*1)
+	ADDQ          $+64, BX
+	SUBQ          $+16, DX
+	JG            loop1
+
+end2:
+	VZEROUPPER
+	RET
+
+// func kvDecodeRowAVX512(x *float32, codes *uint8, n int, scale float32, low float32, mask uint32, shift int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·kvDecodeRowAVX512(SB), NOSPLIT, $0-48
+	MOVQ         x+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS scale+24(FP), Z0
+	VBROADCASTSS low+28(FP), Z1
+	VBROADCASTSS mask+32(FP), Z2
+	MOVQ         shift+40(FP), BX
+	VMOVQ        BX, X3
+	XORQ         BX, BX
+	TESTQ        DX, DX
+	JLE          end2
+
+loop1:
+	VMOVUPS     (CX)(BX*1), Z4
+	VANDPS      Z2, Z4, Z4
+	VPSRLD      X3, Z4, Z4
+	VCVTDQ2PS   Z4, Z4
+	VFMADD213PS Z1, Z0, Z4
+	VMOVUPS     Z4, (AX)(BX*1)
+	ADDQ        $+64, BX
+	SUBQ        $+16, DX
+	JG          loop1
+
+end2:
+	VZEROUPPER
+	RET
+
+// func hadamard16AVX512(x *float32, blocks int, norm float32)
+// Requires: AVX, AVX512F
+TEXT ·hadamard16AVX512(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	VBROADCASTSS norm+16(FP), Z0
+	MOVQ         blocks+8(FP), CX
+	TESTQ        CX, CX
+	JLE          rows2
+
+row1:
+	VMOVUPS    (AX), Z1
+	VPERMILPS  $0xb1, Z1, Z2
+	VADDPS     Z2, Z1, Z3
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z2, K1, Z3
+	VPERMILPS  $0x4e, Z3, Z1
+	VADDPS     Z1, Z3, Z2
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z3, Z1, K1, Z2
+	VSHUFF32X4 $0xb1, Z2, Z2, Z1
+	VADDPS     Z1, Z2, Z3
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z2, Z1, K1, Z3
+	VSHUFF32X4 $0x4e, Z3, Z3, Z1
+	VADDPS     Z1, Z3, Z2
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z3, Z1, K1, Z2
+	VMULPS     Z0, Z2, Z1
+	VMOVUPS    Z1, (AX)
+	ADDQ       $+64, AX
+	DECQ       CX
+	JNZ        row1
+
+rows2:
+	VZEROUPPER
+	RET
+
+// func hadamard32AVX512(x *float32, blocks int, norm float32)
+// Requires: AVX, AVX512F
+TEXT ·hadamard32AVX512(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	VBROADCASTSS norm+16(FP), Z0
+	MOVQ         blocks+8(FP), CX
+	TESTQ        CX, CX
+	JLE          rows2
+
+row1:
+	VMOVUPS    (AX), Z1
+	VPERMILPS  $0xb1, Z1, Z2
+	VADDPS     Z2, Z1, Z3
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z2, K1, Z3
+	VPERMILPS  $0x4e, Z3, Z1
+	VADDPS     Z1, Z3, Z2
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z3, Z1, K1, Z2
+	VSHUFF32X4 $0xb1, Z2, Z2, Z1
+	VADDPS     Z1, Z2, Z3
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z2, Z1, K1, Z3
+	VSHUFF32X4 $0x4e, Z3, Z3, Z1
+	VADDPS     Z1, Z3, Z2
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z3, Z1, K1, Z2
+	VMOVUPS    64(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z3
+	VADDPS     Z3, Z1, Z4
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z3, K1, Z4
+	VPERMILPS  $0x4e, Z4, Z1
+	VADDPS     Z1, Z4, Z3
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z4, Z1, K1, Z3
+	VSHUFF32X4 $0xb1, Z3, Z3, Z1
+	VADDPS     Z1, Z3, Z4
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z3, Z1, K1, Z4
+	VSHUFF32X4 $0x4e, Z4, Z4, Z1
+	VADDPS     Z1, Z4, Z3
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z4, Z1, K1, Z3
+	VADDPS     Z3, Z2, Z1
+	VSUBPS     Z3, Z2, Z2
+	VMULPS     Z0, Z1, Z1
+	VMOVUPS    Z1, (AX)
+	VMULPS     Z0, Z2, Z1
+	VMOVUPS    Z1, 64(AX)
+	ADDQ       $+128, AX
+	DECQ       CX
+	JNZ        row1
+
+rows2:
+	VZEROUPPER
+	RET
+
+// func hadamard64AVX512(x *float32, blocks int, norm float32)
+// Requires: AVX, AVX512F
+TEXT ·hadamard64AVX512(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	VBROADCASTSS norm+16(FP), Z0
+	MOVQ         blocks+8(FP), CX
+	TESTQ        CX, CX
+	JLE          rows2
+
+row1:
+	VMOVUPS    (AX), Z1
+	VPERMILPS  $0xb1, Z1, Z2
+	VADDPS     Z2, Z1, Z3
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z2, K1, Z3
+	VPERMILPS  $0x4e, Z3, Z1
+	VADDPS     Z1, Z3, Z2
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z3, Z1, K1, Z2
+	VSHUFF32X4 $0xb1, Z2, Z2, Z1
+	VADDPS     Z1, Z2, Z3
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z2, Z1, K1, Z3
+	VSHUFF32X4 $0x4e, Z3, Z3, Z1
+	VADDPS     Z1, Z3, Z2
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z3, Z1, K1, Z2
+	VMOVUPS    64(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z3
+	VADDPS     Z3, Z1, Z4
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z3, K1, Z4
+	VPERMILPS  $0x4e, Z4, Z1
+	VADDPS     Z1, Z4, Z3
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z4, Z1, K1, Z3
+	VSHUFF32X4 $0xb1, Z3, Z3, Z1
+	VADDPS     Z1, Z3, Z4
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z3, Z1, K1, Z4
+	VSHUFF32X4 $0x4e, Z4, Z4, Z1
+	VADDPS     Z1, Z4, Z3
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z4, Z1, K1, Z3
+	VMOVUPS    128(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z4
+	VADDPS     Z4, Z1, Z5
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z4, K1, Z5
+	VPERMILPS  $0x4e, Z5, Z1
+	VADDPS     Z1, Z5, Z4
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z5, Z1, K1, Z4
+	VSHUFF32X4 $0xb1, Z4, Z4, Z1
+	VADDPS     Z1, Z4, Z5
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z4, Z1, K1, Z5
+	VSHUFF32X4 $0x4e, Z5, Z5, Z1
+	VADDPS     Z1, Z5, Z4
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z5, Z1, K1, Z4
+	VMOVUPS    192(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z5
+	VADDPS     Z5, Z1, Z6
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z5, K1, Z6
+	VPERMILPS  $0x4e, Z6, Z1
+	VADDPS     Z1, Z6, Z5
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z6, Z1, K1, Z5
+	VSHUFF32X4 $0xb1, Z5, Z5, Z1
+	VADDPS     Z1, Z5, Z6
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z5, Z1, K1, Z6
+	VSHUFF32X4 $0x4e, Z6, Z6, Z1
+	VADDPS     Z1, Z6, Z5
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z6, Z1, K1, Z5
+	VADDPS     Z3, Z2, Z1
+	VSUBPS     Z3, Z2, Z2
+	VADDPS     Z5, Z4, Z3
+	VSUBPS     Z5, Z4, Z4
+	VADDPS     Z3, Z1, Z5
+	VSUBPS     Z3, Z1, Z1
+	VADDPS     Z4, Z2, Z3
+	VSUBPS     Z4, Z2, Z2
+	VMULPS     Z0, Z5, Z4
+	VMOVUPS    Z4, (AX)
+	VMULPS     Z0, Z3, Z3
+	VMOVUPS    Z3, 64(AX)
+	VMULPS     Z0, Z1, Z1
+	VMOVUPS    Z1, 128(AX)
+	VMULPS     Z0, Z2, Z1
+	VMOVUPS    Z1, 192(AX)
+	ADDQ       $+256, AX
+	DECQ       CX
+	JNZ        row1
+
+rows2:
+	VZEROUPPER
+	RET
+
+// func hadamard128AVX512(x *float32, blocks int, norm float32)
+// Requires: AVX, AVX512F
+TEXT ·hadamard128AVX512(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	VBROADCASTSS norm+16(FP), Z0
+	MOVQ         blocks+8(FP), CX
+	TESTQ        CX, CX
+	JLE          rows2
+
+row1:
+	VMOVUPS    (AX), Z1
+	VPERMILPS  $0xb1, Z1, Z2
+	VADDPS     Z2, Z1, Z3
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z2, K1, Z3
+	VPERMILPS  $0x4e, Z3, Z1
+	VADDPS     Z1, Z3, Z2
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z3, Z1, K1, Z2
+	VSHUFF32X4 $0xb1, Z2, Z2, Z1
+	VADDPS     Z1, Z2, Z3
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z2, Z1, K1, Z3
+	VSHUFF32X4 $0x4e, Z3, Z3, Z1
+	VADDPS     Z1, Z3, Z2
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z3, Z1, K1, Z2
+	VMOVUPS    64(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z3
+	VADDPS     Z3, Z1, Z4
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z3, K1, Z4
+	VPERMILPS  $0x4e, Z4, Z1
+	VADDPS     Z1, Z4, Z3
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z4, Z1, K1, Z3
+	VSHUFF32X4 $0xb1, Z3, Z3, Z1
+	VADDPS     Z1, Z3, Z4
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z3, Z1, K1, Z4
+	VSHUFF32X4 $0x4e, Z4, Z4, Z1
+	VADDPS     Z1, Z4, Z3
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z4, Z1, K1, Z3
+	VMOVUPS    128(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z4
+	VADDPS     Z4, Z1, Z5
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z4, K1, Z5
+	VPERMILPS  $0x4e, Z5, Z1
+	VADDPS     Z1, Z5, Z4
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z5, Z1, K1, Z4
+	VSHUFF32X4 $0xb1, Z4, Z4, Z1
+	VADDPS     Z1, Z4, Z5
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z4, Z1, K1, Z5
+	VSHUFF32X4 $0x4e, Z5, Z5, Z1
+	VADDPS     Z1, Z5, Z4
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z5, Z1, K1, Z4
+	VMOVUPS    192(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z5
+	VADDPS     Z5, Z1, Z6
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z5, K1, Z6
+	VPERMILPS  $0x4e, Z6, Z1
+	VADDPS     Z1, Z6, Z5
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z6, Z1, K1, Z5
+	VSHUFF32X4 $0xb1, Z5, Z5, Z1
+	VADDPS     Z1, Z5, Z6
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z5, Z1, K1, Z6
+	VSHUFF32X4 $0x4e, Z6, Z6, Z1
+	VADDPS     Z1, Z6, Z5
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z6, Z1, K1, Z5
+	VMOVUPS    256(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z6
+	VADDPS     Z6, Z1, Z7
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z6, K1, Z7
+	VPERMILPS  $0x4e, Z7, Z1
+	VADDPS     Z1, Z7, Z6
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z7, Z1, K1, Z6
+	VSHUFF32X4 $0xb1, Z6, Z6, Z1
+	VADDPS     Z1, Z6, Z7
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z6, Z1, K1, Z7
+	VSHUFF32X4 $0x4e, Z7, Z7, Z1
+	VADDPS     Z1, Z7, Z6
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z7, Z1, K1, Z6
+	VMOVUPS    320(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z7
+	VADDPS     Z7, Z1, Z8
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z7, K1, Z8
+	VPERMILPS  $0x4e, Z8, Z1
+	VADDPS     Z1, Z8, Z7
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z8, Z1, K1, Z7
+	VSHUFF32X4 $0xb1, Z7, Z7, Z1
+	VADDPS     Z1, Z7, Z8
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z7, Z1, K1, Z8
+	VSHUFF32X4 $0x4e, Z8, Z8, Z1
+	VADDPS     Z1, Z8, Z7
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z8, Z1, K1, Z7
+	VMOVUPS    384(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z8
+	VADDPS     Z8, Z1, Z9
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z8, K1, Z9
+	VPERMILPS  $0x4e, Z9, Z1
+	VADDPS     Z1, Z9, Z8
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z9, Z1, K1, Z8
+	VSHUFF32X4 $0xb1, Z8, Z8, Z1
+	VADDPS     Z1, Z8, Z9
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z8, Z1, K1, Z9
+	VSHUFF32X4 $0x4e, Z9, Z9, Z1
+	VADDPS     Z1, Z9, Z8
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z9, Z1, K1, Z8
+	VMOVUPS    448(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z9
+	VADDPS     Z9, Z1, Z10
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z9, K1, Z10
+	VPERMILPS  $0x4e, Z10, Z1
+	VADDPS     Z1, Z10, Z9
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z10, Z1, K1, Z9
+	VSHUFF32X4 $0xb1, Z9, Z9, Z1
+	VADDPS     Z1, Z9, Z10
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z9, Z1, K1, Z10
+	VSHUFF32X4 $0x4e, Z10, Z10, Z1
+	VADDPS     Z1, Z10, Z9
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z10, Z1, K1, Z9
+	VADDPS     Z3, Z2, Z1
+	VSUBPS     Z3, Z2, Z2
+	VADDPS     Z5, Z4, Z3
+	VSUBPS     Z5, Z4, Z4
+	VADDPS     Z7, Z6, Z5
+	VSUBPS     Z7, Z6, Z6
+	VADDPS     Z9, Z8, Z7
+	VSUBPS     Z9, Z8, Z8
+	VADDPS     Z3, Z1, Z9
+	VSUBPS     Z3, Z1, Z1
+	VADDPS     Z4, Z2, Z3
+	VSUBPS     Z4, Z2, Z2
+	VADDPS     Z7, Z5, Z4
+	VSUBPS     Z7, Z5, Z5
+	VADDPS     Z8, Z6, Z7
+	VSUBPS     Z8, Z6, Z6
+	VADDPS     Z4, Z9, Z8
+	VSUBPS     Z4, Z9, Z4
+	VADDPS     Z7, Z3, Z9
+	VSUBPS     Z7, Z3, Z3
+	VADDPS     Z5, Z1, Z7
+	VSUBPS     Z5, Z1, Z1
+	VADDPS     Z6, Z2, Z5
+	VSUBPS     Z6, Z2, Z2
+	VMULPS     Z0, Z8, Z6
+	VMOVUPS    Z6, (AX)
+	VMULPS     Z0, Z9, Z6
+	VMOVUPS    Z6, 64(AX)
+	VMULPS     Z0, Z7, Z6
+	VMOVUPS    Z6, 128(AX)
+	VMULPS     Z0, Z5, Z5
+	VMOVUPS    Z5, 192(AX)
+	VMULPS     Z0, Z4, Z4
+	VMOVUPS    Z4, 256(AX)
+	VMULPS     Z0, Z3, Z3
+	VMOVUPS    Z3, 320(AX)
+	VMULPS     Z0, Z1, Z1
+	VMOVUPS    Z1, 384(AX)
+	VMULPS     Z0, Z2, Z1
+	VMOVUPS    Z1, 448(AX)
+	ADDQ       $+512, AX
+	DECQ       CX
+	JNZ        row1
+
+rows2:
+	VZEROUPPER
+	RET
+
+// func hadamard256AVX512(x *float32, blocks int, norm float32)
+// Requires: AVX, AVX512F
+TEXT ·hadamard256AVX512(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	VBROADCASTSS norm+16(FP), Z0
+	MOVQ         blocks+8(FP), CX
+	TESTQ        CX, CX
+	JLE          rows2
+
+row1:
+	VMOVUPS    (AX), Z1
+	VPERMILPS  $0xb1, Z1, Z2
+	VADDPS     Z2, Z1, Z3
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z2, K1, Z3
+	VPERMILPS  $0x4e, Z3, Z1
+	VADDPS     Z1, Z3, Z2
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z3, Z1, K1, Z2
+	VSHUFF32X4 $0xb1, Z2, Z2, Z1
+	VADDPS     Z1, Z2, Z3
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z2, Z1, K1, Z3
+	VSHUFF32X4 $0x4e, Z3, Z3, Z1
+	VADDPS     Z1, Z3, Z2
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z3, Z1, K1, Z2
+	VMOVUPS    64(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z3
+	VADDPS     Z3, Z1, Z4
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z3, K1, Z4
+	VPERMILPS  $0x4e, Z4, Z1
+	VADDPS     Z1, Z4, Z3
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z4, Z1, K1, Z3
+	VSHUFF32X4 $0xb1, Z3, Z3, Z1
+	VADDPS     Z1, Z3, Z4
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z3, Z1, K1, Z4
+	VSHUFF32X4 $0x4e, Z4, Z4, Z1
+	VADDPS     Z1, Z4, Z3
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z4, Z1, K1, Z3
+	VMOVUPS    128(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z4
+	VADDPS     Z4, Z1, Z5
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z4, K1, Z5
+	VPERMILPS  $0x4e, Z5, Z1
+	VADDPS     Z1, Z5, Z4
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z5, Z1, K1, Z4
+	VSHUFF32X4 $0xb1, Z4, Z4, Z1
+	VADDPS     Z1, Z4, Z5
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z4, Z1, K1, Z5
+	VSHUFF32X4 $0x4e, Z5, Z5, Z1
+	VADDPS     Z1, Z5, Z4
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z5, Z1, K1, Z4
+	VMOVUPS    192(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z5
+	VADDPS     Z5, Z1, Z6
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z5, K1, Z6
+	VPERMILPS  $0x4e, Z6, Z1
+	VADDPS     Z1, Z6, Z5
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z6, Z1, K1, Z5
+	VSHUFF32X4 $0xb1, Z5, Z5, Z1
+	VADDPS     Z1, Z5, Z6
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z5, Z1, K1, Z6
+	VSHUFF32X4 $0x4e, Z6, Z6, Z1
+	VADDPS     Z1, Z6, Z5
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z6, Z1, K1, Z5
+	VMOVUPS    256(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z6
+	VADDPS     Z6, Z1, Z7
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z6, K1, Z7
+	VPERMILPS  $0x4e, Z7, Z1
+	VADDPS     Z1, Z7, Z6
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z7, Z1, K1, Z6
+	VSHUFF32X4 $0xb1, Z6, Z6, Z1
+	VADDPS     Z1, Z6, Z7
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z6, Z1, K1, Z7
+	VSHUFF32X4 $0x4e, Z7, Z7, Z1
+	VADDPS     Z1, Z7, Z6
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z7, Z1, K1, Z6
+	VMOVUPS    320(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z7
+	VADDPS     Z7, Z1, Z8
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z7, K1, Z8
+	VPERMILPS  $0x4e, Z8, Z1
+	VADDPS     Z1, Z8, Z7
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z8, Z1, K1, Z7
+	VSHUFF32X4 $0xb1, Z7, Z7, Z1
+	VADDPS     Z1, Z7, Z8
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z7, Z1, K1, Z8
+	VSHUFF32X4 $0x4e, Z8, Z8, Z1
+	VADDPS     Z1, Z8, Z7
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z8, Z1, K1, Z7
+	VMOVUPS    384(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z8
+	VADDPS     Z8, Z1, Z9
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z8, K1, Z9
+	VPERMILPS  $0x4e, Z9, Z1
+	VADDPS     Z1, Z9, Z8
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z9, Z1, K1, Z8
+	VSHUFF32X4 $0xb1, Z8, Z8, Z1
+	VADDPS     Z1, Z8, Z9
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z8, Z1, K1, Z9
+	VSHUFF32X4 $0x4e, Z9, Z9, Z1
+	VADDPS     Z1, Z9, Z8
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z9, Z1, K1, Z8
+	VMOVUPS    448(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z9
+	VADDPS     Z9, Z1, Z10
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z9, K1, Z10
+	VPERMILPS  $0x4e, Z10, Z1
+	VADDPS     Z1, Z10, Z9
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z10, Z1, K1, Z9
+	VSHUFF32X4 $0xb1, Z9, Z9, Z1
+	VADDPS     Z1, Z9, Z10
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z9, Z1, K1, Z10
+	VSHUFF32X4 $0x4e, Z10, Z10, Z1
+	VADDPS     Z1, Z10, Z9
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z10, Z1, K1, Z9
+	VMOVUPS    512(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z10
+	VADDPS     Z10, Z1, Z11
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z10, K1, Z11
+	VPERMILPS  $0x4e, Z11, Z1
+	VADDPS     Z1, Z11, Z10
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z11, Z1, K1, Z10
+	VSHUFF32X4 $0xb1, Z10, Z10, Z1
+	VADDPS     Z1, Z10, Z11
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z10, Z1, K1, Z11
+	VSHUFF32X4 $0x4e, Z11, Z11, Z1
+	VADDPS     Z1, Z11, Z10
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z11, Z1, K1, Z10
+	VMOVUPS    576(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z11
+	VADDPS     Z11, Z1, Z12
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z11, K1, Z12
+	VPERMILPS  $0x4e, Z12, Z1
+	VADDPS     Z1, Z12, Z11
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z12, Z1, K1, Z11
+	VSHUFF32X4 $0xb1, Z11, Z11, Z1
+	VADDPS     Z1, Z11, Z12
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z11, Z1, K1, Z12
+	VSHUFF32X4 $0x4e, Z12, Z12, Z1
+	VADDPS     Z1, Z12, Z11
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z12, Z1, K1, Z11
+	VMOVUPS    640(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z12
+	VADDPS     Z12, Z1, Z13
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z12, K1, Z13
+	VPERMILPS  $0x4e, Z13, Z1
+	VADDPS     Z1, Z13, Z12
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z13, Z1, K1, Z12
+	VSHUFF32X4 $0xb1, Z12, Z12, Z1
+	VADDPS     Z1, Z12, Z13
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z12, Z1, K1, Z13
+	VSHUFF32X4 $0x4e, Z13, Z13, Z1
+	VADDPS     Z1, Z13, Z12
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z13, Z1, K1, Z12
+	VMOVUPS    704(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z13
+	VADDPS     Z13, Z1, Z14
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z13, K1, Z14
+	VPERMILPS  $0x4e, Z14, Z1
+	VADDPS     Z1, Z14, Z13
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z14, Z1, K1, Z13
+	VSHUFF32X4 $0xb1, Z13, Z13, Z1
+	VADDPS     Z1, Z13, Z14
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z13, Z1, K1, Z14
+	VSHUFF32X4 $0x4e, Z14, Z14, Z1
+	VADDPS     Z1, Z14, Z13
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z14, Z1, K1, Z13
+	VMOVUPS    768(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z14
+	VADDPS     Z14, Z1, Z15
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z14, K1, Z15
+	VPERMILPS  $0x4e, Z15, Z1
+	VADDPS     Z1, Z15, Z14
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z15, Z1, K1, Z14
+	VSHUFF32X4 $0xb1, Z14, Z14, Z1
+	VADDPS     Z1, Z14, Z15
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z14, Z1, K1, Z15
+	VSHUFF32X4 $0x4e, Z15, Z15, Z1
+	VADDPS     Z1, Z15, Z14
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z15, Z1, K1, Z14
+	VMOVUPS    832(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z15
+	VADDPS     Z15, Z1, Z16
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z15, K1, Z16
+	VPERMILPS  $0x4e, Z16, Z1
+	VADDPS     Z1, Z16, Z15
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z16, Z1, K1, Z15
+	VSHUFF32X4 $0xb1, Z15, Z15, Z1
+	VADDPS     Z1, Z15, Z16
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z15, Z1, K1, Z16
+	VSHUFF32X4 $0x4e, Z16, Z16, Z1
+	VADDPS     Z1, Z16, Z15
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z16, Z1, K1, Z15
+	VMOVUPS    896(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z16
+	VADDPS     Z16, Z1, Z17
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z16, K1, Z17
+	VPERMILPS  $0x4e, Z17, Z1
+	VADDPS     Z1, Z17, Z16
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z17, Z1, K1, Z16
+	VSHUFF32X4 $0xb1, Z16, Z16, Z1
+	VADDPS     Z1, Z16, Z17
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z16, Z1, K1, Z17
+	VSHUFF32X4 $0x4e, Z17, Z17, Z1
+	VADDPS     Z1, Z17, Z16
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z17, Z1, K1, Z16
+	VMOVUPS    960(AX), Z1
+	VPERMILPS  $0xb1, Z1, Z17
+	VADDPS     Z17, Z1, Z18
+	MOVL       $0x0000aaaa, DX
+	KMOVW      DX, K1
+	VSUBPS     Z1, Z17, K1, Z18
+	VPERMILPS  $0x4e, Z18, Z1
+	VADDPS     Z1, Z18, Z17
+	MOVL       $0x0000cccc, DX
+	KMOVW      DX, K1
+	VSUBPS     Z18, Z1, K1, Z17
+	VSHUFF32X4 $0xb1, Z17, Z17, Z1
+	VADDPS     Z1, Z17, Z18
+	MOVL       $0x0000f0f0, DX
+	KMOVW      DX, K1
+	VSUBPS     Z17, Z1, K1, Z18
+	VSHUFF32X4 $0x4e, Z18, Z18, Z1
+	VADDPS     Z1, Z18, Z17
+	MOVL       $0x0000ff00, DX
+	KMOVW      DX, K1
+	VSUBPS     Z18, Z1, K1, Z17
+	VADDPS     Z3, Z2, Z1
+	VSUBPS     Z3, Z2, Z2
+	VADDPS     Z5, Z4, Z3
+	VSUBPS     Z5, Z4, Z4
+	VADDPS     Z7, Z6, Z5
+	VSUBPS     Z7, Z6, Z6
+	VADDPS     Z9, Z8, Z7
+	VSUBPS     Z9, Z8, Z8
+	VADDPS     Z11, Z10, Z9
+	VSUBPS     Z11, Z10, Z10
+	VADDPS     Z13, Z12, Z11
+	VSUBPS     Z13, Z12, Z12
+	VADDPS     Z15, Z14, Z13
+	VSUBPS     Z15, Z14, Z14
+	VADDPS     Z17, Z16, Z15
+	VSUBPS     Z17, Z16, Z16
+	VADDPS     Z3, Z1, Z17
+	VSUBPS     Z3, Z1, Z1
+	VADDPS     Z4, Z2, Z3
+	VSUBPS     Z4, Z2, Z2
+	VADDPS     Z7, Z5, Z4
+	VSUBPS     Z7, Z5, Z5
+	VADDPS     Z8, Z6, Z7
+	VSUBPS     Z8, Z6, Z6
+	VADDPS     Z11, Z9, Z8
+	VSUBPS     Z11, Z9, Z9
+	VADDPS     Z12, Z10, Z11
+	VSUBPS     Z12, Z10, Z10
+	VADDPS     Z15, Z13, Z12
+	VSUBPS     Z15, Z13, Z13
+	VADDPS     Z16, Z14, Z15
+	VSUBPS     Z16, Z14, Z14
+	VADDPS     Z4, Z17, Z16
+	VSUBPS     Z4, Z17, Z4
+	VADDPS     Z7, Z3, Z17
+	VSUBPS     Z7, Z3, Z3
+	VADDPS     Z5, Z1, Z7
+	VSUBPS     Z5, Z1, Z1
+	VADDPS     Z6, Z2, Z5
+	VSUBPS     Z6, Z2, Z2
+	VADDPS     Z12, Z8, Z6
+	VSUBPS     Z12, Z8, Z8
+	VADDPS     Z15, Z11, Z12
+	VSUBPS     Z15, Z11, Z11
+	VADDPS     Z13, Z9, Z15
+	VSUBPS     Z13, Z9, Z9
+	VADDPS     Z14, Z10, Z13
+	VSUBPS     Z14, Z10, Z10
+	VADDPS     Z6, Z16, Z14
+	VSUBPS     Z6, Z16, Z6
+	VADDPS     Z12, Z17, Z16
+	VSUBPS     Z12, Z17, Z12
+	VADDPS     Z15, Z7, Z17
+	VSUBPS     Z15, Z7, Z7
+	VADDPS     Z13, Z5, Z15
+	VSUBPS     Z13, Z5, Z5
+	VADDPS     Z8, Z4, Z13
+	VSUBPS     Z8, Z4, Z4
+	VADDPS     Z11, Z3, Z8
+	VSUBPS     Z11, Z3, Z3
+	VADDPS     Z9, Z1, Z11
+	VSUBPS     Z9, Z1, Z1
+	VADDPS     Z10, Z2, Z9
+	VSUBPS     Z10, Z2, Z2
+	VMULPS     Z0, Z14, Z10
+	VMOVUPS    Z10, (AX)
+	VMULPS     Z0, Z16, Z10
+	VMOVUPS    Z10, 64(AX)
+	VMULPS     Z0, Z17, Z10
+	VMOVUPS    Z10, 128(AX)
+	VMULPS     Z0, Z15, Z10
+	VMOVUPS    Z10, 192(AX)
+	VMULPS     Z0, Z13, Z10
+	VMOVUPS    Z10, 256(AX)
+	VMULPS     Z0, Z8, Z8
+	VMOVUPS    Z8, 320(AX)
+	VMULPS     Z0, Z11, Z8
+	VMOVUPS    Z8, 384(AX)
+	VMULPS     Z0, Z9, Z8
+	VMOVUPS    Z8, 448(AX)
+	VMULPS     Z0, Z6, Z6
+	VMOVUPS    Z6, 512(AX)
+	VMULPS     Z0, Z12, Z6
+	VMOVUPS    Z6, 576(AX)
+	VMULPS     Z0, Z7, Z6
+	VMOVUPS    Z6, 640(AX)
+	VMULPS     Z0, Z5, Z5
+	VMOVUPS    Z5, 704(AX)
+	VMULPS     Z0, Z4, Z4
+	VMOVUPS    Z4, 768(AX)
+	VMULPS     Z0, Z3, Z3
+	VMOVUPS    Z3, 832(AX)
+	VMULPS     Z0, Z1, Z1
+	VMOVUPS    Z1, 896(AX)
+	VMULPS     Z0, Z2, Z1
+	VMOVUPS    Z1, 960(AX)
+	ADDQ       $+1024, AX
+	DECQ       CX
+	JNZ        row1
+
+rows2:
+	VZEROUPPER
+	RET

@@ -3,6 +3,7 @@ package kvcompress
 import (
 	"math"
 
+	"stheno/internal/kernel"
 	"stheno/internal/parallel"
 	"stheno/ops/flashattn"
 )
@@ -103,10 +104,10 @@ func (m *manyRun) sequence(b int) error {
 		}
 	}
 	if n := s.inRing(); n > 0 {
-		for h := range l.heads {
+		parallel.Run(l.heads, func(_ *parallel.Worker, h int) {
 			s.getKeys(l, h, s.coded, n, m.k[h*n*l.dk:])
 			s.getValues(l, h, s.coded, n, m.v[h*n*l.dv:])
-		}
+		})
 		if err := m.attend(m.q, s.coded, n, m.k, m.v, n); err != nil {
 			return err
 		}
@@ -129,14 +130,19 @@ func (m *manyRun) attend(q []float32, t, count int, k, v []float32, stride int) 
 		return err
 	}
 	out := m.attention.out[m.b*m.seq*m.heads*l.dv:]
-	for i := range rows {
-		for h := range m.heads {
-			at := i*m.heads + h
-			m.mix(out[at*l.dv:][:l.dv], m.out[at*l.dv:][:l.dv], &m.total[at], m.lse[h*rows+i])
+	parallel.Run((rows+mixRows-1)/mixRows, func(_ *parallel.Worker, piece int) {
+		for i := piece * mixRows; i < min((piece+1)*mixRows, rows); i++ {
+			for h := range m.heads {
+				at := i*m.heads + h
+				m.mix(out[at*l.dv:][:l.dv], m.out[at*l.dv:][:l.dv], &m.total[at], m.lse[h*rows+i])
+			}
 		}
-	}
+	})
 	return nil
 }
+
+// mixRows is how many rows of all heads a task merges.
+const mixRows = 32
 
 // mix replaces dst, the mean of values under weights whose logarithm of the sum is *total, by the mean of those and of src.
 func (m *manyRun) mix(dst, src []float32, total *float32, lse float32) {
@@ -147,9 +153,8 @@ func (m *manyRun) mix(dst, src []float32, total *float32, lse float32) {
 	top := max(old, add)
 	sum := math.Exp(old-top) + math.Exp(add-top)
 	x, y := float32(math.Exp(old-top)/sum), float32(math.Exp(add-top)/sum)
-	for c, v := range src {
-		dst[c] = dst[c]*x + v*y
-	}
+	kernel.Scale(dst, dst, x)
+	kernel.Axpy(dst, y, src)
 	*total = float32(top + math.Log(sum))
 }
 

@@ -36,6 +36,9 @@ func (l *layout) scaleFor(low, high float32) (scale, min uint16) {
 	if !l.asym {
 		return halfUp(math.Max(math.Abs(float64(low)), math.Abs(float64(high))) / 127), 0
 	}
+	if low == 0 {
+		low = 0 // not −0, whichever of the two an order of comparisons has found
+	}
 	min = halfDown(low)
 	return halfUp((float64(high) - float64(kernel.Float16Value(min))) / float64(int(1)<<l.bits-1)), min
 }
@@ -48,63 +51,81 @@ func setRow(m *kernel.KVCodes, r int, scale, min uint16) {
 	}
 }
 
-// encoder turns numbers of a row into codes.
-type encoder struct {
-	low, inverse float64
-	top          float64
-}
-
-func newEncoder(m *kernel.KVCodes, r int) encoder {
-	s, low := m.Row(r)
-	e := encoder{low: float64(low), top: float64(int(1)<<m.Bits - 1)}
-	if s > 0 {
-		e.inverse = 1 / float64(s)
-	}
-	return e
-}
-
-// code is the nearest code.
-func (e *encoder) code(x float32) int {
-	c := (float64(x) - e.low) * e.inverse
-	return int(math.Max(0, math.Min(e.top, math.RoundToEven(c))))
-}
+// blockSide is how many channels, or tokens, are converted at a time in memory of the stack.
+const blockSide = 64
 
 // scaleKeys fixes the scale of every channel of m from all keys of the group, rows of the len(keys)/dk tokens.
 func (l *layout) scaleKeys(m *kernel.KVCodes, keys []float32) {
-	for c := range l.dk {
-		low, high := keys[c], keys[c]
-		for i := c + l.dk; i < len(keys); i += l.dk {
-			low, high = min(low, keys[i]), max(high, keys[i])
+	var low, high [blockSide]float32
+	for c := 0; c < l.dk; c += blockSide {
+		n := copy(low[:], keys[c:l.dk])
+		copy(high[:], low[:n])
+		kernel.ColumnRange(low[:n], high[:n], keys[c:], l.dk, len(keys)/l.dk)
+		for i := range n {
+			s, z := l.scaleFor(low[i], high[i])
+			setRow(m, c+i, s, z)
 		}
-		s, z := l.scaleFor(low, high)
-		setRow(m, c, s, z)
 	}
 }
 
 // encodeKeys codes keys as the tokens from column first on, with the scales that m has.
 func (l *layout) encodeKeys(m *kernel.KVCodes, keys []float32, first int) {
-	for c := range l.dk {
-		e := newEncoder(m, c)
-		for i, n := c, first; i < len(keys); i, n = i+l.dk, n+1 {
-			m.SetCode(c, n, e.code(keys[i]))
-		}
-	}
+	m.QuantizeCols(keys, l.dk, l.dk, first, first+len(keys)/l.dk)
 }
 
 // encodeValues codes values as the tokens from row first on, each with a scale of its own.
 func (l *layout) encodeValues(m *kernel.KVCodes, values []float32, first int) {
 	for ; len(values) > 0; values, first = values[l.dv:], first+1 {
 		row := values[:l.dv]
-		low, high := row[0], row[0]
-		for _, x := range row {
-			low, high = min(low, x), max(high, x)
-		}
-		s, z := l.scaleFor(low, high)
+		s, z := l.scaleFor(kernel.RowRange(row))
 		setRow(m, first, s, z)
-		e := newEncoder(m, first)
-		for n, x := range row {
-			m.SetCode(first, n, e.code(x))
+		m.QuantizeRow(first, row)
+	}
+}
+
+// encodeHalves stores keys as the tokens from column first on of (channels, tokens) in FP16.
+func (l *layout) encodeHalves(k []uint16, keys []float32, first int) {
+	tokens := len(keys) / l.dk
+	if tokens < 4 { // turning them around does not pay
+		var row [blockSide]uint16
+		for ; len(keys) > 0; keys, first = keys[l.dk:], first+1 {
+			for c := 0; c < l.dk; c += blockSide {
+				n := min(blockSide, l.dk-c)
+				kernel.ToFloat16(row[:n], keys[c:][:n])
+				for i, h := range row[:n] {
+					k[(c+i)*l.group+first] = h
+				}
+			}
 		}
+		return
+	}
+	var turned [16 * blockSide]float32
+	for tokens > 0 {
+		n := min(tokens, blockSide)
+		for c := 0; c < l.dk; c += 16 {
+			channels := min(16, l.dk-c)
+			kernel.Transpose(turned[:], n, keys[c:], l.dk, n, channels, 1)
+			for i := range channels {
+				kernel.ToFloat16(k[(c+i)*l.group+first:][:n], turned[i*n:][:n])
+			}
+		}
+		keys, first, tokens = keys[n*l.dk:], first+n, tokens-n
+	}
+}
+
+// decodeHalves is the other way.
+func (l *layout) decodeHalves(keys []float32, k []uint16, first, count int) {
+	var turned [16 * blockSide]float32
+	for count > 0 {
+		n := min(count, blockSide)
+		for c := 0; c < l.dk; c += 16 {
+			channels := min(16, l.dk-c)
+			for i := range channels {
+				kernel.FromFloat16(turned[i*n:][:n], k[(c+i)*l.group+first:][:n])
+			}
+			kernel.Transpose(keys[c:], l.dk, turned[:], n, channels, n, 1)
+		}
+		keys, first, count = keys[n*l.dk:], first+n, count-n
 	}
 }
 
@@ -113,10 +134,8 @@ func (l *layout) encodeValues(m *kernel.KVCodes, values []float32, first int) {
 func (p *page) encode(l *layout, head int, group, values []float32, first, count int, scales bool) {
 	if l.bits == 16 {
 		k, v := p.keys16(l, head), p.values16(l, head)
+		l.encodeHalves(k, group[:count*l.dk], first)
 		for i := range count {
-			for c, x := range group[i*l.dk:][:l.dk] {
-				k[c*l.group+first+i] = kernel.Float16Bits(x)
-			}
 			kernel.ToFloat16(v[(first+i)*l.padV:][:l.dv], values[i*l.dv:][:l.dv])
 		}
 		return
@@ -133,10 +152,8 @@ func (p *page) encode(l *layout, head int, group, values []float32, first, count
 func (p *page) decode(l *layout, head int, keys, values []float32, first, count int) {
 	if l.bits == 16 {
 		k, v := p.keys16(l, head), p.values16(l, head)
+		l.decodeHalves(keys, k, first, count)
 		for i := range count {
-			for c := range l.dk {
-				keys[i*l.dk+c] = kernel.Float16Value(k[c*l.group+first+i])
-			}
 			kernel.FromFloat16(values[i*l.dv:][:l.dv], v[(first+i)*l.padV:][:l.dv])
 		}
 		return
@@ -149,27 +166,7 @@ func (p *page) decode(l *layout, head int, keys, values []float32, first, count 
 // rotateRows multiplies each row of dk numbers by the normalized Hadamard matrix, block by block. The matrix is symmetric: doing
 // it again gives the row back.
 func (l *layout) rotateRows(x []float32) {
-	if l.rotate == 0 {
-		return
-	}
-	for ; len(x) > 0; x = x[l.rotate:] {
-		hadamard(x[:l.rotate])
-	}
-}
-
-// hadamard is the fast Walsh–Hadamard transform of a power of two of numbers, normalized.
-func hadamard(x []float32) {
-	for h := 1; h < len(x); h *= 2 {
-		for i := 0; i < len(x); i += 2 * h {
-			a, b := x[i:i+h], x[i+h:i+2*h]
-			for j, u := range a {
-				v := b[j]
-				a[j], b[j] = u+v, u-v
-			}
-		}
-	}
-	norm := float32(1 / math.Sqrt(float64(len(x))))
-	for i := range x {
-		x[i] *= norm
+	if l.rotate > 0 {
+		kernel.Hadamard(x, l.rotate)
 	}
 }

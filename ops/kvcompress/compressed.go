@@ -117,6 +117,9 @@ func (l *layout) keyLimit() float32 {
 
 // beyond finds a number that is a NaN or larger in magnitude than limit.
 func beyond(x []float32, limit float32) (float32, bool) {
+	if kernel.AbsMax(x) <= limit {
+		return 0, false
+	}
 	for _, a := range x {
 		if !(a <= limit && a >= -limit) {
 			return a, true
@@ -152,6 +155,9 @@ func (c *Compressed) extend(s *stream, k, v []float32, n int) {
 	c.evict(s)
 }
 
+// codeTask is how many numbers a task of code takes at least: about as many as are coded while another thread wakes.
+const codeTask = 1 << 12
+
 // code moves the oldest count tokens of a full ring, all of one group, into their page. The ring holds at least as many tokens
 // as a group has, so the scales of a new page are known although the rest of its tokens stay in the ring for now.
 func (c *Compressed) code(s *stream, count int) {
@@ -162,13 +168,17 @@ func (c *Compressed) code(s *stream, count int) {
 	if fresh {
 		known = l.group
 	}
-	parallel.Run(l.heads, func(w *parallel.Worker, h int) {
-		k := parallel.Scratch[float32](w, slotKeys, known*l.dk)
-		v := parallel.Scratch[float32](w, slotValues, count*l.dv)
-		s.getKeys(l, h, s.coded, known, k)
-		s.getValues(l, h, s.coded, count, v)
-		l.rotateRows(k)
-		p.encode(l, h, k, v, at, count, fresh)
+	// A task takes heads enough to be worth the other thread's while.
+	heads := max(1, codeTask/(known*l.dk+count*l.dv))
+	parallel.Run((l.heads+heads-1)/heads, func(w *parallel.Worker, i int) {
+		for h := i * heads; h < min((i+1)*heads, l.heads); h++ {
+			k := parallel.Scratch[float32](w, slotKeys, known*l.dk)
+			v := parallel.Scratch[float32](w, slotValues, count*l.dv)
+			s.getKeys(l, h, s.coded, known, k)
+			s.getValues(l, h, s.coded, count, v)
+			l.rotateRows(k)
+			p.encode(l, h, k, v, at, count, fresh)
+		}
 	})
 	s.coded += count
 }
