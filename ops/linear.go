@@ -18,6 +18,9 @@ type LinearConfig struct {
 
 	// NoGrad makes a node that no gradient flows through and that keeps nothing for a backward pass.
 	NoGrad bool
+
+	// NoInputGrad says that x is data: no gradient flows to it, and half of the backward pass's products are saved.
+	NoInputGrad bool
 }
 
 // Linear is an affine map of each row, then an activation:
@@ -26,7 +29,7 @@ type LinearConfig struct {
 //
 // x has shape (rows, in) or (batch, seq, in); w has shape (in, out), or (out, in) with TransposeWeight; b has shape (out)
 // or is nil. The result has shape (rows, out) or (batch, seq, out) and is differentiable with respect to x, w and b unless
-// NoGrad is set.
+// NoGrad is set, or only w and b with NoInputGrad.
 //
 // With an activation other than ReLU the backward pass needs x·W + b, which the node keeps from the forward pass: as much
 // memory again as the result takes.
@@ -127,7 +130,7 @@ func (o *linear) Do(in ...G.Value) (_ G.Value, err error) {
 func (o *linear) DiffWRT(n int) []bool {
 	wrt := make([]bool, n)
 	for i := range wrt {
-		wrt[i] = !o.cfg.NoGrad && !(o.keeps && i == n-1)
+		wrt[i] = !o.cfg.NoGrad && !(o.keeps && i == n-1) && !(o.cfg.NoInputGrad && i == 0)
 	}
 	return wrt
 }
@@ -246,8 +249,10 @@ func linearBackward[T kernel.Float](o *linear, in []G.Value, out, dOut G.Value, 
 		linearDelta(o, dz, db, z, dy)
 		dZ := kernel.RowMajor(dz, o.rows, o.out)
 		X := kernel.RowMajor(x, o.rows, o.in)
-		dX := kernel.RowMajor(op.Memory[T](dIn[0]), o.rows, o.in)
-		kernel.Gemm(dX, dZ, linearWeight(o, w).T(), false, kernel.Epilogue[T]{})
+		if dIn[0] != nil {
+			dX := kernel.RowMajor(op.Memory[T](dIn[0]), o.rows, o.in)
+			kernel.Gemm(dX, dZ, linearWeight(o, w).T(), false, kernel.Epilogue[T]{})
+		}
 		if o.cfg.TransposeWeight {
 			kernel.Gemm(kernel.RowMajor(op.Memory[T](dIn[1]), o.out, o.in), dZ.T(), X, false, kernel.Epilogue[T]{})
 		} else {

@@ -104,6 +104,17 @@ func TestLinearAwkwardSizes(t *testing.T) {
 	}
 }
 
+// Without a gradient for x, those for w and b are what they were.
+func TestLinearNoInputGrad(t *testing.T) {
+	for a := ops.ActNone; a <= ops.ActSiLU; a++ {
+		for _, biased := range []bool{false, true} {
+			c := linearCase(ops.LinearConfig{Activation: a, NoInputGrad: true}, biased, 7, 5, 3)
+			c.inputs[0].Const, c.plain = true, nil
+			c.check(t)
+		}
+	}
+}
+
 func TestLinearNoGrad(t *testing.T) {
 	for a := ops.ActNone; a <= ops.ActSiLU; a++ {
 		cfg := ops.LinearConfig{Activation: a, NoGrad: true}
@@ -178,7 +189,7 @@ func TestLinearHashes(t *testing.T) {
 	inputs := []optest.Input{optest.Seeded("x", 1, 2, 3), optest.Seeded("w", 2, 3, 3), optest.Seeded("b", 3, 3)}
 	checkHashes(t, inputs, true,
 		build(0, ops.LinearConfig{}), build(2, ops.LinearConfig{}),
-		build(2, ops.LinearConfig{TransposeWeight: true}), build(2, ops.LinearConfig{NoGrad: true}),
+		build(2, ops.LinearConfig{TransposeWeight: true}), build(2, ops.LinearConfig{NoGrad: true}), build(2, ops.LinearConfig{NoInputGrad: true}),
 		build(2, ops.LinearConfig{Activation: ops.ActReLU}),
 		build(2, ops.LinearConfig{Activation: ops.ActGELU, NoGrad: true}))
 	// Nodes with memory of their own never merge.

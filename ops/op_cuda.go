@@ -216,8 +216,10 @@ func (o *linear) CUDABackward(c *op.Card, in []G.Value, out, dOut G.Value, dIn [
 // productsOnCard computes the gradients from dZ.
 func (o *linear) productsOnCard(c *op.Card, in []G.Value, dz any, dIn []G.Value) error {
 	suffix, dZ, x := op.Suffix(in[0]), op.Matrix(dz, o.out, 1), op.Matrix(in[0], o.in, 1)
-	if err := c.Product(suffix, 1, o.rows, o.in, o.out, 1, op.Matrix(dIn[0], o.in, 1), dZ, o.weightOnCard(in[1]).T()); err != nil {
-		return err
+	if dIn[0] != nil {
+		if err := c.Product(suffix, 1, o.rows, o.in, o.out, 1, op.Matrix(dIn[0], o.in, 1), dZ, o.weightOnCard(in[1]).T()); err != nil {
+			return err
+		}
 	}
 	if err := c.Product(suffix, 1, o.in, o.out, o.rows, 1, o.weightOnCard(dIn[1]), x.T(), dZ); err != nil {
 		return err

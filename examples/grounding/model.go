@@ -51,9 +51,8 @@ func (b *builder) do(f func() (*G.Node, error)) *G.Node {
 }
 
 func (b *builder) linear(name string, x *G.Node, act ops.Activation) *G.Node {
-	return b.do(func() (*G.Node, error) {
-		return ops.Linear(x, b.p[name+".w"], b.p[name+".b"], ops.LinearConfig{Activation: act})
-	})
+	cfg := ops.LinearConfig{Activation: act, NoInputGrad: x != nil && x.IsVar()}
+	return b.do(func() (*G.Node, error) { return ops.Linear(x, b.p[name+".w"], b.p[name+".b"], cfg) })
 }
 
 func (b *builder) norm(name string, x *G.Node) *G.Node {

@@ -12,6 +12,7 @@ import (
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
+	"stheno/internal/op"
 	"stheno/ops"
 	"stheno/ops/grounding"
 )
@@ -129,7 +130,8 @@ func train(ctx context.Context, w weights, seed uint64, steps int, log io.Writer
 	if err != nil {
 		return 0, err
 	}
-	if _, err := G.Grad(loss, m.params...); err != nil {
+	grads, err := G.Grad(loss, m.params...)
+	if err != nil {
 		return 0, err
 	}
 	solver, err := ops.NewAdamW(ops.AdamWConfig{LR: 3e-3, Beta2: 0.98, Clip: 1, WeightDecay: 0.01,
@@ -139,6 +141,7 @@ func train(ctx context.Context, w weights, seed uint64, steps int, log io.Writer
 	}
 	vm := G.NewTapeMachine(m.logits.Graph(), G.BindDualValues(m.params...))
 	defer vm.Close()
+	results := op.NewRecycler(m.logits.Graph(), append(G.Nodes{loss}, grads...), nil)
 	bar := progressbar.NewOptions(steps, progressbar.OptionSetWriter(log), progressbar.OptionSetWidth(24),
 		progressbar.OptionShowCount(), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(time.Second),
 		progressbar.OptionSetDescription("training"))
@@ -177,7 +180,10 @@ func train(ctx context.Context, w weights, seed uint64, steps int, log io.Writer
 		if err := errors.Join(b.let(m), G.Let(targets, b.targets), G.Let(weights, b.weights)); err != nil {
 			return 0, err
 		}
-		if err := vm.RunAll(); err != nil {
+		stop := results.Watch()
+		err := vm.RunAll()
+		stop()
+		if err != nil {
 			return 0, fmt.Errorf("step %d: %w", step+1, err)
 		}
 		l := float64(loss.Value().Data().(float32))
@@ -185,6 +191,7 @@ func train(ctx context.Context, w weights, seed uint64, steps int, log io.Writer
 		if err := solver.Step(G.NodesToValueGrads(m.params)); err != nil {
 			return 0, fmt.Errorf("step %d: %w", step+1, err)
 		}
+		results.Release()
 		vm.Reset()
 		free <- b
 		bar.Describe(fmt.Sprintf("training, loss %.4f", mean))
