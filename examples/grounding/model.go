@@ -36,9 +36,10 @@ type model struct {
 
 // builder makes nodes until the first error.
 type builder struct {
-	g   *G.ExprGraph
-	p   map[string]*G.Node
-	err error
+	g     *G.ExprGraph
+	p     map[string]*G.Node
+	zeros *G.Node // a number for each word, all the same
+	err   error
 }
 
 func (b *builder) do(f func() (*G.Node, error)) *G.Node {
@@ -96,19 +97,10 @@ func (b *builder) block(name string, x *G.Node, batch, n int) *G.Node {
 	return b.add(x, b.linear(name+".down", y, ops.ActNone))
 }
 
-// look scores words against patches.
+// look scores words against patches; each patch has a bias of its own.
 func (b *builder) look(name string, tokens, patches *G.Node, cfg grounding.Config) *G.Node {
-	return b.do(func() (*G.Node, error) {
-		s, err := grounding.Ground(tokens, patches, b.p[name+".w"], cfg)
-		if err != nil {
-			return nil, err
-		}
-		bias, err := G.Sum(b.p[name+".bias"])
-		if err != nil {
-			return nil, err
-		}
-		return G.Add(s, bias)
-	})
+	s := b.do(func() (*G.Node, error) { return grounding.Ground(tokens, patches, b.p[name+".w"], cfg) })
+	return b.add(s, b.lookUp(name+".bias", b.zeros))
 }
 
 func newModel(w weights, scenes, phrases int) (*model, error) {
@@ -123,6 +115,7 @@ func newModel(w weights, scenes, phrases int) (*model, error) {
 		b.p[s.name] = G.NewTensor(b.g, tensor.Float32, len(s.shape), G.WithShape(s.shape...), G.WithName(s.name), G.WithValue(w[s.name]))
 		m.params = append(m.params, b.p[s.name])
 	}
+	b.zeros = G.NewMatrix(b.g, tensor.Int, G.WithName("zeros"), G.WithShape(scenes, n), G.WithValue(tensor.New(tensor.Of(tensor.Int), tensor.WithShape(scenes, n))))
 	y := b.linear("mix", b.linear("see", m.sight, ops.ActGELU), ops.ActGELU)
 	y = b.add(b.linear("vision", y, ops.ActNone), b.lookUp("places", b.numbers("patch", scenes, patches)))
 	y = b.block("picture", y, scenes, patches)

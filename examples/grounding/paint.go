@@ -2,7 +2,6 @@ package main
 
 import (
 	"image"
-	"image/color"
 	"math"
 	"math/rand/v2"
 )
@@ -18,23 +17,26 @@ func background(rng *rand.Rand) *image.RGBA {
 		a[c], b[c] = 0.35+0.35*rng.Float64(), 0.35+0.35*rng.Float64()
 	}
 	dx, dy := math.Sincos(2 * math.Pi * rng.Float64())
+	grey := 0.5 * (a[0] + b[0])
+	for i := range 3 { // 255 times the colour at t is a + t·b
+		a[i], b[i] = 255*(0.6*grey+0.4*a[i])+0.5, 255*0.4*(b[i]-a[i])
+	}
 	for y := range side {
+		row := img.Pix[y*img.Stride:][:4*side]
 		for x := range side {
 			t := 0.5 + (dx*(float64(x)-side/2)+dy*(float64(y)-side/2))/(1.5*side)
-			grey := 0.5 * (a[0] + b[0])
-			set(img, x, y, 1, func(c int) float64 { return 0.6*grey + 0.4*(a[c]*(1-t)+b[c]*t) })
+			p := row[4*x:][:4]
+			p[0], p[1], p[2], p[3] = uint8(a[0]+t*b[0]), uint8(a[1]+t*b[1]), uint8(a[2]+t*b[2]), 255
 		}
 	}
 	return img
 }
 
-// set mixes a colour into a pixel.
-func set(img *image.RGBA, x, y int, alpha float64, c func(int) float64) {
-	p := img.Pix[img.PixOffset(x, y):]
-	for i := range 3 {
-		p[i] = uint8(math.Round(255 * min(1, max(0, (1-alpha)*float64(p[i])/255+alpha*c(i)))))
+// set mixes a colour into the pixel that p begins with.
+func set(p []uint8, alpha float64, c [3]float64) {
+	for i, v := range c {
+		p[i] = uint8((1-alpha)*float64(p[i]) + 255*alpha*v + 0.5)
 	}
-	p[3] = 255
 }
 
 // paint draws o, anti-aliased by its distance function, and notes its box.
@@ -51,7 +53,7 @@ func paint(img *image.RGBA, o *object) {
 			if o.traits[textureKind] == 1 && math.Mod(dx+dy+100, 7) < 3 {
 				shade = 0.45
 			}
-			set(img, x, y, cover, func(c int) float64 { return shade * base[c] })
+			set(img.Pix[img.PixOffset(x, y):], cover, [3]float64{shade * base[0], shade * base[1], shade * base[2]})
 			if cover >= 0.5 {
 				o.box = o.box.Union(image.Rect(x, y, x+1, y+1))
 			}
@@ -76,13 +78,12 @@ func distance(shape int, x, y, r float64) float64 {
 	}
 }
 
+// noise makes each pixel a little lighter or darker.
 func noise(rng *rand.Rand, img *image.RGBA) {
-	for y := range side {
-		for x := range side {
-			p := img.RGBAAt(x, y)
-			n := 8 * rng.NormFloat64()
-			f := func(v uint8) uint8 { return uint8(min(255, max(0, float64(v)+n))) }
-			img.SetRGBA(x, y, color.RGBA{f(p.R), f(p.G), f(p.B), 255})
+	for at := 0; at < len(img.Pix); at += 4 {
+		n := int(math.Round(8 * rng.NormFloat64()))
+		for c, v := range img.Pix[at : at+3] {
+			img.Pix[at+c] = uint8(min(255, max(0, int(v)+n)))
 		}
 	}
 }

@@ -44,11 +44,11 @@ func look(dst, pixels []float32) {
 // shrink halves the three planes of a square picture.
 func shrink(pixels []float32, side int) []float32 {
 	out := make([]float32, len(pixels)/4)
-	for i := range out {
-		n := side / 2
-		c, y, x := i/(n*n), i/n%n*2, i%n*2
-		at := c*side*side + y*side + x
-		out[i] = (pixels[at] + pixels[at+1] + pixels[at+side] + pixels[at+side+1]) / 4
+	for row := range len(pixels) / side / 2 { // of all planes
+		from, to := pixels[2*row*side:][:2*side], out[row*side/2:][:side/2]
+		for x := range to {
+			to[x] = (from[2*x] + from[2*x+1] + from[side+2*x] + from[side+2*x+1]) / 4
+		}
 	}
 	return out
 }

@@ -47,7 +47,7 @@ var specs = func() (all []spec) {
 	}
 	matrix("seen", width, width, 1)
 	for _, look := range []string{"first", "last"} {
-		all = append(all, spec{look + ".w", tensor.Shape{width, width}, math.Sqrt(1.0 / width), 0}, spec{look + ".bias", tensor.Shape{1}, 0, -3})
+		all = append(all, spec{look + ".w", tensor.Shape{width, width}, math.Sqrt(1.0 / width), 0}, spec{look + ".bias", tensor.Shape{1, patches}, 0, -3})
 	}
 	return all
 }()

@@ -139,8 +139,9 @@ func OverlapTargets(g *Grid, boxes ...image.Rectangle) ([]float32, error) {
 func (g *Grid) covered(p int, boxes []image.Rectangle) float64 {
 	u, v := float64(p%g.Cols), float64(p/g.Cols)
 	x0, y0, x1, y1 := g.span(u, v, u+1, v+1)
-	var in []span
-	xs, ys := []float64{x0, x1}, []float64{y0, y1}
+	var room [4]span
+	var roomX, roomY [8]float64
+	in, xs, ys := room[:0], append(roomX[:0], x0, x1), append(roomY[:0], y0, y1)
 	for _, b := range boxes {
 		if g.overlap(p, toSpan(b)) == 0 {
 			continue
@@ -148,6 +149,9 @@ func (g *Grid) covered(p int, boxes []image.Rectangle) float64 {
 		s := toSpan(b)
 		s = span{max(s.x0, x0), max(s.y0, y0), min(s.x1, x1), min(s.y1, y1)}
 		in, xs, ys = append(in, s), append(xs, s.x0, s.x1), append(ys, s.y0, s.y1)
+	}
+	if len(in) == 0 {
+		return 0
 	}
 	slices.Sort(xs)
 	slices.Sort(ys)

@@ -169,16 +169,21 @@ func planes(img image.Image, c PatchConfig) ([]float32, *Grid) {
 func normalise(canvas *image.RGBA, dst image.Rectangle, c PatchConfig) []float32 {
 	n := c.Width * c.Height
 	out := make([]float32, c.channels()*n)
-	put := func(ch, at int, x float64) { out[ch*n+at] = float32((x - c.Mean[ch]) / c.Std[ch]) }
+	var level [3][256]float32 // what becomes of each of the 256 values
+	for ch := range c.channels() {
+		for v := range level[ch] {
+			level[ch][v] = float32((float64(v)/255 - c.Mean[ch]) / c.Std[ch])
+		}
+	}
 	for y := dst.Min.Y; y < dst.Max.Y; y++ {
 		for x := dst.Min.X; x < dst.Max.X; x++ {
 			p, at := canvas.Pix[canvas.PixOffset(x, y):], y*c.Width+x
 			if c.Grey {
-				put(0, at, float64(luma(p))/0xffff)
+				out[at] = float32((float64(luma(p))/0xffff - c.Mean[0]) / c.Std[0])
 				continue
 			}
 			for ch := range 3 {
-				put(ch, at, float64(p[ch])/255)
+				out[ch*n+at] = level[ch][p[ch]]
 			}
 		}
 	}
