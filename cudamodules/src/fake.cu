@@ -6,6 +6,8 @@
 //
 //   fake_grid      grids that cover each group; clip: those that err least in squares of some that cover less
 //   fake_range     the smallest and the largest number of each column and of 0, for fake_whole, which makes one grid of them
+//   fake_tries     of those ranges: the grids that cover steps/steps … least/steps of the whole matrix; fake_squares: by how much each column errs
+//                  on each of them, in squares; fake_best: the first grid that errs least on all columns
 //   fake_learned   grids of given scales
 //   fake_codes     y = scale·(code − zero)
 //   fake_half      y = x in FP16 (mantissa 10, least −14) or BF16 (7, −126); NaN where |x| > limit
@@ -88,6 +90,11 @@ template <class T> METHOD double squares(const T *x, i64 count, i64 stride, cons
       ranges[2 * j] = lo;                                                                                                           \
       ranges[2 * j + 1] = hi;                                                                                                       \
     }                                                                                                                               \
+  }                                                                                                                                 \
+  KERNEL(128, fake_squares_##t,                                                                                                     \
+         (double *sums, const T *x, const Grid *tries, i64 count, i64 in, i64 out, i64 row, i64 col, i64 levels, i64 asymmetric)) { \
+    for (i64 e = grid_first(); e < count * out; e += grid_stride())                                                                 \
+      sums[e] = squares(x + e % out * col, in, row, tries[e / out], (int)levels, asymmetric, infinity<double>());                   \
   }                                                                                                                                 \
   KERNEL(128, fake_learned_##t, (Grid *grids, const T *scales, i64 n, i64 levels)) {                                                \
     for (i64 i = grid_first(); i < n; i += grid_stride()) {                                                                         \
@@ -191,4 +198,40 @@ KERNEL(32, fake_whole_f64, (Grid *grid, const double *ranges, i64 n, i64 levels,
     hi = higher(hi, shuffle_xor(hi, d));
   }
   if (threadIdx.x == 0) *grid = grid_of(lo, hi, (int)levels, asymmetric);
+}
+
+KERNEL(32, fake_tries_f64, (Grid *tries, const double *ranges, i64 n, i64 levels, i64 asymmetric, i64 steps, i64 least)) {
+  double lo = 0, hi = 0;
+  for (i64 i = threadIdx.x; i < n; i += 32) {
+    lo = lower(lo, ranges[2 * i]);
+    hi = higher(hi, ranges[2 * i + 1]);
+  }
+  for (int d = 16; d; d >>= 1) {
+    lo = lower(lo, shuffle_xor(lo, d));
+    hi = higher(hi, shuffle_xor(hi, d));
+  }
+  for (i64 i = threadIdx.x; i <= steps - least; i += 32) {
+    const double ratio = (double)(steps - i) / (double)steps;
+    tries[i] = grid_of(lo * ratio, hi * ratio, (int)levels, asymmetric);
+  }
+}
+
+KERNEL(32, fake_best_f64, (Grid *grid, const Grid *tries, const double *sums, i64 count, i64 out)) {
+  double best = infinity<double>(), at = 0;
+  for (i64 i = threadIdx.x; i < count; i += 32) {
+    double s = 0;
+    for (i64 j = 0; j < out; j++) s += sums[i * out + j];
+    if (s < best) {
+      best = s;
+      at = (double)i;
+    }
+  }
+  for (int d = 16; d; d >>= 1) {
+    const double other = shuffle_xor(best, d), place = shuffle_xor(at, d);
+    if (other < best || (other == best && place < at)) {
+      best = other;
+      at = place;
+    }
+  }
+  if (threadIdx.x == 0) *grid = tries[(i64)at];
 }

@@ -22,8 +22,7 @@
 //   kv_merge       adds these up in their order, and writes the output (batch, seq, heads of queries, dv)
 //
 // Queries are those of the newest tokens. Results do not depend on the grid, and `split` is a constant.
-#include "codes.cuh"
-#include "math.cuh"
+#include "kvcodes.cuh"
 #include "mma.cuh"
 
 struct State { i64 before, coded_before, after, coded, dropped; };
@@ -67,53 +66,6 @@ template <int bits> struct Cache {
   }
 };
 
-// half_bits is x in FP16, rounded to nearest, ties to even; |x| is at most 65504, or a little more that rounds to it.
-INLINE u16 half_bits(float x) {
-  u32 b = to_bits(x), sign = b >> 16 & 0x8000u, a = b & 0x7fffffffu;
-  if (a >= 0x7f800000u) return (u16)(sign | 0x7c00u | (a > 0x7f800000u ? 0x200u : 0u));
-  if (a < 0x38800000u) return (u16)(sign | (u32)(int)nearest(from_bits(a) * 0x1p24f));  // below 2⁻¹⁴
-  a += 0xfffu + (a >> 13 & 1);
-  u32 h = (a - 0x38000000u) >> 13;
-  return (u16)(sign | (h > 0x7c00u ? 0x7c00u : h));
-}
-// half_up is the smallest FP16 number that is not below x ≥ 0, half_down the largest that is not above.
-INLINE u16 half_up(double x) {
-  u16 h = half_bits((float)x);
-  return (double)half_value(h) < x ? h + 1 : h;
-}
-INLINE u16 half_down(float x) {
-  u16 h = half_bits(x);
-  float v = half_value(h);
-  if (v <= x) return h;
-  if ((h & 0x7fff) == 0) return 0x8001;
-  return v > 0 ? h - 1 : h + 1;
-}
-
-// Row is the scale and minimum of a row of codes.
-struct Row { float low; double inverse; };
-template <int bits> INLINE Row set_row(u16 *halves, i64 rows, i64 r, float low, float high) {
-  u16 s, m = 0;
-  if (bits == 8) {
-    double a = magnitude((double)low), b = magnitude((double)high);
-    s = half_up((a > b ? a : b) / 127);
-  } else {
-    m = half_down(low);
-    s = half_up(((double)high - (double)half_value(m)) / 15);
-    halves[rows + r] = m;
-  }
-  halves[r] = s;
-  float scale = half_value(s);
-  return {bits == 8 ? -128 * scale : half_value(m), scale > 0 ? 1 / (double)scale : 0.};
-}
-template <int bits> INLINE Row row_of(const u16 *halves, i64 rows, i64 r) {
-  float scale = half_value(halves[r]);
-  return {bits == 8 ? -128 * scale : half_value(halves[rows + r]), scale > 0 ? 1 / (double)scale : 0.};
-}
-template <int bits> INLINE u32 encoded(float x, const Row &row) {
-  double c = nearest(((double)x - (double)row.low) * row.inverse), most = (1 << bits) - 1;
-  return (u32)(int)(c < 0 ? 0 : c > most ? most : c);
-}
-
 #define CACHE_PARAMS                                                                                                          \
   float *sink_k, float *sink_v, void *ring_k, void *ring_v, u8 *codes, u16 *numbers, const State *states, i64 heads, i64 d,   \
       i64 dv, i64 sinks, i64 recent, i64 group, i64 pages, i64 halves, i64 rotate
@@ -142,17 +94,8 @@ KERNEL(128, kv_rows, (float *rows, const float *k, i64 span, i64 seq, i64 batch,
     if (t >= s.after) continue;
     for (i64 c = lane; c < d; c += 32) row[c] = newest(a, s, k, false, b, h, seq, t, c);
     sync_warp();
-    for (i64 step = 1; step < rotate; step *= 2) {
-      for (i64 i = lane; i < d / 2; i += 32) {
-        const i64 at = i / step * 2 * step + i % step;
-        const float u = row[at], v = row[at + step];
-        row[at] = u + v;
-        row[at + step] = u - v;
-      }
-      sync_warp();
-    }
-    const float norm = rotate > 1 ? (float)(1 / root((double)rotate)) : 1.f;
-    for (i64 c = lane; c < d; c += 32) rows[e * d + c] = row[c] * norm;
+    turn(row, d, rotate);
+    for (i64 c = lane; c < d; c += 32) rows[e * d + c] = row[c];
     sync_warp();
   }
 }

@@ -77,7 +77,7 @@ func AttentionMaps(q, k, lse *G.Node, cfg MapsConfig) (*G.Node, error) {
 	}
 	in := nodesOf(args)
 	shape := tensor.Shape{qs[0], len(cfg.Tokens), ks[1]}
-	return G.ApplyOp(&mapsOp{
+	return op.Apply(&mapsOp{
 		Base: op.NewBase(fn, cfg, shape, q.Dtype(), in...), cfg: cfg, dtype: q.Dtype(),
 		batch: qs[0], seq: qs[1], heads: qs[2], dim: qs[3], patches: ks[1], kvHeads: ks[2],
 	}, in...)

@@ -40,35 +40,40 @@ func maskOnCard(v G.Value) cardMask {
 }
 
 // masksOnCard are the masks of tokens and patches, null where there are none.
-func (o *groundOp) masksOnCard(in []G.Value) (tokens, patches cardMask) {
-	next := 2
-	if o.HasTokenMask {
-		tokens = maskOnCard(in[next])
-		next++
+func (a attrs) masksOnCard(masks []G.Value) (tokens, patches cardMask) {
+	if a.HasTokenMask {
+		tokens, masks = maskOnCard(masks[0]), masks[1:]
 	}
-	if o.HasPatchMask {
-		patches = maskOnCard(in[next])
+	if a.HasPatchMask {
+		patches = maskOnCard(masks[0])
 	}
 	return tokens, patches
+}
+
+// from is the mask from its n-th number on.
+func (m cardMask) from(n int) cardMask {
+	if v, ok := m.data.(G.Value); ok {
+		m.data = op.At(v, n*max(m.bytes, -m.bytes))
+	}
+	return m
 }
 
 // cardUnits are unit vectors of tokens and patches on the card, and inverse norms.
 type cardUnits struct{ q, k, invQ, invK op.DevicePtr }
 
-// units lends f the unit vectors of q and patches.
-func (o *groundOp) units(c *op.Card, in []G.Value, f func(u cardUnits) error) error {
-	suffix := op.Suffix(in[0])
+// unitsOnCard lends f the unit vectors of q and k.
+func (o pair) unitsOnCard(c *op.Card, q, k G.Value, tokens, patches cardMask, f func(u cardUnits) error) error {
+	suffix := op.Suffix(q)
 	size, nq, nk := op.SizeOf(suffix), o.batch*o.tokens, o.batch*o.patches
-	tokens, patches := o.masksOnCard(in)
 	return c.Scratch(size*(nq+nk)*o.dim, func(unit op.DevicePtr) error {
 		return c.Scratch(size*(nq+nk), func(inv op.DevicePtr) error {
 			u := cardUnits{unit, unit + op.DevicePtr(size*nq*o.dim), inv, inv + op.DevicePtr(size*nq)}
 			grid, block := warpGrid(nq)
-			if err := c.Launch("ground.unit_rows"+suffix, grid, block, 0, u.q, u.invQ, in[0], tokens.data, tokens.bytes, nq, o.dim); err != nil {
+			if err := c.Launch("ground.unit_rows"+suffix, grid, block, 0, u.q, u.invQ, q, tokens.data, tokens.bytes, nq, o.dim); err != nil {
 				return err
 			}
 			grid, block = warpGrid(nk)
-			if err := c.Launch("ground.unit_rows"+suffix, grid, block, 0, u.k, u.invK, in[1], patches.data, patches.bytes, nk, o.dim); err != nil {
+			if err := c.Launch("ground.unit_rows"+suffix, grid, block, 0, u.k, u.invK, k, patches.data, patches.bytes, nk, o.dim); err != nil {
 				return err
 			}
 			return f(u)
@@ -82,8 +87,8 @@ func (o *groundOp) CallsExtern() bool { return true }
 func (o *groundOp) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
 	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error {
 		suffix := op.Suffix(in[0])
-		tokens, patches := o.masksOnCard(in)
-		return o.units(c, in, func(u cardUnits) error {
+		tokens, patches := o.masksOnCard(in[2:])
+		return o.unitsOnCard(c, in[0], in[1], tokens, patches, func(u cardUnits) error {
 			if err := c.Product(suffix, o.batch, o.tokens, o.patches, o.dim, 1/o.Temperature,
 				op.Matrix(prealloc, o.patches, 1), op.Matrix(u.q, o.dim, 1), op.Matrix(u.k, o.dim, 1).T()); err != nil {
 				return err
@@ -102,8 +107,8 @@ func (o *groundOp) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...
 // CUDABackward is Backward on a card.
 func (o *groundOp) CUDABackward(c *op.Card, in []G.Value, out, dOut G.Value, dIn []G.Value) error {
 	suffix, rows := op.Suffix(in[0]), o.batch*o.tokens
-	tokens, patches := o.masksOnCard(in)
-	return o.units(c, in, func(u cardUnits) error {
+	tokens, patches := o.masksOnCard(in[2:])
+	return o.unitsOnCard(c, in[0], in[1], tokens, patches, func(u cardUnits) error {
 		return c.Scratch(op.SizeOf(suffix)*rows*o.patches, func(ds op.DevicePtr) error {
 			grid, block := warpGrid(rows)
 			if err := c.Launch("ground.ground_grad"+suffix, grid, block, 0, ds, out, dOut, tokens.data, tokens.bytes, patches.data, patches.bytes,
@@ -117,13 +122,19 @@ func (o *groundOp) CUDABackward(c *op.Card, in []G.Value, out, dOut G.Value, dIn
 			if err := c.Product(suffix, o.batch, o.patches, o.dim, o.tokens, 1, op.Matrix(dIn[1], o.dim, 1), dS.T(), op.Matrix(u.q, o.dim, 1)); err != nil {
 				return err
 			}
-			if err := c.Launch("ground.unit_grad"+suffix, grid, block, 0, dIn[0], u.q, u.invQ, rows, o.dim); err != nil {
-				return err
-			}
-			grid, block = warpGrid(o.batch * o.patches)
-			return c.Launch("ground.unit_grad"+suffix, grid, block, 0, dIn[1], u.k, u.invK, o.batch*o.patches, o.dim)
+			return o.unitGrads(c, suffix, dIn[0], dIn[1], u)
 		})
 	})
+}
+
+// unitGrads takes gradients of unit vectors to those of the vectors.
+func (o pair) unitGrads(c *op.Card, suffix string, dq, dk G.Value, u cardUnits) error {
+	grid, block := warpGrid(o.batch * o.tokens)
+	if err := c.Launch("ground.unit_grad"+suffix, grid, block, 0, dq, u.q, u.invQ, o.batch*o.tokens, o.dim); err != nil {
+		return err
+	}
+	grid, block = warpGrid(o.batch * o.patches)
+	return c.Launch("ground.unit_grad"+suffix, grid, block, 0, dk, u.k, u.invK, o.batch*o.patches, o.dim)
 }
 
 func (o *cutOp) CallsExtern() bool { return true }

@@ -55,6 +55,9 @@ func onCard(t *testing.T, name string, build func(in []*G.Node) (*G.Node, error)
 			for i, n := range append(G.Nodes{y}, grads...) {
 				G.Read(n, &reads[i])
 			}
+			if o, ok := y.Op().(*poolOp); ok {
+				values = append(values, op.NewOf(dt, tensor.Shape{o.batch, o.tokens})) // its side
+			}
 			want, err := y.Op().Do(values...)
 			require.NoError(t, err)
 			dIn := make([]*tensor.Dense, len(values))
@@ -115,6 +118,48 @@ func TestGroundOnTheCard(t *testing.T) {
 				cfg.TokenMask, cfg.PatchMask = in[2], in[3]
 				return Ground(in[0], in[1], nil, cfg)
 			}, x, y, tm, pm)
+		}
+	}
+}
+
+// Pool on the card, whole and in pieces: of several items, of one, and of some tokens of one.
+func TestPoolOnTheCard(t *testing.T) {
+	defer func(n int) { cardScores = n }(cardScores)
+	for _, s := range [][5]int{{1, 1, 1, 1, 1}, {5, 3, 5, 7, 2}, {2, 17, 33, 16, 40}} {
+		b, nt, np, dim, width := s[0], s[1], s[2], s[3], s[4]
+		x, y, v := optest.Seeded("x", 1, b, nt, dim), optest.Seeded("y", 2, b, np, dim), optest.Seeded("v", 3, b, np, width)
+		tm := optest.Input{Name: "tm", Shape: []int{b, nt}, Ints: ones(b*nt, b*nt-1)}
+		pm := optest.Input{Name: "pm", Shape: []int{b, np}, Data: make([]float64, b*np), Const: true}
+		for i := range pm.Data {
+			pm.Data[i] = float64((i + 1) % 3 % 2)
+		}
+		sizes := []int{4 << 20}
+		if b > 2 {
+			sizes = append(sizes, 2*nt*np, 2*np, 1)
+		}
+		for _, cardScores = range sizes {
+			onCard(t, fmt.Sprint(s, cardScores), func(in []*G.Node) (*G.Node, error) {
+				return Pool(in[0], in[1], nil, in[2], Config{Temperature: 0.3})
+			}, x, y, v)
+			if np < 3 {
+				continue
+			}
+			onCard(t, fmt.Sprint("masked", s, cardScores), func(in []*G.Node) (*G.Node, error) {
+				return Pool(in[0], in[1], nil, in[2], Config{Temperature: 0.3, TokenMask: in[3], PatchMask: in[4]})
+			}, x, y, v, tm, pm)
+		}
+	}
+}
+
+func TestAttentionMapsOnTheCard(t *testing.T) {
+	for _, s := range [][6]int{{1, 1, 1, 1, 1, 1}, {2, 3, 7, 4, 2, 5}, {1, 40, 70, 2, 2, 33}} {
+		b, nt, np, heads, kv, d := s[0], s[1], s[2], s[3], s[4], s[5]
+		q, k, lse := optest.Seeded("q", 1, b, nt, heads, d), optest.Seeded("k", 2, b, np, kv, d), optest.Seeded("lse", 3, b, heads, nt)
+		for i := range lse.Data {
+			lse.Data[i] += 4
+		}
+		for _, cfg := range []MapsConfig{{}, {Tokens: []int{nt - 1, 0, nt - 1}, Scale: 0.3}} {
+			onCard(t, fmt.Sprint(s, cfg), func(in []*G.Node) (*G.Node, error) { return AttentionMaps(in[0], in[1], in[2], cfg) }, q, k, lse)
 		}
 	}
 }

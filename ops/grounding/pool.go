@@ -64,11 +64,11 @@ func Pool(tokens, patches, w, values *G.Node, cfg Config) (*G.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	lse, err := op.Side(tokens, tensor.Shape{p.batch, p.tokens}, q.Dtype())
+	lse, err := op.SideFor(&poolOp{}, tokens, tensor.Shape{p.batch, p.tokens}, q.Dtype())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", fn, err)
 	}
 	in := append(append(G.Nodes{q, patches, values}, nodesOf(masks)...), lse)
 	shape := tensor.Shape(p.shape(p.tokens, n))
-	return G.ApplyOp(&poolOp{Base: op.NewBase(fn, a, shape, q.Dtype(), in...), attrs: a, pair: p, width: n, dtype: q.Dtype()}, in...)
+	return op.Apply(&poolOp{Base: op.NewBase(fn, a, shape, q.Dtype(), in...), attrs: a, pair: p, width: n, dtype: q.Dtype()}, in...)
 }

@@ -8,16 +8,12 @@ import (
 	"stheno/internal/op"
 )
 
-// fakeOpFor is o on the card, unless one grid of a whole matrix is to be chosen among several: that is left to the CPU.
-func fakeOpFor(o *fakeQuantize) G.Op {
-	if o.clip && o.cfg.Granularity == PerTensor {
-		return o
-	}
-	return &cudaFakeQuantize{o}
-}
+// fakeOpFor is o on the card.
+func fakeOpFor(o *fakeQuantize) G.Op { return &cudaFakeQuantize{o} }
 
 // cudaFakeQuantize is fakeQuantize on a card. What Do has an error for, a weight that cannot be stored or a scale that is not positive,
-// makes NaN there.
+// makes NaN there. The squares that Clip adds up for a whole matrix are summed column by column, and so are the sums: grids that err alike
+// but for roundings may be taken one for the other.
 type cudaFakeQuantize struct{ *fakeQuantize }
 
 var (
@@ -86,6 +82,9 @@ func (o *cudaFakeQuantize) grids(c *op.Card, in []G.Value, f func(m fakeMatrix, 
 				if err := launch("range"+suffix, m.out, ranges, in[0], m.in, m.out, m.row, m.col); err != nil {
 					return err
 				}
+				if o.clip {
+					return o.clipped(c, m, in[0], grids, ranges)
+				}
 				return c.Launch("fake.fake_whole_f64", [3]int{1}, [3]int{32}, 0, grids, ranges, m.out, m.levels, m.asymmetric)
 			})
 		default:
@@ -99,6 +98,23 @@ func (o *cudaFakeQuantize) grids(c *op.Card, in []G.Value, f func(m fakeMatrix, 
 			return err
 		}
 		return f(m, grids)
+	})
+}
+
+// clipped finds the grid of all of x that errs least.
+func (o *cudaFakeQuantize) clipped(c *op.Card, m fakeMatrix, x G.Value, grid, ranges op.DevicePtr) error {
+	const size, tries = 16, clipSteps - clipLeast + 1
+	return c.Scratch(size*tries, func(all op.DevicePtr) error {
+		if err := c.Launch("fake.fake_tries_f64", [3]int{1}, [3]int{32}, 0, all, ranges, m.out, m.levels, m.asymmetric, clipSteps, clipLeast); err != nil {
+			return err
+		}
+		return c.Scratch(8*tries*m.out, func(sums op.DevicePtr) error {
+			if err := c.Launch("fake.fake_squares"+op.Suffix(x), [3]int{min((tries*m.out+127)/128, 4096)}, [3]int{128}, 0, sums, x, all, tries,
+				m.in, m.out, m.row, m.col, m.levels, m.asymmetric); err != nil {
+				return err
+			}
+			return c.Launch("fake.fake_best_f64", [3]int{1}, [3]int{32}, 0, grid, all, sums, tries, m.out)
+		})
 	})
 }
 

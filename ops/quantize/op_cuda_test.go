@@ -139,7 +139,7 @@ func TestFakeQuantizeOnTheCard(t *testing.T) {
 		fake := quantize.FakeQuantizeConfig{Weights: cfg}
 		shape := shapes[i%len(shapes)]
 		cases = append(cases, newFake(fake, nil, nil, shape...))
-		if cfg.Scheme.HasScales() && cfg.Granularity != quantize.PerTensor {
+		if cfg.Scheme.HasScales() {
 			fake.Clip = true
 			cases = append(cases, newFake(fake, nil, nil, shape...))
 		}
@@ -187,14 +187,4 @@ func TestFakeQuantizeOnTheCard(t *testing.T) {
 			})
 		}
 	}
-}
-
-// One grid of a whole matrix, chosen among several, is left to the CPU.
-func TestFakeQuantizeNotOnTheCard(t *testing.T) {
-	g := G.NewGraph()
-	x := optest.Seeded("x", 1, 4, 5).Node(g, tensor.Float32)
-	y, err := quantize.FakeQuantize(x, quantize.FakeQuantizeConfig{Clip: true, Weights: quantize.Config{Scheme: quantize.INT8, Granularity: quantize.PerTensor}})
-	require.NoError(t, err)
-	_, onCard := y.Op().(G.CUDADoer)
-	require.False(t, onCard)
 }
