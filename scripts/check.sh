@@ -156,8 +156,13 @@ check_cuda() {
   go build "${tags[@]}" ./... &&
     go vet "${tags[@]}" ./cudamodules/... ./internal/op . ./ops/... gorgonia.org/cu gorgonia.org/cu/blas gorgonia.org/cu/dnn &&
     STHENO_CHECK_CUDA=${STHENO_CHECK_CUDA:-short} go test "${short[@]}" ./cudamodules/... &&
-    go test "${tags[@]}" ./internal/card &&
-    go test "${tags[@]}" -run 'OnTheCard|GiveTheCardBack' . ./internal/op ./ops/...
+    go test "${tags[@]}" ./internal/card || return 1
+  # Each test of nodes has a schedule of threads by its name; the long set moves all of them through the others.
+  local schedule
+  for schedule in 0 1 2 3 4 5; do
+    STHENO_SCHEDULE=$schedule go test "${tags[@]}" -run 'OnTheCard|GiveTheCardBack' . ./internal/op ./ops/... || return 1
+    [[ ${STHENO_CHECK_CUDA:-short} = long ]] || break
+  done
 }
 
 # The examples from end to end, at sizes that take seconds.

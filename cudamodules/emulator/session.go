@@ -238,6 +238,9 @@ func Copied(path string) (toCard, toHost int64) {
 	return c.Copied(0), c.Copied(1)
 }
 
+// Schedule is Session.Schedule of the emulated card whose library is at path.
+func Schedule(path string, seed int) { controlOf(path).Schedule(uint32(seed)) }
+
 // Schedule chooses the order in which threads run from now on: 0 is in order, 1 has the last warps run ahead, others are by chance. A
 // real card has its own.
 func (s *Session) Schedule(seed int) {

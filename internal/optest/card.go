@@ -4,7 +4,9 @@ package optest
 
 import (
 	"errors"
+	"hash/fnv"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -16,9 +18,14 @@ var buildCard = sync.OnceValues(func() (string, error) { return emulator.Build(e
 
 // Card makes sure that there is a CUDA device: the emulated one, unless the environment variable STHENO_LIBCUDA names a driver
 // (libcuda.so.1 is that of a real card).
+//
+// Each test has a schedule of the emulated card's threads, by its name; the environment variable STHENO_SCHEDULE moves all of them on.
 func Card(t testing.TB) {
 	t.Helper()
-	if os.Getenv(cudamodules.LibraryVar) != "" {
+	if library := os.Getenv(cudamodules.LibraryVar); library != "" {
+		if library == emulated {
+			schedule(t)
+		}
 		return
 	}
 	path, err := buildCard()
@@ -29,4 +36,18 @@ func Card(t testing.TB) {
 		t.Fatal(err)
 	}
 	os.Setenv(cudamodules.LibraryVar, path)
+	emulated = path
+	schedule(t)
+}
+
+var emulated string // the library, once it is in use
+
+// schedules is how many there are: in order, the last warps ahead, and by chance.
+const schedules = 6
+
+func schedule(t testing.TB) {
+	name := fnv.New32()
+	name.Write([]byte(t.Name()))
+	move, _ := strconv.Atoi(os.Getenv("STHENO_SCHEDULE"))
+	emulator.Schedule(emulated, (int(name.Sum32()%schedules)+move)%schedules)
 }
