@@ -49,5 +49,5 @@
 //
 // A cache belongs to one graph running on one machine at a time: unlike every other node, Attend changes something that
 // outlives the run. It has no gradient; [FakeQuantizeKV] is for training. A run that fails in the node forgets the tokens
-// that it appended, as Truncate does. Only Compressed is saved to files. Compressed refuses numbers beyond 65504, and NaN.
+// that it appended, as Truncate does. A Plain cache is not saved to files. Compressed refuses numbers beyond 65504, and NaN.
 package kvcompress

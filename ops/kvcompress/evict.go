@@ -116,7 +116,8 @@ func (c *Evicting) Kept(sequence, kvHead int) ([]int, error) {
 	return out, nil
 }
 
-// Bytes is the memory of keys and values, and of what chooses among them.
+// Bytes is the memory of keys and values, and of what chooses among them. Attention with ALiBi or a window works with a number for each
+// query, head and slot besides; that of a single query is kept for the next.
 func (c *Evicting) Bytes() int64 {
 	return 4*int64(len(c.k)+len(c.v)+len(c.place)) + 8*int64(len(c.weight))
 }

@@ -35,6 +35,9 @@ func (c *Evicting) AttendSome(out, q []float32, seq, heads int, counts []int, cf
 	if err := a.forward(out, cfg, sinks); err != nil {
 		return err
 	}
+	if cap(c.bias) > c.shape.Batch*heads*(evictSlots(c.shape, c.cfg)+1) {
+		c.bias = nil
+	}
 	clearIdle(out, seq, heads*c.shape.ValueDim, counts)
 	if c.cfg.Budget < c.shape.Capacity {
 		a.choose()

@@ -45,6 +45,9 @@ func FakeQuantizeKV(k, v *G.Node, cfg Config) (fakeK, fakeV *G.Node, err error) 
 	if cfg.Window > 0 {
 		return nil, nil, fmt.Errorf("%s: Config.Window: got %d, want 0: give the window to attention instead", fn, cfg.Window)
 	}
+	if cfg.Budget > 0 {
+		return nil, nil, fmt.Errorf("%s: Config.Budget: got %d, want 0: what is evicted depends on attention, which these nodes do not see", fn, cfg.Budget)
+	}
 	if cfg.Ratio == 1 {
 		return k, v, nil
 	}

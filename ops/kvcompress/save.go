@@ -1,30 +1,13 @@
 package kvcompress
 
 import (
-	"bufio"
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 )
 
-// A saved cache is a file of
-//
-//	magic               8 bytes, with the version
-//	length of header    uint32
-//	header              JSON: shape, config, lengths
-//	numbers             of each sequence: sinks, recent tokens, pages
-//	SHA-256             of all before it
-//
-// with little-endian numbers. It holds tokens of the past as the model saw them: whoever reads it learns about them.
+// The file of a Compressed is a frame with, of each sequence, sinks, recent tokens and pages.
 const saveMagic = "sthenkv1"
-
-// maxHeader bounds the header that Restore reads.
-const maxHeader = 1 << 20
 
 type saveHeader struct {
 	Shape     Shape
@@ -35,56 +18,20 @@ type saveHeader struct {
 type saveSequence struct{ Len, Coded, Dropped int }
 
 // Save writes the cache to a file, which is complete or not there: it is written aside and renamed.
-func (c *Compressed) Save(path string) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp*")
-	if err != nil {
-		return fmt.Errorf("kvcompress: Save: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-			err = fmt.Errorf("kvcompress: Save: %w", err)
-		}
-	}()
-	if err = c.write(f); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
-
-func (c *Compressed) write(f io.Writer) error {
-	sum := sha256.New()
-	w := bufio.NewWriterSize(io.MultiWriter(f, sum), 1<<16)
+func (c *Compressed) Save(path string) error {
 	h := saveHeader{Shape: c.shape, Config: c.cfg}
 	for b := range c.seqs {
 		s := &c.seqs[b]
 		h.Sequences = append(h.Sequences, saveSequence{s.n, s.coded, s.first})
 	}
-	text, err := json.Marshal(h)
-	if err != nil {
-		return err
-	}
-	w.WriteString(saveMagic)
-	binary.Write(w, binary.LittleEndian, uint32(len(text)))
-	w.Write(text)
-	for b := range c.seqs {
-		err = c.seqs[b].each(&c.layout, func(part any) error { return binary.Write(w, binary.LittleEndian, part) })
-		if err != nil {
-			return err
+	return saveFrame(path, saveMagic, h, func(put func(part any) error) error {
+		for b := range c.seqs {
+			if err := c.seqs[b].each(&c.layout, put); err != nil {
+				return err
+			}
 		}
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	_, err = f.Write(sum.Sum(nil))
-	return err
+		return nil
+	})
 }
 
 // each calls f with every run of numbers that belongs to a token, in the order of a file: slices of float32, uint16 and uint8.
@@ -122,63 +69,33 @@ func (s *stream) each(l *layout, f func(part any) error) error {
 // Restore replaces what is cached by what Save wrote. A file that is damaged, or that belongs to a cache of another shape or
 // another Config, Config.Model included, is refused, and the cache is left as it was.
 func (c *Compressed) Restore(path string) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("kvcompress: Restore: %w", err)
-	}
-	seqs, err := c.read(data)
-	if err != nil {
-		return fmt.Errorf("kvcompress: Restore: %s: %w", path, err)
-	}
-	c.seqs = seqs
-	return nil
+	return restoreFrame(path, saveMagic, c.read)
 }
 
-func (c *Compressed) read(data []byte) ([]stream, error) {
-	const frame = len(saveMagic) + 4
-	if len(data) < frame+sha256.Size || string(data[:len(saveMagic)]) != saveMagic {
-		return nil, fmt.Errorf("got %d bytes that do not begin with %q, want a saved cache", len(data), saveMagic)
-	}
-	body := data[:len(data)-sha256.Size]
-	if got := sha256.Sum256(body); !bytes.Equal(got[:], data[len(body):]) {
-		return nil, fmt.Errorf("got a checksum that is not that of the contents: the file is damaged")
-	}
-	n := int(binary.LittleEndian.Uint32(data[len(saveMagic):]))
-	if n > maxHeader || n > len(body)-frame {
-		return nil, fmt.Errorf("got a header of %d bytes, want at most %d", n, min(maxHeader, len(body)-frame))
-	}
+func (c *Compressed) read(header []byte, r *bytes.Reader) error {
 	var h saveHeader
-	d := json.NewDecoder(bytes.NewReader(body[frame : frame+n]))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&h); err != nil {
-		return nil, fmt.Errorf("header: %w", err)
+	if err := readHeader(header, &h); err != nil {
+		return err
 	}
-	switch {
-	case h.Shape != c.shape:
-		return nil, fmt.Errorf("got a cache of shape %+v, want %+v", h.Shape, c.shape)
-	case h.Config.Model != c.cfg.Model:
-		return nil, fmt.Errorf("got a cache of model %q, want %q", h.Config.Model, c.cfg.Model)
-	case h.Config != c.cfg:
-		return nil, fmt.Errorf("got a cache with %+v, want %+v", h.Config, c.cfg)
-	case len(h.Sequences) != len(c.seqs):
-		return nil, fmt.Errorf("got %d sequences, want %d", len(h.Sequences), len(c.seqs))
+	if err := sameCache(h.Shape, c.shape, h.Config, c.cfg, len(h.Sequences)); err != nil {
+		return err
 	}
-	r := bytes.NewReader(body[frame+n:])
 	seqs := make([]stream, len(c.seqs))
 	for b, q := range h.Sequences {
 		s, err := c.blank(q, r.Len())
 		if err != nil {
-			return nil, fmt.Errorf("sequence %d: %w", b, err)
+			return fmt.Errorf("sequence %d: %w", b, err)
 		}
 		if err := s.each(&c.layout, func(part any) error { return binary.Read(r, binary.LittleEndian, part) }); err != nil {
-			return nil, fmt.Errorf("sequence %d: %w", b, err)
+			return fmt.Errorf("sequence %d: %w", b, err)
 		}
 		seqs[b] = s
 	}
 	if r.Len() > 0 {
-		return nil, fmt.Errorf("got %d bytes too many", r.Len())
+		return fmt.Errorf("got %d bytes too many", r.Len())
 	}
-	return seqs, nil
+	c.seqs = seqs
+	return nil
 }
 
 // blank is a sequence with room for what a header announces, of which there are left bytes.
