@@ -16,6 +16,8 @@ type api struct {
 	deviceGetAttribute func(value *int32, attribute Attribute, device int32) Result                                            `cuda:"cuDeviceGetAttribute"`
 	primaryRetain      func(context *uintptr, device int32) Result                                                             `cuda:"cuDevicePrimaryCtxRetain"`
 	primaryRelease     func(device int32) Result                                                                               `cuda:"cuDevicePrimaryCtxRelease_v2"`
+	ctxCreate          func(context *uintptr, flags uint32, device int32) Result                                               `cuda:"cuCtxCreate_v2"`
+	ctxDestroy         func(context uintptr) Result                                                                            `cuda:"cuCtxDestroy_v2"`
 	ctxPush            func(context uintptr) Result                                                                            `cuda:"cuCtxPushCurrent_v2"`
 	ctxPop             func(context *uintptr) Result                                                                           `cuda:"cuCtxPopCurrent_v2"`
 	ctxSynchronize     func() Result                                                                                           `cuda:"cuCtxSynchronize"`

@@ -16,6 +16,7 @@ type Ptr uintptr
 type Context struct {
 	device *Device
 	handle uintptr
+	own    bool // it is nobody else's, and not the card's primary one
 
 	// calls is read-locked by every call of the driver until what it has made is in held, so that Close finds all of it.
 	calls  sync.RWMutex
@@ -46,6 +47,23 @@ func (d *Device) Context() (*Context, error) {
 	a := d.driver.api
 	if err := d.driver.check("cuDevicePrimaryCtxRetain", a.primaryRetain(&c.handle, d.id)); err != nil {
 		return nil, err
+	}
+	return c, nil
+}
+
+// ownContext is a context that nobody shares: what goes wrong in it stays there.
+func (d *Device) ownContext() (*Context, error) {
+	c := &Context{device: d, own: true, held: map[resource]int64{}}
+	a := d.driver.api
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := d.driver.check("cuCtxCreate_v2", a.ctxCreate(&c.handle, 0, d.id)); err != nil {
+		return nil, err
+	}
+	// It is current on this thread now.
+	var popped uintptr
+	if err := d.driver.check("cuCtxPopCurrent_v2", a.ctxPop(&popped)); err != nil {
+		return nil, errors.Join(err, d.driver.check("cuCtxDestroy_v2", a.ctxDestroy(c.handle)))
 	}
 	return c, nil
 }
@@ -143,6 +161,9 @@ func (c *Context) Close() error {
 		return errors.Join(errs...)
 	})
 	a := c.device.driver.api
+	if c.own {
+		return errors.Join(err, check("cuCtxDestroy_v2", a.ctxDestroy(c.handle)))
+	}
 	return errors.Join(err, check("cuDevicePrimaryCtxRelease_v2", a.primaryRelease(c.device.id)))
 }
 

@@ -19,6 +19,11 @@ type Driver struct {
 	api     *api
 	version int
 	devices int
+
+	warpgroups struct {
+		sync.Mutex
+		verdicts map[int32]verdict // by device
+	}
 }
 
 var opened struct {

@@ -22,6 +22,8 @@ type fake struct {
 	shared  map[uintptr]int32
 	kernels map[string]func(params *unsafe.Pointer)
 	names   map[uintptr]string
+
+	attributes map[Attribute]int32 // others are their own numbers
 }
 
 func newFake() *fake {
@@ -44,16 +46,28 @@ func newFake() *fake {
 			copy(unsafe.Slice(s, n), "Fake 9000\x00")
 			return 0
 		},
-		deviceTotalMem:     func(n *uintptr, _ int32) Result { *n = 1 << 30; return 0 },
-		deviceGetAttribute: func(v *int32, a Attribute, _ int32) Result { *v = int32(a); return 0 },
-		primaryRetain:      func(c *uintptr, _ int32) Result { *c = f.hold("context"); return 0 },
-		primaryRelease:     func(int32) Result { return f.giveKind("context") },
-		ctxPush:            func(uintptr) Result { f.depth++; return 0 },
-		ctxPop:             func(*uintptr) Result { f.depth--; return 0 },
-		ctxSynchronize:     func() Result { return 0 },
-		memGetInfo:         func(a, b *uintptr) Result { *a, *b = 5, 7; return 0 },
-		memAlloc:           func(p *Ptr, n uintptr) Result { *p = f.alloc(n); return 0 },
-		memAllocManaged:    func(p *Ptr, n uintptr, _ uint32) Result { *p = f.alloc(n); return 0 },
+		deviceTotalMem: func(n *uintptr, _ int32) Result { *n = 1 << 30; return 0 },
+		deviceGetAttribute: func(v *int32, a Attribute, _ int32) Result {
+			var ok bool
+			if *v, ok = f.attributes[a]; !ok {
+				*v = int32(a)
+			}
+			return 0
+		},
+		ctxCreate: func(c *uintptr, _ uint32, _ int32) Result {
+			*c = f.hold("context of its own")
+			f.depth++
+			return 0
+		},
+		ctxDestroy:      f.give,
+		primaryRetain:   func(c *uintptr, _ int32) Result { *c = f.hold("context"); return 0 },
+		primaryRelease:  func(int32) Result { return f.giveKind("context") },
+		ctxPush:         func(uintptr) Result { f.depth++; return 0 },
+		ctxPop:          func(*uintptr) Result { f.depth--; return 0 },
+		ctxSynchronize:  func() Result { return 0 },
+		memGetInfo:      func(a, b *uintptr) Result { *a, *b = 5, 7; return 0 },
+		memAlloc:        func(p *Ptr, n uintptr) Result { *p = f.alloc(n); return 0 },
+		memAllocManaged: func(p *Ptr, n uintptr, _ uint32) Result { *p = f.alloc(n); return 0 },
 		memFree: func(p Ptr) Result {
 			delete(f.memory, p)
 			return f.give(uintptr(p))

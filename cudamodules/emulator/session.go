@@ -173,6 +173,7 @@ type control struct {
 	Held     func() int32
 	Modules  func() int32
 	Become   func(capability int32)
+	Launches func(kernel string) int32
 	Copied   func(toHost int32) int64
 }
 
@@ -190,6 +191,7 @@ func controlOf(path string) *control {
 	purego.RegisterLibFunc(&c.Schedule, h, "emulator_schedule")
 	purego.RegisterLibFunc(&c.Remove, h, "emulator_remove_barrier")
 	purego.RegisterLibFunc(&c.Held, h, "emulator_held")
+	purego.RegisterLibFunc(&c.Launches, h, "emulator_launches")
 	purego.RegisterLibFunc(&c.Become, h, "emulator_capability")
 	purego.RegisterLibFunc(&c.Modules, h, "emulator_modules")
 	purego.RegisterLibFunc(&c.Copied, h, "emulator_copied")
@@ -228,6 +230,9 @@ func Become(t testing.TB, path string, capability int) {
 	controlOf(path).Become(int32(capability))
 	t.Cleanup(func() { controlOf(path).Become(80) })
 }
+
+// Launches is how often a kernel has been launched on the emulated card whose library is at path.
+func Launches(path, kernel string) int { return int(controlOf(path).Launches(kernel)) }
 
 // Loaded is how many modules the emulated card whose library is at path has loaded now.
 func Loaded(path string) int { return int(controlOf(path).Modules()) }

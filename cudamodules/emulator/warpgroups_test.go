@@ -4,6 +4,8 @@ package emulator_test
 
 import (
 	"fmt"
+	"io"
+	"log"
 	"math"
 	"os"
 	"path/filepath"
@@ -186,5 +188,29 @@ func TestWrongLayoutsOfWarpgroupsShow(t *testing.T) {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 		}
 		require.True(t, missed(t, emulator.Config{Source: dir}, -1, want), "%s for %s", m.to, m.from)
+	}
+}
+
+// The check that decides on a card whether these kernels are used takes them when they are right. Without a step it ends as well, with the
+// other answer, and leaves the card usable.
+func TestCheckOfWarpgroups(t *testing.T) {
+	t.Setenv(cudamodules.WarpgroupsVar, "check")
+	log.SetOutput(io.Discard)
+	defer log.SetOutput(os.Stderr)
+	for _, removed := range []int{-1, 7, 16} {
+		// A library of its own, as a driver keeps what the check has found.
+		s := emulator.Open(t, emulator.Config{Modules: []string{cudamodules.WarpgroupModule}, Defines: []string{fmt.Sprintf("CHECKED=%d", removed)}})
+		s.Capability(t, 90)
+		s.Schedule(2)
+		s.RemoveBarrier(removed)
+		ok, why := s.Device().Warpgroups()
+		require.Equal(t, removed < 0, ok, "%d: %s", removed, why)
+		if ok {
+			require.Contains(t, why, "it agrees with the host, within ")
+		}
+		s.RemoveBarrier(-1)
+		out := make([]uint16, 128*64)
+		require.NoError(t, s.Run(cudamodules.WarpgroupModule, "attention_pack_f32", elements(1024, 256), emulator.Out{out}, emulator.In{random[float32](1, 128*64)},
+			int64(1), int64(128), int64(1), int64(64), int64(64), int64(64)))
 	}
 }

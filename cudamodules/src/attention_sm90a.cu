@@ -57,7 +57,10 @@ template <int D> struct Shared {
   METHOD u32 k(int slot) const { return base + query + slot * tile; }
   METHOD u32 v(int slot) const { return base + query + (slots + slot) * tile; }
   METHOD u32 bar(int n) const { return base + query + 2 * slots * tile + 8 * n; }
-  METHOD void wait(int n, i64 round) const { barrier_wait(bar(n), (int)(round & 1), patience); }
+  // A thread that has given up once does not wait again.
+  METHOD void wait(int n, i64 round) {
+    if (!barrier_wait(bar(n), (int)(round & 1), patience)) patience = 1;
+  }
 };
 
 // Rows is what a thread has of the two rows g and g+8 of its warp.
@@ -133,7 +136,7 @@ INLINE void attend(float *out, float *lse, float *stats, const u16 *q, const u16
   // The last rows see most under a causal mask, and begin first.
   const i64 tile = gridDim.x - 1 - blockIdx.x, h = blockIdx.y, b = blockIdx.z, kh = h / (heads / kvHeads);
   const int warp = threadIdx.x / 32;
-  const Memory m = {(shared_address(shared) + 1023) & ~1023u, patience};
+  Memory m = {(shared_address(shared) + 1023) & ~1023u, patience};
   if (threadIdx.x == 0) {
     STEP(1, barrier_init(m.bar(query_full), 1));
     UNROLL

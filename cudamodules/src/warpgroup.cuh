@@ -56,17 +56,18 @@ INLINE void barrier_expect(u32 bar, int bytes) {
 #endif
 }
 
-// barrier_wait waits for the end of the phase whose number has this lowest bit. patience bounds how often it looks: then it goes on, with
-// whatever is in memory. 0 is without end.
-INLINE void barrier_wait(u32 bar, int bit, i64 patience) {
+// barrier_wait waits for the end of the phase whose number has this lowest bit. patience bounds how often it looks: then it gives up
+// and is false. 0 is without end.
+INLINE bool barrier_wait(u32 bar, int bit, i64 patience) {
 #if defined(CUEMU)
-  cuemu::barrier_wait(bar, bit, patience != 0);
+  return cuemu::barrier_wait(bar, bit, patience != 0);
 #else
   for (i64 tries = 0;;) {
     u32 done;
     asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
                  : "=r"(done) : "r"(bar), "r"(bit) : "memory");
-    if (done || ++tries == patience) return;
+    if (done) return true;
+    if (++tries == patience) return false;
   }
 #endif
 }

@@ -40,9 +40,14 @@ struct Block {
 std::recursive_mutex lock;
 std::map<Address, Block> memory;
 std::map<void *, int> handles;  // modules 1, streams 2, events 3
-int contexts, depth;
+int contexts;
+std::map<std::string, int> launches;
 int64_t copied[2];  // to the card, to the host
-std::string problem;
+// What went wrong is kept by context: the primary one, and the one of its own that there may be.
+std::string problems[2];
+int own;                              // contexts that are not the primary one
+thread_local std::vector<int> stack;  // of contexts, by their number in problems
+#define problem problems[stack.empty() ? 0 : stack.back()]
 int capability = 80;
 
 #define LOCKED std::lock_guard<std::recursive_mutex> locked(lock)
@@ -78,7 +83,7 @@ bool inside(Address p, size_t n) {
 
 CUresult take(Address *p, size_t n) {
   LOCKED;
-  if (!depth) return invalid_context;
+  if (stack.empty()) return invalid_context;
   if (n == 0) return invalid_value;
   if (n > (size_t)4 << 30) return 2;
   size_t room = (n + 255) / 256 * 256;
@@ -126,11 +131,37 @@ CUresult cuDevicePrimaryCtxRetain(void **c, int) { LOCKED; contexts++; *c = &con
 CUresult cuDevicePrimaryCtxRelease_v2(int) {
   LOCKED;
   if (contexts == 0) return invalid_context;
-  if (--contexts == 0) problem.clear();  // the next one is a new context
+  if (--contexts == 0) problems[0].clear();  // the next one is a new context
   return ok;
 }
-CUresult cuCtxPushCurrent_v2(void *c) { LOCKED; if (c != &contexts) return invalid_context; depth++; return ok; }
-CUresult cuCtxPopCurrent_v2(void **c) { LOCKED; if (!depth) return invalid_context; depth--; *c = &contexts; return ok; }
+CUresult cuCtxCreate_v2(void **c, unsigned, int) {
+  LOCKED;
+  if (own) return invalid_value;  // one is enough for tests
+  own = 1;
+  *c = &own;
+  stack.push_back(1);
+  return ok;
+}
+CUresult cuCtxDestroy_v2(void *c) {
+  LOCKED;
+  if (c != &own || !own) return invalid_context;
+  own = 0;
+  problems[1].clear();
+  return ok;
+}
+CUresult cuCtxPushCurrent_v2(void *c) {
+  LOCKED;
+  if (c != &contexts && (c != &own || !own)) return invalid_context;
+  stack.push_back(c == &own);
+  return ok;
+}
+CUresult cuCtxPopCurrent_v2(void **c) {
+  LOCKED;
+  if (stack.empty()) return invalid_context;
+  *c = stack.back() ? &own : &contexts;
+  stack.pop_back();
+  return ok;
+}
 CUresult cuCtxSynchronize() { LOCKED; return problem.empty() ? ok : launch_failed; }
 CUresult cuMemGetInfo_v2(size_t *f, size_t *t) { *f = *t = (size_t)8 << 30; return ok; }
 CUresult cuMemAlloc_v2(Address *p, size_t n) { return take(p, n); }
@@ -156,7 +187,7 @@ CUresult cuMemcpyDtoDAsync_v2(Address d, Address s, size_t n, void *) { LOCKED; 
 CUresult cuMemsetD8Async(Address d, unsigned char v, size_t n, void *) { LOCKED; if (!inside(d, n)) return invalid_value; memset((void *)d, v, n); return ok; }
 CUresult cuModuleLoadData(void **m, const char *image) {
   LOCKED;
-  if (!depth) return invalid_context;
+  if (stack.empty()) return invalid_context;
   if (!strstr(image, ".version") || !strstr(image, ".target")) {
     problem = "not PTX";
     return invalid_image;
@@ -204,11 +235,12 @@ CUresult cuFuncSetAttribute(void *f, int a, int v) {
 CUresult cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *,
                         void **params, void **) {
   LOCKED;
-  if (!depth) return invalid_context;
+  if (stack.empty()) return invalid_context;
   Function *fn = (Function *)f;
   unsigned threads = bx * by * bz;
   if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || !threads || threads > 1024 || (int)threads > fn->kernel->threads) return invalid_value;
   if ((int)shared > fn->dynamic) return invalid_value;
+  launches[fn->kernel->name]++;
   const char *wrong = cuemu::launch(*fn->kernel, {gx, gy, gz}, {bx, by, bz}, shared, params);
   if (!wrong) return ok;
   problem = std::string(fn->kernel->name) + ": " + wrong;
@@ -230,10 +262,11 @@ void emulator_schedule(unsigned seed) { LOCKED; cuemu::set_schedule(seed); }
 void emulator_remove_barrier(int n) { LOCKED; cuemu::removed_barrier = n; }
 int emulator_held() {
   LOCKED;
-  int n = contexts + depth + (int)memory.size();
+  int n = contexts + own + (int)memory.size();
   for (auto &h : handles) n += h.second != 0;
   return n;
 }
+int emulator_launches(const char *kernel) { LOCKED; return launches[kernel]; }
 void emulator_capability(int c) { LOCKED; capability = c; }
 int emulator_modules() {
   LOCKED;

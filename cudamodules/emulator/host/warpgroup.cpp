@@ -220,12 +220,12 @@ void barrier_arrive(uint32_t bar, int bytes) {
   if (--b->missing < 0) fail("more arrivals than a barrier waits for");
   turn(*b);
 }
-void barrier_wait(uint32_t bar, int bit, bool patient) {
+bool barrier_wait(uint32_t bar, int bit, bool patient) {
   struct Wait {
     uint32_t bar;
     int bit;
   } w = {bar, bit};
-  wait_until(
+  return wait_until(
       [](void *arg) {
         Wait *w = static_cast<Wait *>(arg);
         Barrier *b = barrier_at(w->bar);

@@ -14,7 +14,7 @@ uint32_t shared_address(const void *p);
 void barrier_init(uint32_t bar, int arrivals);
 void barrier_show();
 void barrier_arrive(uint32_t bar, int bytes);
-void barrier_wait(uint32_t bar, int bit, bool patient);
+bool barrier_wait(uint32_t bar, int bit, bool patient);
 void copy_bulk(uint32_t to, const void *from, int bytes, uint32_t bar);
 void set_registers(int n);
 void products_fence();
