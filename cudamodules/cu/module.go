@@ -33,6 +33,13 @@ func LoadData(ptx string) (Module, error) {
 	if s == nil {
 		return Module{}, errNoContext
 	}
+	m := s.module(ptx)
+	m.users++
+	return Module{m.Module, ptx, s, new(sync.Once)}, nil
+}
+
+// module is the module of PTX text on a card. inUse is locked.
+func (s *shared) module(ptx string) *sharedModule {
 	m := s.modules[ptx]
 	if m == nil {
 		m = &sharedModule{Module: s.Later(nameOf(ptx), ptx)}
@@ -41,8 +48,7 @@ func LoadData(ptx string) (Module, error) {
 		}
 		s.modules[ptx] = m
 	}
-	m.users++
-	return Module{m.Module, ptx, s, new(sync.Once)}, nil
+	return m
 }
 
 // sharedModule is a module and how many machines have it.
@@ -53,7 +59,7 @@ type sharedModule struct {
 
 // nameOf is what errors call PTX text.
 func nameOf(ptx string) string {
-	for _, name := range cudamodules.Modules() {
+	for _, name := range append(cudamodules.Modules(), cudamodules.WarpgroupModule) {
 		if text, err := cudamodules.PTX(name); err == nil && text == ptx {
 			return name
 		}

@@ -122,6 +122,9 @@ func (n *narrowProblem) logits() []any {
 }
 
 func (n *narrowProblem) forward(c *op.Card, out, lse any) error {
+	if done, err := n.byWarpgroups(c, out, lse); done || err != nil {
+		return err
+	}
 	return n.operands(c, func(params []any) error {
 		params = append(append([]any{out, lse, n.stats}, params...), n.sinks)
 		return c.Launch("attention_narrow.attention_"+n.name+n.most(n.dv)+"_f32", [3]int{(n.seqQ + narrowRows - 1) / narrowRows, n.heads, n.batch},

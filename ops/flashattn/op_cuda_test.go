@@ -5,12 +5,16 @@ package flashattn
 import (
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
+	"stheno/cudamodules"
+	"stheno/cudamodules/emulator"
 	"stheno/internal/op"
 	"stheno/internal/optest"
 )
@@ -209,6 +213,37 @@ func TestNarrowPrecisionOnTheCard(t *testing.T) {
 			if i%2 == 0 {
 				c.onCardRounded(t, tensor.Float64)
 			}
+		}
+	}
+}
+
+// On a card of compute capability 9.0, BF16 goes to warpgroups where they take the problem.
+func TestWarpgroupsOnTheCard(t *testing.T) {
+	optest.Card(t)
+	path := os.Getenv(cudamodules.LibraryVar)
+	if !filepath.IsAbs(path) {
+		t.Skip("a real card does not say what it has launched")
+	}
+	emulator.Become(t, path, 90)
+	for _, c := range []struct {
+		cardCase
+		kernel string
+	}{
+		{cardCase{batch: 2, seqQ: 70, seqKV: 97, heads: 2, kvHeads: 1, d: 19, dv: 35, cfg: Config{Causal: true}, sinks: true, lse: true}, "attention_warpgroups_64_f32"},
+		{cardCase{batch: 1, seqQ: 65, seqKV: 200, heads: 1, kvHeads: 1, d: 72, dv: 70, cfg: Config{Window: Sliding(80), Causal: true}}, "attention_warpgroups_128_f32"},
+		{cardCase{batch: 1, seqQ: 63, seqKV: 64, heads: 1, kvHeads: 1, d: 8, dv: 8}, "attention_bf16_64_f32"},
+		{cardCase{batch: 1, seqQ: 64, seqKV: 64, heads: 1, kvHeads: 1, d: 8, dv: 8, cfg: Config{ALiBi: true}}, "attention_bf16_64_f32"},
+	} {
+		c.cfg.Precision = BFloat16
+		for mode, used := range map[string]bool{"on": true, "off": false} {
+			t.Setenv(cudamodules.WarpgroupsVar, mode)
+			before := emulator.Launches(path, c.kernel)
+			c.onCardRounded(t, tensor.Float32)
+			want := before
+			if used || c.kernel == "attention_bf16_64_f32" {
+				want++
+			}
+			require.Equal(t, want, emulator.Launches(path, c.kernel), "%s: %v", mode, c.cardCase)
 		}
 	}
 }
