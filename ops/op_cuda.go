@@ -22,6 +22,7 @@ var (
 	_ G.CUDADoer        = (*swiGLU)(nil)
 	_ G.CUDADoer        = (*residual)(nil)
 	_ G.CUDADoer        = (*linear)(nil)
+	_ G.CUDADoer        = (*linears)(nil)
 	_ G.CUDADoer        = (*rope)(nil)
 	_ G.CUDADoer        = (*crossEntropy)(nil)
 	_ G.CUDADoer        = (*embedding)(nil)
@@ -34,6 +35,7 @@ var (
 	_ op.CUDABackwarder = (*swiGLU)(nil)
 	_ op.CUDABackwarder = (*residual)(nil)
 	_ op.CUDABackwarder = (*linear)(nil)
+	_ op.CUDABackwarder = (*linears)(nil)
 	_ op.CUDABackwarder = (*rope)(nil)
 	_ op.CUDABackwarder = (*crossEntropy)(nil)
 	_ op.CUDABackwarder = (*reshape)(nil)
@@ -230,6 +232,54 @@ func (o *linear) productsOnCard(c *op.Card, in []G.Value, dz any, dIn []G.Value)
 	return c.Launch("act.column_sum"+suffix, [3]int{(o.out + 31) / 32}, [3]int{256}, 0, dIn[2], dz, o.rows, o.out)
 }
 
+func (o *linears) CallsExtern() bool { return true }
+
+// CUDADo is Do on a card: each product, then its bias.
+func (o *linears) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
+	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error {
+		suffix, x, at := op.Suffix(in[0]), op.Matrix(in[0], o.in, 1), 0
+		for i, n := range o.outs {
+			y := op.At(prealloc, at)
+			if err := c.Product(suffix, 1, o.rows, n, o.in, 1, op.Matrix(y, n, 1), x, op.Matrix(in[1+i], n, 1)); err != nil {
+				return err
+			}
+			if o.biased {
+				if err := c.Elementwise("act.bias_act"+suffix, o.rows*n, y, y, in[1+len(o.outs)+i], n, int(ActNone)); err != nil {
+					return err
+				}
+			}
+			at += o.rows * n * op.SizeOf(suffix)
+		}
+		return nil
+	})
+}
+
+// CUDABackward is Backward on a card.
+func (o *linears) CUDABackward(c *op.Card, in []G.Value, _, dOut G.Value, dIn []G.Value) error {
+	suffix, x, at := op.Suffix(in[0]), op.Matrix(in[0], o.in, 1), 0
+	for i, n := range o.outs {
+		dy := op.At(dOut, at)
+		dY := op.Matrix(dy, n, 1)
+		product := c.Product
+		if i > 0 {
+			product = c.AddProduct
+		}
+		if err := product(suffix, 1, o.rows, o.in, n, 1, op.Matrix(dIn[0], o.in, 1), dY, op.Matrix(in[1+i], n, 1).T()); err != nil {
+			return err
+		}
+		if err := c.Product(suffix, 1, o.in, n, o.rows, 1, op.Matrix(dIn[1+i], n, 1), x.T(), dY); err != nil {
+			return err
+		}
+		if o.biased {
+			if err := c.Launch("act.column_sum"+suffix, [3]int{(n + 31) / 32}, [3]int{256}, 0, dIn[1+len(o.outs)+i], dy, o.rows, n); err != nil {
+				return err
+			}
+		}
+		at += o.rows * n * op.SizeOf(suffix)
+	}
+	return nil
+}
+
 // flag is a bool as a kernel takes it.
 func flag(b bool) int {
 	if b {
@@ -261,9 +311,19 @@ func (o *rope) rotateOnCard(c *op.Card, y, x, pos G.Value, back bool) error {
 			return err
 		}
 		grid, block := elementGrid(o.batch * o.seq * (o.headDim - o.cfg.Dim/2))
-		return c.Launch("tokens.rope"+op.Suffix(x), grid, block, 0,
-			y, x, pos, p, int(pos.Dtype().Size()), starts, o.batch, o.seq, o.heads, o.headDim, o.cfg.Dim,
-			flag(o.cfg.Interleaved), flag(back), amplitude)
+		at, size := 0, int(x.Dtype().Size())
+		for _, heads := range o.heads {
+			if err := c.Launch("tokens.rope"+op.Suffix(x), grid, block, 0,
+				op.At(y, at), op.At(x, at), pos, p, int(pos.Dtype().Size()), starts, o.batch, o.seq, heads, o.headDim, o.cfg.Dim,
+				flag(o.cfg.Interleaved), flag(back), amplitude); err != nil {
+				return err
+			}
+			at += o.batch * o.seq * heads * o.headDim * size
+		}
+		if o.rest == 0 {
+			return nil
+		}
+		return c.CopyBytes(op.At(y, at), op.At(x, at), o.rest*size)
 	})
 }
 

@@ -90,7 +90,10 @@ func TestNodesOnTheCard(t *testing.T) {
 		cfg := ops.RoPEConfig{Interleaved: interleaved}
 		cases = append(cases, ropeCase(cfg, []int{3}, 2, 5, 3, 8), ropeCase(cfg, []int{0, 70000}, 2, 3, 2, 6))
 		cfg.Dim = 4
-		cases = append(cases, ropeCase(cfg, []int{7}, 1, 4, 2, 11))
+		cases = append(cases, ropeCase(cfg, []int{7}, 1, 4, 2, 11), ropeQKVCase(ops.QKV{2, 3, 4, 2, 6}, cfg, 5))
+	}
+	for _, biased := range []bool{false, true} {
+		cases = append(cases, linearsCase(biased, []int{66, 7, 7}, 2, 35, 11), linearsCase(biased, []int{8, 4}, 1, 5))
 	}
 	cases = append(cases, reshapeCase([]int{2, 3, 5}, 6, 5), dropoutCase(0.3, 5, 30), dropoutCase(0.9, 3, 7, 11))
 	for _, c := range cases {

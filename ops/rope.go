@@ -41,49 +41,80 @@ type RoPEConfig struct {
 // 15 and 34.
 func RoPE(x, pos *G.Node, cfg RoPEConfig) (*G.Node, error) {
 	const fn = "ops.RoPE"
-	ax, ap := op.Arg{Name: "x", Node: x}, op.Arg{Name: "pos", Node: pos}
-	if err := op.CheckArgs(fn, ax, ap); err != nil {
-		return nil, err
-	}
-	if err := op.CheckFloat(fn, ax); err != nil {
-		return nil, err
-	}
-	if err := op.CheckRank(fn, ax, 4); err != nil {
-		return nil, err
-	}
-	if err := checkRows(fn, ax); err != nil {
-		return nil, err
-	}
-	if err := op.CheckInteger(fn, ap); err != nil {
-		return nil, err
-	}
-	if err := op.CheckRank(fn, ap, 0, 1); err != nil {
+	ax := op.Arg{Name: "x", Node: x}
+	if err := checkRoPE(fn, ax, pos, 4); err != nil {
 		return nil, err
 	}
 	shape := x.Shape()
+	o := &rope{batch: shape[0], seq: shape[1], headDim: shape[3], heads: []int{shape[2]}}
+	return o.apply(fn, x, pos, cfg)
+}
+
+// RoPEQKV is RoPE for queries and keys in one vector with the values, which stay as they are: qkv and the result are vectors of
+// size.Size() elements.
+func RoPEQKV(qkv, pos *G.Node, size QKV, cfg RoPEConfig) (*G.Node, error) {
+	const fn = "ops.RoPEQKV"
+	ax := op.Arg{Name: "qkv", Node: qkv}
+	if err := checkRoPE(fn, ax, pos, 1); err != nil {
+		return nil, err
+	}
+	if err := size.Validate(); err != nil {
+		return nil, fmt.Errorf("%s: %w", fn, err)
+	}
+	if err := op.CheckShape(fn, ax, size.Size()); err != nil {
+		return nil, err
+	}
+	o := &rope{batch: size.Batch, seq: size.Seq, headDim: size.HeadDim, heads: []int{size.Heads, size.KVHeads}, rest: size.Keys()}
+	return o.apply(fn, qkv, pos, cfg)
+}
+
+func checkRoPE(fn string, x op.Arg, pos *G.Node, rank int) error {
+	ap := op.Arg{Name: "pos", Node: pos}
+	if err := op.CheckArgs(fn, x, ap); err != nil {
+		return err
+	}
+	if err := op.CheckFloat(fn, x); err != nil {
+		return err
+	}
+	if err := op.CheckRank(fn, x, rank); err != nil {
+		return err
+	}
+	if err := checkRows(fn, x); err != nil {
+		return err
+	}
+	if err := op.CheckInteger(fn, ap); err != nil {
+		return err
+	}
+	return op.CheckRank(fn, ap, 0, 1)
+}
+
+// rope has the inputs x and pos. x is one (batch, seq, heads, headDim) after another, each with a number of heads of its own, then
+// what passes through.
+type rope struct {
+	op.Base
+	cfg                 RoPEConfig
+	dtype               tensor.Dtype
+	batch, seq, headDim int
+	heads               []int
+	rest                int
+}
+
+func (o *rope) apply(fn string, x, pos *G.Node, cfg RoPEConfig) (_ *G.Node, err error) {
 	if pos.Shape().Dims() == 1 {
-		if err := op.CheckShape(fn, ap, shape[0]); err != nil {
+		if err := op.CheckShape(fn, op.Arg{Name: "pos", Node: pos}, o.batch); err != nil {
 			return nil, err
 		}
 	}
-	cfg, err := cfg.normalise(fn, shape[3])
-	if err != nil {
+	if o.cfg, err = cfg.normalise(fn, o.headDim); err != nil {
 		return nil, err
 	}
-	return op.Apply(&rope{
-		Base:  op.NewBase(fn, cfg, shape, x.Dtype(), x, pos),
-		cfg:   cfg,
-		dtype: x.Dtype(),
-		batch: shape[0], seq: shape[1], heads: shape[2], headDim: shape[3],
-	}, x, pos)
-}
-
-// rope has the inputs x and pos.
-type rope struct {
-	op.Base
-	cfg                        RoPEConfig
-	dtype                      tensor.Dtype
-	batch, seq, heads, headDim int
+	attrs := struct {
+		RoPEConfig
+		Sizes [3]int
+		Heads []int
+	}{o.cfg, [3]int{o.batch, o.seq, o.headDim}, o.heads}
+	o.Base, o.dtype = op.NewBase(fn, attrs, x.Shape(), x.Dtype(), x, pos), x.Dtype()
+	return op.Apply(o, x, pos)
 }
 
 var _ op.Selective = (*rope)(nil)
@@ -133,7 +164,7 @@ func ropeForward[T kernel.Float](o *rope, in []G.Value) (G.Value, error) {
 		return nil, err
 	}
 	out, y := op.NewUnset[T](o.OutShape())
-	ropeRotate(o, y, x, start, false)
+	ropeRotateAll(o, y, x, start, false)
 	return out, nil
 }
 
@@ -146,7 +177,7 @@ func ropeBackward[T kernel.Float](o *rope, in []G.Value, dOut G.Value, dIn []*te
 	if err != nil {
 		return err
 	}
-	ropeRotate(o, op.Memory[T](dIn[0]), dy, start, true)
+	ropeRotateAll(o, op.Memory[T](dIn[0]), dy, start, true)
 	return nil
 }
 
@@ -167,10 +198,20 @@ func (o *rope) positions(v G.Value) ([]int, error) {
 	return start, nil
 }
 
-// ropeRotate rotates every head of every token of x into y, backwards for the transposed rotation.
-func ropeRotate[T kernel.Float](o *rope, y, x []T, start []int, back bool) {
+// ropeRotateAll rotates x into y, backwards for the transposed rotation.
+func ropeRotateAll[T kernel.Float](o *rope, y, x []T, start []int, back bool) {
+	for _, heads := range o.heads {
+		n := o.batch * o.seq * heads * o.headDim
+		ropeRotate(o, y[:n], x[:n], heads, start, back)
+		y, x = y[n:], x[n:]
+	}
+	copy(y, x)
+}
+
+// ropeRotate rotates every head of every token of x into y.
+func ropeRotate[T kernel.Float](o *rope, y, x []T, heads int, start []int, back bool) {
 	var (
-		width  = o.heads * o.headDim
+		width  = heads * o.headDim
 		half   = o.cfg.Dim / 2
 		tokens = o.batch * o.seq
 		per    = max(1, elementBlock/width)
