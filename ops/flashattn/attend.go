@@ -2,11 +2,13 @@ package flashattn
 
 import (
 	"fmt"
+	"slices"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
 	"stheno/internal/op"
+	"stheno/ops"
 )
 
 // Attend returns the attention of q (batch, seqQ, heads, d) over keys k (batch, seqKV, kvHeads, d) and values
@@ -17,24 +19,24 @@ import (
 // Errors name what was got and what is wanted.
 func Attend(q, k, v *G.Node, cfg Config) (*G.Node, error) {
 	const fn = "flashattn.Attend"
-	a, in, err := check(fn, q, k, v, cfg)
+	a, in, s, err := check(fn, apart(q, k, v), cfg)
 	if err != nil {
 		return nil, err
 	}
-	return apply(fn, a, in, outShape(q, v))
+	return apply(fn, a, in, s, s.out())
 }
 
 // AttendLSE is Attend together with the log-sum-exp of each row's logits, sinks included: a node of shape
 // (batch, heads, seqQ), natural logarithm, −∞ on rows that see no key. Gradients flow through both nodes.
 func AttendLSE(q, k, v *G.Node, cfg Config) (out, lse *G.Node, err error) {
 	const fn = "flashattn.AttendLSE"
-	a, in, err := check(fn, q, k, v, cfg)
+	a, in, s, err := check(fn, apart(q, k, v), cfg)
 	if err != nil {
 		return nil, nil, err
 	}
 	a.Packed = true
-	so, sl := outShape(q, v), lseShape(q)
-	packed, err := apply(fn, a, in, tensor.Shape{so.TotalSize() + sl.TotalSize()})
+	so, sl := s.out(), s.lse()
+	packed, err := apply(fn, a, in, s, tensor.Shape{so.TotalSize() + sl.TotalSize()})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -47,18 +49,15 @@ func AttendLSE(q, k, v *G.Node, cfg Config) (out, lse *G.Node, err error) {
 	return out, lse, nil
 }
 
-func outShape(q, v *G.Node) tensor.Shape {
-	s := q.Shape()
-	return tensor.Shape{s[0], s[1], s[2], v.Shape()[3]}
-}
+// sizes are the shapes of q, k and v.
+type sizes struct{ q, k, v tensor.Shape }
 
-func lseShape(q *G.Node) tensor.Shape {
-	s := q.Shape()
-	return tensor.Shape{s[0], s[2], s[1]}
-}
+func (s sizes) out() tensor.Shape { return tensor.Shape{s.q[0], s.q[1], s.q[2], s.v[3]} }
 
-func apply(fn string, a attrs, in G.Nodes, shape tensor.Shape) (*G.Node, error) {
-	stats, err := op.SideFor(attendFor(&attendOp{attrs: a}), in[0], append(tensor.Shape{2}, lseShape(in[0])...), in[0].Dtype())
+func (s sizes) lse() tensor.Shape { return tensor.Shape{s.q[0], s.q[2], s.q[1]} }
+
+func apply(fn string, a attrs, in G.Nodes, s sizes, shape tensor.Shape) (*G.Node, error) {
+	stats, err := op.SideFor(attendFor(&attendOp{attrs: a}), in[0], append(tensor.Shape{2}, s.lse()...), in[0].Dtype())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", fn, err)
 	}
@@ -76,9 +75,29 @@ func apply(fn string, a attrs, in G.Nodes, shape tensor.Shape) (*G.Node, error) 
 	return n, nil
 }
 
-// check validates the arguments of a graph function and returns the normal form of cfg and the op's inputs in order.
-func check(fn string, q, k, v *G.Node, cfg Config) (a attrs, in G.Nodes, err error) {
-	floats := []op.Arg{{Name: "q", Node: q}, {Name: "k", Node: k}, {Name: "v", Node: v}}
+// source is where q, k and v come from.
+type source struct {
+	args  []op.Arg
+	sizes func(fn string) (sizes, error) // of args that are nodes of floats
+	joint ops.QKV                        // zero unless they are one vector
+}
+
+// apart is q, k and v of a node each.
+func apart(q, k, v *G.Node) source {
+	args := []op.Arg{{Name: "q", Node: q}, {Name: "k", Node: k}, {Name: "v", Node: v}}
+	return source{args: args, sizes: func(fn string) (s sizes, err error) {
+		for _, x := range args {
+			if err := op.CheckRank(fn, x, 4); err != nil {
+				return s, err
+			}
+		}
+		return sizes{q.Shape(), k.Shape(), v.Shape()}, nil
+	}}
+}
+
+// check validates the arguments of a graph function and returns the normal form of cfg, the op's inputs in order and the sizes.
+func check(fn string, from source, cfg Config) (a attrs, in G.Nodes, s sizes, err error) {
+	floats := slices.Clone(from.args)
 	var ints []op.Arg
 	if cfg.Sinks != nil {
 		floats = append(floats, op.Arg{Name: "Sinks", Node: cfg.Sinks})
@@ -95,34 +114,33 @@ func check(fn string, q, k, v *G.Node, cfg Config) (a attrs, in G.Nodes, err err
 	if cfg.Step != nil {
 		ints = append(ints, op.Arg{Name: "Step", Node: cfg.Step})
 	}
-	all := append(append([]op.Arg(nil), floats...), ints...)
+	all := append(slices.Clone(floats), ints...)
 	if err = op.CheckArgs(fn, all...); err != nil {
-		return a, nil, err
+		return a, nil, s, err
 	}
 	if err = op.CheckFloat(fn, floats...); err != nil {
-		return a, nil, err
+		return a, nil, s, err
 	}
 	if err = op.CheckInteger(fn, ints...); err != nil {
-		return a, nil, err
+		return a, nil, s, err
 	}
-	for _, x := range floats[:3] {
-		if err = op.CheckRank(fn, x, 4); err != nil {
-			return a, nil, err
-		}
+	if s, err = from.sizes(fn); err != nil {
+		return a, nil, s, err
 	}
-	if err = checkShapes(fn, q.Shape(), k.Shape(), v.Shape()); err != nil {
-		return a, nil, err
+	if err = checkShapes(fn, s.q, s.k, s.v); err != nil {
+		return a, nil, s, err
 	}
-	if a, err = cfg.normal(q.Shape()[3]); err != nil {
-		return a, nil, fmt.Errorf("%s: %w", fn, err)
+	if a, err = cfg.normal(s.q[3]); err != nil {
+		return a, nil, s, fmt.Errorf("%s: %w", fn, err)
 	}
-	if err = checkExtras(fn, q.Shape(), k.Shape(), cfg); err != nil {
-		return a, nil, err
+	if err = checkExtras(fn, s.q, s.k, cfg); err != nil {
+		return a, nil, s, err
 	}
+	a.QKV = from.joint
 	for _, x := range all {
 		in = append(in, x.Node)
 	}
-	return a, in, nil
+	return a, in, s, nil
 }
 
 func checkShapes(fn string, q, k, v tensor.Shape) error {

@@ -5,6 +5,8 @@ import (
 	"math"
 
 	G "gorgonia.org/gorgonia"
+
+	"stheno/ops"
 )
 
 // Config says what Attend computes. The zero value is plain attention, softmax(q·kᵀ/√d)·v.
@@ -78,6 +80,8 @@ type attrs struct {
 	HasSinks, HasBias, HasCuQ, HasCuKV, HasStep bool
 	// Packed says that the op's result is the output followed by the log-sum-exp.
 	Packed bool
+	// QKV says how q, k and v lie in one vector, which is the op's first input; zero if they are three inputs.
+	QKV ops.QKV
 }
 
 // normal checks c for heads of dimension d and fills in what zero stands for.

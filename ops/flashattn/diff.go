@@ -53,15 +53,9 @@ func backward[T kernel.Float](o *attendOp, in []G.Value, out, dOut G.Value, dIn 
 	if o.Packed {
 		g.dLSE = d[n*p.v.Dim:][:n]
 	}
-	like := func(x Heads[T], d *tensor.Dense) Heads[T] {
-		x.Data = nil
-		if d != nil {
-			x.Data = op.Memory[T](d)
-		}
-		return x
-	}
-	g.dQ, g.dK, g.dV = like(p.q, dIn[0]), like(p.k, dIn[1]), like(p.v, dIn[2])
-	rest := dIn[3:]
+	d3 := gradientsOf(o.attrs, [3]Heads[T]{p.q, p.k, p.v}, dIn)
+	g.dQ, g.dK, g.dV = d3[0], d3[1], d3[2]
+	rest := dIn[o.mains():]
 	if o.HasSinks {
 		if rest[0] != nil {
 			g.dSinks = op.Memory[T](rest[0])

@@ -10,12 +10,12 @@ import (
 	"stheno/internal/op"
 )
 
-// attendOp computes attention. Its inputs are q, k, v, then those of sinks, bias, cumulative lengths and step that attrs
+// attendOp computes attention. Its inputs are q, k, v, or the vector of all three, then those of sinks, bias, cumulative lengths and step that attrs
 // names, then the side that takes the row statistics. If attrs.Packed, the log-sum-exp follows the output in one vector.
 type attendOp struct {
 	op.Base
 	attrs
-	floats []tensor.Shape // of q, k, v, sinks and bias, as far as there are
+	floats []tensor.Shape // of q, k, v or their vector, sinks and bias, as far as there are
 }
 
 var (
@@ -58,7 +58,7 @@ func do[T kernel.Float](o *attendOp, in []G.Value) (G.Value, error) {
 
 func (o *attendOp) DiffWRT(n int) []bool {
 	wrt := make([]bool, n)
-	diff := 3
+	diff := o.mains()
 	if o.HasSinks {
 		diff++
 	}
@@ -87,17 +87,13 @@ func (o *attendOp) checkValues(in []G.Value) error {
 // fromValues makes a problem of the op's inputs, without its outputs.
 func fromValues[T kernel.Float](a attrs, in []G.Value) (*problem[T], error) {
 	p := &problem[T]{attrs: a}
-	for i, x := range []*Heads[T]{&p.q, &p.k, &p.v} {
-		data, err := op.Data[T](in[i])
-		if err != nil {
-			return nil, err
-		}
-		s := in[i].Shape()
-		*x = Contiguous(data, s[0], s[1], s[2], s[3])
+	main, err := heads[T](a, in)
+	if err != nil {
+		return nil, err
 	}
-	rest := in[3:]
+	p.q, p.k, p.v = main[0], main[1], main[2]
+	rest := in[a.mains():]
 	next := func() (v G.Value) { v, rest = rest[0], rest[1:]; return v }
-	var err error
 	if a.HasSinks {
 		if p.sinks, err = op.Data[T](next()); err != nil {
 			return nil, err

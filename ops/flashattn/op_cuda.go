@@ -87,10 +87,10 @@ func (o *cudaAttend) CUDABackward(c *op.Card, in []G.Value, out, dOut G.Value, d
 			bias := func(p *cardProblem, dBias G.Value) error {
 				return p.plain(c, "bias", (dBias.Shape().TotalSize()+31)/32, 0, dBias, dOut, p.stats, delta)
 			}
-			if err := p.gradients(c, dOut, delta, dIn); err != nil {
+			if err := p.gradients(c, dOut, delta, o.mainsOnCard(dIn)); err != nil {
 				return err
 			}
-			rest := dIn[3:]
+			rest := dIn[o.mains():]
 			if o.HasSinks {
 				if err := c.Launch("attention_plain.attention_plain_sinks"+p.suffix, [3]int{p.heads}, [3]int{32}, 0,
 					rest[0], p.sinks, p.stats, delta, p.batch, p.heads, p.seqQ); err != nil {
@@ -110,22 +110,22 @@ func (o *cudaAttend) CUDABackward(c *op.Card, in []G.Value, out, dOut G.Value, d
 }
 
 // gradients are dQ, dK and dV.
-func (p *cardProblem) gradients(c *op.Card, dOut G.Value, delta op.DevicePtr, dIn []G.Value) error {
+func (p *cardProblem) gradients(c *op.Card, dOut G.Value, delta op.DevicePtr, d [3]any) error {
 	if p.Precision == Float32 {
-		return p.exactGradients(c, dOut, delta, dIn)
+		return p.exactGradients(c, dOut, delta, d)
 	}
 	n, err := p.narrow(c)
 	if err != nil {
 		return err
 	}
 	if n.ok {
-		return n.gradients(c, dOut, delta, dIn)
+		return n.gradients(c, dOut, delta, d)
 	}
-	return p.rounded(c, func(p *cardProblem) error { return p.exactGradients(c, dOut, delta, dIn) })
+	return p.rounded(c, func(p *cardProblem) error { return p.exactGradients(c, dOut, delta, d) })
 }
 
 // exactGradients are those of the products of p.q, p.k and p.v.
-func (p *cardProblem) exactGradients(c *op.Card, dOut G.Value, delta op.DevicePtr, dIn []G.Value) error {
+func (p *cardProblem) exactGradients(c *op.Card, dOut G.Value, delta op.DevicePtr, d [3]any) error {
 	tile := 16
 	if max(p.d, p.dv) <= 64 {
 		tile = 32
@@ -135,19 +135,19 @@ func (p *cardProblem) exactGradients(c *op.Card, dOut G.Value, delta op.DevicePt
 		return err
 	}
 	if !ok {
-		if err := p.plain(c, "rows", p.rows(), p.d, dIn[0], dOut, p.stats, delta); err != nil {
+		if err := p.plain(c, "rows", p.rows(), p.d, d[0], dOut, p.stats, delta); err != nil {
 			return err
 		}
-		return p.plain(c, "keys", p.batch*p.kvHeads*p.seqKV, p.d+p.dv, dIn[1], dIn[2], dOut, p.stats, delta)
+		return p.plain(c, "keys", p.batch*p.kvHeads*p.seqKV, p.d+p.dv, d[1], d[2], dOut, p.stats, delta)
 	}
 	params := append([]any{dOut, p.stats, delta, p.q, p.k, p.v, p.slopes}, p.tiledParams(true)...)
 	most := p.most(max(p.d, p.dv)) + "_f32"
 	if err := c.Launch("attention_grad.attention_grad_rows"+most, [3]int{tiles(p.seqQ), p.heads, p.batch}, [3]int{128}, shared,
-		append([]any{dIn[0]}, params...)...); err != nil {
+		append([]any{d[0]}, params...)...); err != nil {
 		return err
 	}
 	return c.Launch("attention_grad.attention_grad_keys"+most, [3]int{tiles(p.seqKV), p.kvHeads, p.batch}, [3]int{128}, shared,
-		append([]any{dIn[1], dIn[2]}, params...)...)
+		append([]any{d[1], d[2]}, params...)...)
 }
 
 // mostBlocks bounds grids whose blocks take several pieces of work.
@@ -174,14 +174,30 @@ type cardProblem struct {
 // rows is the number of (batch, head, query row).
 func (p *cardProblem) rows() int { return p.batch * p.heads * p.seqQ }
 
+// mainsOnCard are q, k and v, or their gradients.
+func (o *attendOp) mainsOnCard(in []G.Value) [3]any {
+	if o.mains() == 3 {
+		return [3]any{in[0], in[1], in[2]}
+	}
+	size := int(in[0].Dtype().Size())
+	q, k := size*o.QKV.Queries(), size*o.QKV.Keys()
+	return [3]any{in[0], op.At(in[0], q), op.At(in[0], q+k)}
+}
+
 // onCard gives f the problem.
 func (o *attendOp) onCard(c *op.Card, in []G.Value, f func(p *cardProblem) error) error {
-	q, k, v := in[0].Shape(), in[1].Shape(), in[2].Shape()
+	main := o.mainsOnCard(in)
 	p := &cardProblem{
-		attrs: o.attrs, q: in[0], k: in[1], v: in[2], gq: in[0], gk: in[1], stats: in[len(in)-1], suffix: op.Suffix(in[0]), size: int(in[0].Dtype().Size()),
-		batch: q[0], seqQ: q[1], heads: q[2], d: q[3], seqKV: k[1], kvHeads: k[2], dv: v[3],
+		attrs: o.attrs, q: main[0], k: main[1], v: main[2], gq: main[0], gk: main[1], stats: in[len(in)-1],
+		suffix: op.Suffix(in[0]), size: int(in[0].Dtype().Size()),
 	}
-	rest := in[3:]
+	if s := o.QKV; o.mains() == 1 {
+		p.batch, p.seqQ, p.heads, p.d, p.seqKV, p.kvHeads, p.dv = s.Batch, s.Seq, s.Heads, s.HeadDim, s.Seq, s.KVHeads, s.HeadDim
+	} else {
+		q, k, v := in[0].Shape(), in[1].Shape(), in[2].Shape()
+		p.batch, p.seqQ, p.heads, p.d, p.seqKV, p.kvHeads, p.dv = q[0], q[1], q[2], q[3], k[1], k[2], v[3]
+	}
+	rest := in[o.mains():]
 	next := func(to *any, there bool) (v G.Value) {
 		if there {
 			v, rest = rest[0], rest[1:]

@@ -133,7 +133,7 @@ func (n *narrowProblem) forward(c *op.Card, out, lse any) error {
 }
 
 // gradients are dQ, dK and dV.
-func (n *narrowProblem) gradients(c *op.Card, dOut G.Value, delta op.DevicePtr, dIn []G.Value) error {
+func (n *narrowProblem) gradients(c *op.Card, dOut G.Value, delta op.DevicePtr, d [3]any) error {
 	return n.operands(c, func(params []any) error {
 		var d16, q16, k16 any
 		parts := []lent{{&d16, n.rows() * n.vWidth}}
@@ -158,11 +158,11 @@ func (n *narrowProblem) gradients(c *op.Card, dOut G.Value, delta op.DevicePtr, 
 			params = append(params, n.logits()...)
 			most := n.most(min(max(n.d, n.dv), n.columns)) + "_f32"
 			if err := c.Launch("attention_narrow_grad.attention_grad_rows_"+n.name+most, [3]int{tiles(n.seqQ) * n.parts, n.heads, n.batch}, [3]int{128},
-				n.gradShared, append([]any{dIn[0]}, params...)...); err != nil {
+				n.gradShared, append([]any{d[0]}, params...)...); err != nil {
 				return err
 			}
 			return c.Launch("attention_narrow_grad.attention_grad_keys_"+n.name+most, [3]int{tiles(n.seqKV) * n.parts, n.kvHeads, n.batch}, [3]int{128},
-				n.gradShared, append([]any{dIn[1], dIn[2]}, params...)...)
+				n.gradShared, append([]any{d[1], d[2]}, params...)...)
 		})
 	})
 }

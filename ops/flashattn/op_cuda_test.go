@@ -17,20 +17,21 @@ import (
 	"stheno/cudamodules/emulator"
 	"stheno/internal/op"
 	"stheno/internal/optest"
+	"stheno/ops"
 )
 
 // cardCase is one attention for the card: sizes, and which of a Config's nodes there are.
 type cardCase struct {
 	batch, seqQ, seqKV, heads, kvHeads, d, dv int
 	cfg                                       Config
-	sinks, step, lse                          bool
+	sinks, step, lse, joint                   bool
 	biasBatch, biasHeads                      int
 	cuQ, cuKV                                 []int
 }
 
 func (c cardCase) String() string {
-	return fmt.Sprintf("%d×%d×%d×%d/%d×%d×%d,%+v,sinks=%t,bias=%d/%d,cu=%v/%v,lse=%t", c.batch, c.seqQ, c.seqKV, c.heads, c.kvHeads,
-		c.d, c.dv, c.cfg, c.sinks, c.biasBatch, c.biasHeads, c.cuQ, c.cuKV, c.lse)
+	return fmt.Sprintf("%d×%d×%d×%d/%d×%d×%d,%+v,sinks=%t,bias=%d/%d,cu=%v/%v,lse=%t,joint=%t", c.batch, c.seqQ, c.seqKV, c.heads, c.kvHeads,
+		c.d, c.dv, c.cfg, c.sinks, c.biasBatch, c.biasHeads, c.cuQ, c.cuKV, c.lse, c.joint)
 }
 
 // build makes the graph; the loss weighs all results with fixed numbers.
@@ -41,8 +42,14 @@ func (c cardCase) build(t *testing.T, dt tensor.Dtype) (g *G.ExprGraph, in, outs
 		in = append(in, n)
 		return n
 	}
-	q := float(1, "q", c.batch, c.seqQ, c.heads, c.d)
-	k, v := float(2, "k", c.batch, c.seqKV, c.kvHeads, c.d), float(3, "v", c.batch, c.seqKV, c.kvHeads, c.dv)
+	var q, k, v *G.Node
+	size := ops.QKV{Batch: c.batch, Seq: c.seqQ, Heads: c.heads, KVHeads: c.kvHeads, HeadDim: c.d}
+	if c.joint {
+		q = float(1, "qkv", size.Size())
+	} else {
+		q = float(1, "q", c.batch, c.seqQ, c.heads, c.d)
+		k, v = float(2, "k", c.batch, c.seqKV, c.kvHeads, c.d), float(3, "v", c.batch, c.seqKV, c.kvHeads, c.dv)
+	}
 	cfg := c.cfg
 	if c.sinks {
 		cfg.Sinks = float(4, "sinks", c.heads)
@@ -60,7 +67,11 @@ func (c cardCase) build(t *testing.T, dt tensor.Dtype) (g *G.ExprGraph, in, outs
 	if c.step {
 		cfg.Step = G.NewScalar(g, tensor.Int, G.WithName("step"), G.WithValue(3))
 	}
-	if c.lse {
+	if c.joint {
+		out, err := AttendQKV(q, size, cfg)
+		require.NoError(t, err)
+		outs = G.Nodes{out}
+	} else if c.lse {
 		out, lse, err := AttendLSE(q, k, v, cfg)
 		require.NoError(t, err)
 		outs = G.Nodes{out, lse}
@@ -145,7 +156,7 @@ func (c cardCase) byHand(t *testing.T, dt tensor.Dtype) (all [][]float64) {
 	if c.step {
 		values = append(values, G.NewI(3))
 	}
-	values = append(values, op.NewOf(dt, append(tensor.Shape{2}, lseShape(in[0])...)))
+	values = append(values, op.NewOf(dt, tensor.Shape{2, c.batch, c.heads, c.seqQ}))
 	out, err := o.Do(values...)
 	require.NoError(t, err)
 	d := optest.Values(t, out)
@@ -178,6 +189,7 @@ func TestAttendOnTheCard(t *testing.T) {
 	for i, c := range []cardCase{
 		{batch: 1, seqQ: 1, seqKV: 1, heads: 1, kvHeads: 1, d: 1, dv: 1},
 		{batch: 2, seqQ: 17, seqKV: 33, heads: 2, kvHeads: 1, d: 8, dv: 8, cfg: Config{Causal: true}},
+		{batch: 2, seqQ: 33, seqKV: 33, heads: 4, kvHeads: 2, d: 8, dv: 8, cfg: Config{Causal: true}, sinks: true, biasBatch: 1, biasHeads: 4, joint: true},
 		{batch: 1, seqQ: 70, seqKV: 97, heads: 4, kvHeads: 2, d: 19, dv: 11, cfg: Config{Causal: true, Window: Sliding(20)}, sinks: true},
 		{batch: 1, seqQ: 40, seqKV: 35, heads: 2, kvHeads: 2, d: 16, dv: 72, cfg: Config{Causal: true, ALiBi: true, Softcap: 3}}, // rows that see no key
 		{batch: 2, seqQ: 9, seqKV: 66, heads: 2, kvHeads: 1, d: 70, dv: 8, cfg: Config{Window: Window{Limited: true, Left: 5, Right: 30}}, biasBatch: 2, biasHeads: 2},
