@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"sync/atomic"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
 	"stheno/internal/op"
+	"stheno/ops"
 	"stheno/ops/flashattn"
 )
 
@@ -23,7 +25,13 @@ var attends atomic.Uint64
 // next one and a cache that has no room are errors of the run, and leave the cache unchanged. cfg may set Scale, Softcap, ALiBi,
 // Window and Sinks; Causal is implied. Rotary positions, if the model has them, are in q and k already (ops.RoPE).
 func Attend(q, k, v, pos *G.Node, cache Cache, cfg flashattn.Config) (*G.Node, error) {
-	return newAttend("kvcompress.Attend", q, k, v, pos, nil, cache, cfg)
+	return newAttend("kvcompress.Attend", apart(q, k, v), pos, nil, cache, cfg)
+}
+
+// AttendQKV is Attend of queries, keys and values that lie in one vector, as size says and ops.Linears makes it. The heads of its
+// result are joined: (batch, seq, heads·headDim).
+func AttendQKV(qkv, pos *G.Node, size ops.QKV, cache Cache, cfg flashattn.Config) (*G.Node, error) {
+	return newAttend("kvcompress.AttendQKV", joined(qkv, size), pos, nil, cache, cfg)
 }
 
 // AttendSome is Attend for sequences of which counts (batch), integers from 0 to seq, says how many of the seq new tokens each has:
@@ -34,14 +42,68 @@ func AttendSome(q, k, v, pos, counts *G.Node, cache Cache, cfg flashattn.Config)
 	if counts == nil {
 		return nil, fmt.Errorf("%s: counts: got a nil node, want a node of the graph", fn)
 	}
-	return newAttend(fn, q, k, v, pos, counts, cache, cfg)
+	return newAttend(fn, apart(q, k, v), pos, counts, cache, cfg)
 }
 
-func newAttend(fn string, q, k, v, pos, counts *G.Node, cache Cache, cfg flashattn.Config) (*G.Node, error) {
-	aq, ak, av := op.Arg{Name: "q", Node: q}, op.Arg{Name: "k", Node: k}, op.Arg{Name: "v", Node: v}
+// source is where queries, keys and values come from: three nodes, or a vector.
+type source struct {
+	args  []op.Arg
+	joint bool
+	// check reports sizes other than those of the cache, and gives the number of tokens and of query heads.
+	check func(fn string, s Shape) (seq, heads int, err error)
+}
+
+func apart(q, k, v *G.Node) source {
+	args := []op.Arg{{Name: "q", Node: q}, {Name: "k", Node: k}, {Name: "v", Node: v}}
+	return source{args: args, check: func(fn string, s Shape) (seq, heads int, err error) {
+		if err := op.CheckRank(fn, args[0], 4); err != nil {
+			return 0, 0, err
+		}
+		seq, heads = q.Shape()[1], q.Shape()[2]
+		if err := s.checkQueries(fn, "q", seq, heads); err != nil {
+			return 0, 0, err
+		}
+		for i, want := range [][2]int{{heads, s.HeadDim}, {s.KVHeads, s.HeadDim}, {s.KVHeads, s.ValueDim}} {
+			if err := op.CheckShape(fn, args[i], s.Batch, seq, want[0], want[1]); err != nil {
+				return 0, 0, err
+			}
+		}
+		return seq, heads, nil
+	}}
+}
+
+func joined(qkv *G.Node, size ops.QKV) source {
+	arg := op.Arg{Name: "qkv", Node: qkv}
+	return source{args: []op.Arg{arg}, joint: true, check: func(fn string, s Shape) (seq, heads int, err error) {
+		want := ops.QKV{Batch: s.Batch, Seq: size.Seq, Heads: size.Heads, KVHeads: s.KVHeads, HeadDim: s.HeadDim}
+		if size != want || s.ValueDim != s.HeadDim {
+			return 0, 0, fmt.Errorf("%s: QKV: got %+v, want the batch, heads and widths of the cache's %+v", fn, size, s)
+		}
+		if err := s.checkQueries(fn, "QKV", size.Seq, size.Heads); err != nil {
+			return 0, 0, err
+		}
+		if err := op.CheckRank(fn, arg, 1); err != nil {
+			return 0, 0, err
+		}
+		return size.Seq, size.Heads, op.CheckShape(fn, arg, size.Size())
+	}}
+}
+
+// checkQueries reports numbers of tokens and query heads that do not fit a cache.
+func (s Shape) checkQueries(fn, name string, seq, heads int) error {
+	if seq < 1 || seq > s.Capacity {
+		return fmt.Errorf("%s: %s: got %d tokens, want 1 to the capacity %d", fn, name, seq, s.Capacity)
+	}
+	if heads < 1 || heads%s.KVHeads != 0 {
+		return fmt.Errorf("%s: %s: got %d heads, want a multiple of %d", fn, name, heads, s.KVHeads)
+	}
+	return nil
+}
+
+func newAttend(fn string, from source, pos, counts *G.Node, cache Cache, cfg flashattn.Config) (*G.Node, error) {
 	ap := op.Arg{Name: "pos", Node: pos}
 	ac, as := op.Arg{Name: "counts", Node: counts}, op.Arg{Name: "Config.Sinks", Node: cfg.Sinks}
-	args := []op.Arg{aq, ak, av, ap}
+	args := append(slices.Clone(from.args), ap)
 	if counts != nil {
 		args = append(args, ac)
 	}
@@ -71,24 +133,10 @@ func newAttend(fn string, q, k, v, pos, counts *G.Node, cache Cache, cfg flashat
 	if err := op.CheckRank(fn, ap, 0, 1); err != nil {
 		return nil, err
 	}
-	if err := op.CheckRank(fn, aq, 4); err != nil {
+	s := cache.Shape()
+	seq, heads, err := from.check(fn, s)
+	if err != nil {
 		return nil, err
-	}
-	s, seq, heads := cache.Shape(), q.Shape()[1], q.Shape()[2]
-	if seq < 1 || seq > s.Capacity {
-		return nil, fmt.Errorf("%s: q: got %d tokens, want 1 to the capacity %d", fn, seq, s.Capacity)
-	}
-	if heads < 1 || heads%s.KVHeads != 0 {
-		return nil, fmt.Errorf("%s: q: got %d heads, want a multiple of %d", fn, heads, s.KVHeads)
-	}
-	for _, err := range []error{
-		op.CheckShape(fn, aq, s.Batch, seq, heads, s.HeadDim),
-		op.CheckShape(fn, ak, s.Batch, seq, s.KVHeads, s.HeadDim),
-		op.CheckShape(fn, av, s.Batch, seq, s.KVHeads, s.ValueDim),
-	} {
-		if err != nil {
-			return nil, err
-		}
 	}
 	if cfg.Sinks != nil {
 		if err := op.CheckShape(fn, as, heads); err != nil {
@@ -115,9 +163,13 @@ func newAttend(fn string, q, k, v, pos, counts *G.Node, cache Cache, cfg flashat
 	for i, a := range args {
 		in[i] = a.Node
 	}
+	shape := tensor.Shape{s.Batch, seq, heads, s.ValueDim}
+	if from.joint {
+		shape = tensor.Shape{s.Batch, seq, heads * s.ValueDim}
+	}
 	o := &attend{
-		Base:  op.NewBase(fn, attends.Add(1), tensor.Shape{s.Batch, seq, heads, s.ValueDim}, tensor.Float32, in...),
-		cache: cache, cfg: cfg, seq: seq, heads: heads, counted: counts != nil,
+		Base:  op.NewBase(fn, attends.Add(1), shape, tensor.Float32, in...),
+		cache: cache, cfg: cfg, seq: seq, heads: heads, mains: len(from.args), counted: counts != nil,
 	}
 	o.cfg.Sinks, o.cfg.Causal = nil, true
 	return op.Apply(attendOpFor(o), in...)
@@ -146,12 +198,13 @@ func checkConfig(fn string, cfg flashattn.Config) error {
 	return nil
 }
 
-// attend has the inputs q, k, v, pos, possibly counts, and possibly sinks.
+// attend has the inputs q, k and v, or the vector of all three, then pos, possibly counts, and possibly sinks.
 type attend struct {
 	op.Base
 	cache      Cache
 	cfg        flashattn.Config
 	seq, heads int
+	mains      int // the number of inputs that q, k and v are
 	counted    bool
 }
 
@@ -162,7 +215,7 @@ func (o *attend) Do(in ...G.Value) (_ G.Value, err error) {
 	if err := o.CheckShapes(in); err != nil {
 		return nil, err
 	}
-	pos, err := op.Ints(in[3])
+	pos, err := op.Ints(in[o.mains])
 	if err != nil {
 		return nil, fmt.Errorf("%s: pos: %w", o.Name(), err)
 	}
@@ -170,14 +223,12 @@ func (o *attend) Do(in ...G.Value) (_ G.Value, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var data [3][]float32
-	for i := range data {
-		if data[i], err = op.Data[float32](in[i]); err != nil {
-			return nil, fmt.Errorf("%s: input %d: %w", o.Name(), i, err)
-		}
+	data, err := o.numbers(in)
+	if err != nil {
+		return nil, err
 	}
 	var counts []int
-	rest := in[4:]
+	rest := in[o.mains+1:]
 	if o.counted {
 		if counts, err = op.Ints(rest[0]); err != nil {
 			return nil, fmt.Errorf("%s: counts: %w", o.Name(), err)
@@ -192,10 +243,6 @@ func (o *attend) Do(in ...G.Value) (_ G.Value, err error) {
 		if len(sinks) != o.heads {
 			return nil, fmt.Errorf("%s: sinks: got %d elements, want %d", o.Name(), len(sinks), o.heads)
 		}
-	}
-	s := o.cache.Shape()
-	if want := s.Batch * o.seq * o.heads * s.HeadDim; len(data[0]) != want {
-		return nil, fmt.Errorf("%s: q: got %d elements, want %d", o.Name(), len(data[0]), want)
 	}
 	out, mem := op.New[float32](o.OutShape())
 	if err := o.append(data[1], data[2], counts); err != nil {
@@ -219,6 +266,28 @@ func (o *attend) Do(in ...G.Value) (_ G.Value, err error) {
 	}
 	done = true
 	return out, nil
+}
+
+// numbers are those of q, k and v.
+func (o *attend) numbers(in []G.Value) (data [3][]float32, err error) {
+	for i := range o.mains {
+		if data[i], err = op.Data[float32](in[i]); err != nil {
+			return data, fmt.Errorf("%s: input %d: %w", o.Name(), i, err)
+		}
+	}
+	s := o.cache.Shape()
+	queries, keys := s.Batch*o.seq*o.heads*s.HeadDim, s.Batch*o.seq*s.KVHeads*s.HeadDim
+	if o.mains == 1 {
+		if want := queries + 2*keys; len(data[0]) != want {
+			return data, fmt.Errorf("%s: qkv: got %d elements, want %d", o.Name(), len(data[0]), want)
+		}
+		all := data[0]
+		return [3][]float32{all[:queries], all[queries : queries+keys], all[queries+keys:]}, nil
+	}
+	if len(data[0]) != queries {
+		return data, fmt.Errorf("%s: q: got %d elements, want %d", o.Name(), len(data[0]), queries)
+	}
+	return data, nil
 }
 
 // checkPositions returns the lengths of all sequences, one for all if the cache has no others, and reports positions that are

@@ -36,7 +36,7 @@ func (o *cudaAttend) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in .
 		if !o.cache.OnCard() {
 			return fmt.Errorf("%s: cache: got one that has left the card, want it there as when the node was made", o.Name())
 		}
-		pos, err := c.Ints(in[3])
+		pos, err := c.Ints(in[o.mains])
 		if err != nil {
 			return err
 		}
@@ -44,7 +44,7 @@ func (o *cudaAttend) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in .
 		if err != nil {
 			return err
 		}
-		counts, rest := make([]int, len(before)), in[4:]
+		counts, rest := make([]int, len(before)), in[o.mains+1:]
 		for b := range counts {
 			counts[b] = o.seq
 		}
@@ -93,8 +93,8 @@ const rowsOnCard = 8
 func (o *cudaAttend) one(c *op.Card, b, count int, out G.Value, in []G.Value, sinks any) error {
 	l, s := &o.cache.layout, &o.cache.seqs[b]
 	const size = 4
-	from := func(v G.Value, width int) op.DevicePtr { return op.At(v, size*b*o.seq*width) }
-	q, k, v := from(in[0], o.heads*l.dk), from(in[1], l.heads*l.dk), from(in[2], l.heads*l.dv)
+	q, k, v := o.parts(in)
+	q, k, v = q+op.DevicePtr(size*b*o.seq*o.heads*l.dk), k+op.DevicePtr(size*b*o.seq*l.heads*l.dk), v+op.DevicePtr(size*b*o.seq*l.heads*l.dv)
 
 	// The books: what the cache holds after the call, and which pages that takes.
 	beforeN, beforeCoded := s.n, s.coded
@@ -141,8 +141,19 @@ func (o *cudaAttend) one(c *op.Card, b, count int, out G.Value, in []G.Value, si
 		if err := c.Launch("kvcache.kv_store", [3]int{min((n+255)/256, 4096)}, [3]int{256}, 0, append([]any{k, v, o.seq, 1}, cache...)...); err != nil {
 			return err
 		}
-		return o.attendOnCard(c, s, from(out, o.heads*l.dv), q, state, sinks, cache)
+		return o.attendOnCard(c, s, op.At(out, size*b*o.seq*o.heads*l.dv), q, state, sinks, cache)
 	})
+}
+
+// parts are where q, k and v lie.
+func (o *attend) parts(in []G.Value) (q, k, v op.DevicePtr) {
+	if o.mains == 3 {
+		return op.At(in[0], 0), op.At(in[1], 0), op.At(in[2], 0)
+	}
+	const size = 4
+	s := o.cache.Shape()
+	queries, keys := size*s.Batch*o.seq*o.heads*s.HeadDim, size*s.Batch*o.seq*s.KVHeads*s.HeadDim
+	return op.At(in[0], 0), op.At(in[0], queries), op.At(in[0], queries+keys)
 }
 
 // attendOnCard attends the newest queries.

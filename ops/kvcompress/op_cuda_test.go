@@ -11,6 +11,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"stheno/internal/optest"
+	"stheno/ops"
 	"stheno/ops/flashattn"
 	"stheno/ops/kvcompress"
 )
@@ -51,9 +52,14 @@ func (c cardCase) step(t *testing.T, card, host *kvcompress.Compressed, seed uin
 	pn := input("pos", pos, s.Batch)
 	var out *G.Node
 	var err error
-	if counts == nil {
+	switch {
+	case counts == nil && s.ValueDim == s.HeadDim:
+		all := append(append(append([]float32(nil), q...), k...), v...)
+		size := ops.QKV{Batch: s.Batch, Seq: seq, Heads: c.heads, KVHeads: s.KVHeads, HeadDim: s.HeadDim}
+		out, err = kvcompress.AttendQKV(input("qkv", all, len(all)), pn, size, card, cfg)
+	case counts == nil:
 		out, err = kvcompress.Attend(qn, kn, vn, pn, card, cfg)
-	} else {
+	default:
 		narrow := make([]int32, len(counts))
 		for b, n := range counts {
 			narrow[b] = int32(n)
@@ -117,7 +123,7 @@ func TestCacheOnTheCard(t *testing.T) {
 	for i, c := range []cardCase{
 		{kvcompress.Config{Ratio: 4, Recent: 20, GroupSize: 16, SinkTokens: 3}, kvcompress.Shape{Batch: 2, KVHeads: 2, HeadDim: 24, ValueDim: 40, Capacity: 400}, 4, flashattn.Config{}, true},
 		{kvcompress.Config{Ratio: 8, Recent: 32, GroupSize: 32, RecentFP16: true}, kvcompress.Shape{Batch: 1, KVHeads: 1, HeadDim: 48, ValueDim: 24, Capacity: 400}, 2, flashattn.Config{Softcap: 3}, false},
-		{kvcompress.Config{Ratio: 2, Recent: 16, GroupSize: 16, Window: 60}, kvcompress.Shape{Batch: 1, KVHeads: 1, HeadDim: 7, ValueDim: 5, Capacity: 400}, 3, flashattn.Config{ALiBi: true}, false},
+		{kvcompress.Config{Ratio: 2, Recent: 16, GroupSize: 16, Window: 60}, kvcompress.Shape{Batch: 1, KVHeads: 1, HeadDim: 7, ValueDim: 7, Capacity: 400}, 3, flashattn.Config{ALiBi: true}, false},
 		{kvcompress.Config{Ratio: 8, Recent: 16, GroupSize: 16}, kvcompress.Shape{Batch: 1, KVHeads: 1, HeadDim: 16, ValueDim: 16, Capacity: 10}, 1, flashattn.Config{Window: flashattn.Sliding(4)}, false},
 	} {
 		t.Run(fmt.Sprintf("%+v", c.cfg), func(t *testing.T) {
