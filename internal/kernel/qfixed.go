@@ -61,23 +61,25 @@ func (r *fixedRow) fix(c Coding, x []float32, factor int32) bool {
 	return finite
 }
 
-// vector computes the product of one rounded row as one in fixed point, where there is assembly for it, and reports whether it did.
-func (g *dynamicGemm[T]) vector() bool {
-	if g.c.Rows > 1 || g.b.K == 0 || !fixedVectorized[T](g.b.Coding) {
+// vectors computes products of one rounded row as those of one in fixed point, where there is assembly for it, and reports whether it
+// did.
+func (g *dynamicGemm[T]) vectors(products []QuantizedProduct[T]) bool {
+	if g.a.Rows > 1 || g.b.K == 0 || !fixedVectorized[T](g.b.Coding) {
 		return false
 	}
 	r := &fixedRow{x: g.rounded, scales: as32(g.scales), sums: g.sums, rounded: true}
-	vectorTasks(g.c, g.b, func(w *parallel.Worker, j0, j1 int) {
+	vectorTasks(products, func(w *parallel.Worker, i, j0, j1 int) {
+		p := products[i]
 		for j := j0; j < j1; j += vectorCols {
 			end := min(j+vectorCols, j1)
-			y, whole := vectorResult(w, g.c, 0, j, end)
-			v := newVectorProduct(w, g.b, j, end, false)
+			y, whole := vectorResult(w, p.C, 0, j, end)
+			v := newVectorProduct(w, p.B, j, end, false)
 			v.computeFixed(r, as32(whole))
 			if len(whole) > len(y) {
 				copy(y, whole)
 			}
 		}
-		finishBlock(g.c, g.ep, 0, 1, j0, j1)
+		finishBlock(p.C, p.Epilogue, 0, 1, j0, j1)
 	})
 	return true
 }

@@ -13,41 +13,29 @@ const (
 	vectorTasksEach = 4
 )
 
+// codesAsVectors reports whether there is assembly that multiplies a few rows with b's codes as they are read.
+func codesAsVectors[T Float](b *Quantized) bool {
+	// The other half of a last step of BF16 is not ours to multiply, not even with 0: it might not be finite.
+	return codesVectorized[T]() && b.K <= MaxQuantizedRows && !(b.Coding == BFloat16 && b.K%2 != 0)
+}
+
 // vectors computes the product row by row from the codes, where there is assembly for it, and reports whether it did. The codes
 // come from memory once: further rows find them in the cache.
 func (g *quantizedGemm[T]) vectors() bool {
-	// The other half of a last step of BF16 is not ours to multiply, not even with 0: it might not be finite.
-	if !codesVectorized[T]() || g.b.K > MaxQuantizedRows || g.b.Coding == BFloat16 && g.b.K%2 != 0 {
+	if !codesAsVectors[T](g.b) {
 		return false
 	}
-	if !fixedVectorized[T](g.b.Coding) {
-		g.vectorPieces(nil)
-		return true
-	}
-	// A Run of one task lends the caller's scratch without taking the workers.
-	parallel.Run(1, func(w *parallel.Worker, _ int) { g.vectorPieces(g.fixedRows(w)) })
+	vectorsEach(g.a, []QuantizedProduct[T]{{g.c, g.b, g.ep}})
 	return true
 }
 
-// vectorPieces computes the product in tasks. fixed are the rows in fixed point, if they are multiplied so.
-func (g *quantizedGemm[T]) vectorPieces(fixed []fixedRow) {
-	vectorTasks(g.c, g.b, func(w *parallel.Worker, j0, j1 int) {
-		x, ldx := g.wholeSteps(w)
-		for j := j0; j < j1; j += vectorCols {
-			g.vectorStrip(w, x, ldx, fixed, j, min(j+vectorCols, j1))
-		}
-		finishBlock(g.c, g.ep, 0, g.c.Rows, j0, j1)
-	})
-}
-
-// vectorTasks cuts the columns of C = A·B into tasks, which begin at multiples of vectorCols.
-func vectorTasks[T Float](c Matrix[T], b *Quantized, body func(w *parallel.Worker, j0, j1 int)) {
-	n := c.Cols
-	piece := n
-	if threads := parallel.Threads(); threads > 1 && c.Rows*n*b.K >= gemvSplit {
-		piece = max(vectorCols, ceilTo(tasks(n, vectorTasksEach*threads), vectorCols))
+// vectorPiece computes columns j0 to j1. fixed are the rows in fixed point, if they are multiplied so.
+func (g *quantizedGemm[T]) vectorPiece(w *parallel.Worker, fixed []fixedRow, j0, j1 int) {
+	x, ldx := g.wholeSteps(w)
+	for j := j0; j < j1; j += vectorCols {
+		g.vectorStrip(w, x, ldx, fixed, j, min(j+vectorCols, j1))
 	}
-	parallel.Run(tasks(n, piece), func(w *parallel.Worker, t int) { body(w, t*piece, min((t+1)*piece, n)) })
+	finishBlock(g.c, g.ep, 0, g.c.Rows, j0, j1)
 }
 
 // wholeSteps returns the rows of A, filled up with zeros to whole steps of the codes.

@@ -20,7 +20,9 @@ import (
 // A row with a NaN or an infinity gives a row of NaN. A largest magnitude below 2⁻¹⁰⁰ is taken for 2⁻¹⁰⁰. A (m×k) has a column
 // stride of 1, C (m×n) too. The result does not depend on the number of threads; without a bias and with one group it is the
 // same on every instruction set but for two roundings.
-func GemmDynamic[T Float](c, a Matrix[T], b *Quantized, ep Epilogue[T]) { gemmRounded(c, a, b, 0, ep) }
+func GemmDynamic[T Float](c, a Matrix[T], b *Quantized, ep Epilogue[T]) {
+	gemmRounded(a, 0, []QuantizedProduct[T]{{c, b, ep}})
+}
 
 // GemmStatic is GemmDynamic with one scale sx, given beforehand, for all rows of A:
 //
@@ -31,22 +33,25 @@ func GemmStatic[T Float](c, a Matrix[T], b *Quantized, sx float64, ep Epilogue[T
 	if !(sx >= 0x1p-100 && sx <= 0x1p100) {
 		panic(fmt.Sprintf("kernel: GemmStatic: got a scale of %v, want 2^-100 to 2^100", sx))
 	}
-	gemmRounded(c, a, b, T(sx), ep)
+	gemmRounded(a, T(sx), []QuantizedProduct[T]{{c, b, ep}})
 }
 
-// gemmRounded is GemmDynamic, or GemmStatic if there is a scale.
-func gemmRounded[T Float](c, a Matrix[T], b *Quantized, static T, ep Epilogue[T]) {
-	checkQuantized(c, a, b.K, b.N, b, ep)
-	if !b.Coding.Integer() {
-		panic(fmt.Sprintf("kernel: integer products: got coding %d, want Code8 or Code4", b.Coding))
+// gemmRounded is GemmDynamic, or GemmStatic if there is a scale, for products with matrices that are coded alike.
+func gemmRounded[T Float](a Matrix[T], static T, products []QuantizedProduct[T]) {
+	b := products[0].B
+	for _, p := range products {
+		checkQuantized(p.C, a, p.B.K, p.B.N, p.B, p.Epilogue)
+		if !p.B.Coding.Integer() {
+			panic(fmt.Sprintf("kernel: integer products: got coding %d, want Code8 or Code4", p.B.Coding))
+		}
 	}
-	m, n, k := c.Rows, c.Cols, b.K
-	if m == 0 || n == 0 {
+	m, k := a.Rows, b.K
+	if m == 0 {
 		return
 	}
 	// A Run of one task lends the caller's scratch without taking the workers.
 	parallel.Run(1, func(w *parallel.Worker, _ int) {
-		g := &dynamicGemm[T]{c: c, a: a, b: b, static: static, ep: ep, simd: codesVectorized[T]()}
+		g := &dynamicGemm[T]{a: a, b: b, static: static, simd: codesVectorized[T]()}
 		g.short = g.simd && shortActivations(b.Coding)
 		g.matrix = m >= matrixMinRows && k > 0 && matrixVectorized[T]()
 		g.lda, g.groups = ceilTo(k, rowBlock), b.Groups()
@@ -67,8 +72,13 @@ func gemmRounded[T Float](c, a Matrix[T], b *Quantized, static T, ep Epilogue[T]
 				g.quantizeRow(w, i, blocks)
 			}
 		})
-		if !g.vector() && !g.matrices() {
-			g.run(m, n, k)
+		if g.vectors(products) {
+			return
+		}
+		for _, p := range products {
+			if g.c, g.b, g.ep = p.C, p.B, p.Epilogue; p.C.Cols > 0 && !g.matrices() {
+				g.run(m, p.C.Cols, k)
+			}
 		}
 	})
 }

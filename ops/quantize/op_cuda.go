@@ -17,6 +17,7 @@ var (
 	_ G.CUDADoer        = (*matMul)(nil)
 	_ op.CUDABackwarder = (*matMul)(nil)
 	_ G.CUDADoer        = (*embedding)(nil)
+	_ G.CUDADoer        = (*matMuls)(nil)
 )
 
 // cardMatrix is a quantized matrix as kernels take it: codes, scales, zeros, and its sizes.
@@ -59,7 +60,7 @@ func (m cardMatrix) rowGrid(rows int) (grid, block [3]int) {
 }
 
 // product is y = x·ŵ.
-func (m cardMatrix) product(c *op.Card, suffix string, rows int, y, x G.Value) error {
+func (m cardMatrix) product(c *op.Card, suffix string, rows int, y, x any) error {
 	if rows <= cudamodules.FewRows {
 		grid, block := m.rowGrid(rows)
 		return m.launch(c, "quantized_row", suffix, grid, block, []any{y, x}, []any{rows})
@@ -75,7 +76,7 @@ func (m cardMatrix) turned(c *op.Card, suffix string, rows int, dx, dz any) erro
 }
 
 // rounded is y = x̂·ŵ with x rounded to 8 bits, by a scale for each row or the given one. The integers are a quarter of x.
-func (m cardMatrix) rounded(c *op.Card, suffix string, rows int, y, x G.Value, given float64) error {
+func (m cardMatrix) rounded(c *op.Card, suffix string, rows int, y, x any, given float64) error {
 	pitch := (m.in + 63) / 64 * 64
 	return c.Scratch(rows*pitch, func(q op.DevicePtr) error {
 		return c.Scratch(rows*op.SizeOf(suffix), func(scales op.DevicePtr) error {
@@ -98,25 +99,43 @@ func (o *matMul) CallsExtern() bool { return true }
 // CUDADo is Do on a card: the product, then bias and activation.
 func (o *matMul) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
 	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error {
-		m, rest := onCard(o.weights, o.in, o.out, in[1:])
-		z, suffix := prealloc, op.Suffix(in[0])
+		z := prealloc
 		if o.keeps {
-			z = rest[len(rest)-1]
+			z = in[len(in)-1]
 		}
-		var err error
-		if o.input == InputINT8 {
-			err = m.rounded(c, suffix, o.rows, z, in[0], o.inputScale)
-		} else {
-			err = m.product(c, suffix, o.rows, z, in[0])
-		}
-		if err != nil || !o.biased && o.activation == ops.ActNone {
-			return err
-		}
-		var bias any
-		if o.biased {
-			bias = rest[0]
-		}
-		return c.Elementwise("act.bias_act"+suffix, o.rows*o.out, prealloc, z, bias, o.out, int(o.activation))
+		return o.productOnCard(c, prealloc, z, in)
+	})
+}
+
+// productOnCard is y, by way of z, which may be the same.
+func (o *matMul) productOnCard(c *op.Card, y, z any, in []G.Value) error {
+	m, rest := onCard(o.weights, o.in, o.out, in[1:])
+	suffix := op.Suffix(in[0])
+	var err error
+	if o.input == InputINT8 {
+		err = m.rounded(c, suffix, o.rows, z, in[0], o.inputScale)
+	} else {
+		err = m.product(c, suffix, o.rows, z, in[0])
+	}
+	if err != nil || !o.biased && o.activation == ops.ActNone {
+		return err
+	}
+	var bias any
+	if o.biased {
+		bias = rest[0]
+	}
+	return c.Elementwise("act.bias_act"+suffix, o.rows*o.out, y, z, bias, o.out, int(o.activation))
+}
+
+func (o *matMuls) CallsExtern() bool { return true }
+
+// CUDADo is Do on a card, product after product.
+func (o *matMuls) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
+	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error {
+		return o.each(in, func(_ int, p *matMul, in []G.Value, at int) error {
+			y := op.At(prealloc, at*op.SizeOf(op.Suffix(prealloc)))
+			return p.productOnCard(c, y, y, in)
+		})
 	})
 }
 

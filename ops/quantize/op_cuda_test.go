@@ -188,3 +188,37 @@ func TestFakeQuantizeOnTheCard(t *testing.T) {
 		}
 	}
 }
+
+// Products of one input on the card, against those of nodes of their own there, and against Do.
+func TestMatMulsOnTheCard(t *testing.T) {
+	for i, c := range matMulsCases(t) {
+		t.Run(c.String(), func(t *testing.T) {
+			optest.Card(t)
+			got, want := c.run(t, tensor.Float32)
+			require.Equal(t, want, got)
+			joint, _ := c.graph(t, tensor.Float32)
+			_, onCard := joint.Op().(G.CUDADoer)
+			require.True(t, onCard)
+			if i%5 > 0 {
+				return
+			}
+			values := []G.Value{c.x.Node(G.NewGraph(), tensor.Float32).Value()}
+			for k, p := range c.weights {
+				values = append(values, p.Codes)
+				if p.Scales != nil {
+					values = append(values, p.Scales)
+				}
+				if p.Zeros != nil {
+					values = append(values, p.Zeros)
+				}
+				if c.biases != nil {
+					values = append(values, c.biases[k].Node(G.NewGraph(), tensor.Float32).Value())
+				}
+			}
+			byHand, err := joint.Op().Do(values...)
+			require.NoError(t, err)
+			exact := optest.Values(t, byHand)
+			optest.Close(t, "Do", got, exact, 3e-6*(1+largest(exact)))
+		})
+	}
+}
