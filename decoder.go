@@ -31,16 +31,23 @@ type toolkit interface {
 	add(x, y *G.Node) *G.Node
 	dropout(x *G.Node, site int) *G.Node
 	norm(x, gamma, beta *G.Node) *G.Node
-	linear(x *G.Node, w matrix, b *G.Node) *G.Node
-	activated(x *G.Node, w matrix, b *G.Node) *G.Node    // the activation of a linear layer
-	swiglu(gate, up *G.Node) *G.Node                     // silu(gate)⊙up
-	attention(layer int, q, k, v, sinks *G.Node) *G.Node // heads split, rotated, attended and joined again
-	last(x *G.Node) *G.Node                              // the last position of each sequence
-	head(x *G.Node, table matrix) *G.Node                // x·tableᵀ
+	linear(x *G.Node, a affine) *G.Node
+	activated(x *G.Node, a affine) *G.Node // the activation of a linear layer
+	swiglu(gate, up *G.Node) *G.Node       // silu(gate)⊙up
+	// attention projects x to queries, keys and values, splits them into heads, rotates, attends, and joins the heads again.
+	attention(layer int, x *G.Node, q, k, v affine, sinks *G.Node) *G.Node
+	last(x *G.Node) *G.Node               // the last position of each sequence
+	head(x *G.Node, table matrix) *G.Node // x·tableᵀ
 	loss(logits *G.Node) *G.Node
 
 	let(in feed) error // binds the values of one run
 	err() error
+}
+
+// affine is x·w + b, without b where that is nil.
+type affine struct {
+	w matrix
+	b *G.Node
 }
 
 // feed is what one run of a graph takes: batch·seq tokens, as many targets in training, the position of the first token
@@ -118,9 +125,7 @@ func (m *Model) checkPlan(p plan, nodes Nodes) error {
 
 // decode builds the decoder of the package comment and returns its logits.
 func decode(t toolkit, cfg Config, p plan, w *weights) *G.Node {
-	linear := func(x *G.Node, name string) *G.Node {
-		return t.linear(x, w.matrix(name+".weight"), w.vector(name+".bias"))
-	}
+	linear := func(x *G.Node, name string) *G.Node { return t.linear(x, w.affine(name)) }
 	norm := func(x *G.Node, name string) *G.Node {
 		return t.norm(x, w.vector(name+".weight"), w.vector(name+".bias"))
 	}
@@ -133,10 +138,8 @@ func decode(t toolkit, cfg Config, p plan, w *weights) *G.Node {
 	for l := range cfg.Layers {
 		block := fmt.Sprintf("h.%d.", l)
 		a := norm(h, block+"ln_1")
-		q := linear(a, block+"attn.q_proj")
-		k := linear(a, block+"attn.k_proj")
-		v := linear(a, block+"attn.v_proj")
-		o := linear(t.attention(l, q, k, v, w.vector(block+"attn.sinks")), block+"attn.c_proj")
+		q, k, v := w.affine(block+"attn.q_proj"), w.affine(block+"attn.k_proj"), w.affine(block+"attn.v_proj")
+		o := linear(t.attention(l, a, q, k, v, w.vector(block+"attn.sinks")), block+"attn.c_proj")
 		h = t.add(h, t.dropout(o, 1+2*l))
 
 		a = norm(h, block+"ln_2")
@@ -144,7 +147,7 @@ func decode(t toolkit, cfg Config, p plan, w *weights) *G.Node {
 		if cfg.Activation == SwiGLU {
 			f = t.swiglu(linear(a, block+"mlp.c_gate"), linear(a, block+"mlp.c_fc"))
 		} else {
-			f = t.activated(a, w.matrix(block+"mlp.c_fc.weight"), w.vector(block+"mlp.c_fc.bias"))
+			f = t.activated(a, w.affine(block+"mlp.c_fc"))
 		}
 		h = t.add(h, t.dropout(linear(f, block+"mlp.c_proj"), 2+2*l))
 	}

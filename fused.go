@@ -7,8 +7,6 @@ import (
 	"gorgonia.org/tensor"
 
 	"stheno/ops"
-	"stheno/ops/flashattn"
-	"stheno/ops/kvcompress"
 	"stheno/ops/quantize"
 )
 
@@ -94,69 +92,86 @@ func (t *fused) norm(x, gamma, beta *G.Node) *G.Node {
 	})
 }
 
-func (t *fused) linear(x *G.Node, w matrix, b *G.Node) *G.Node {
-	return t.project(x, w, b, ops.ActNone, false)
+func (t *fused) linear(x *G.Node, a affine) *G.Node { return t.project(x, a, ops.ActNone, false) }
+
+func (t *fused) activated(x *G.Node, a affine) *G.Node {
+	return t.project(x, a, activations[t.m.cfg.Activation], false)
 }
 
-func (t *fused) project(x *G.Node, w matrix, b *G.Node, act ops.Activation, transposed bool) *G.Node {
-	return t.do(func() (*G.Node, error) {
-		if t.p.recorder != nil {
-			if err := t.p.recorder.Tap(w.layer(transposed), x); err != nil {
-				return nil, err
-			}
-		}
-		if w.packed == nil && w.input == quantize.InputINT8 {
-			var err error
-			if x, err = quantize.FakeQuantize(x, quantize.FakeQuantizeConfig{Rows: true}); err != nil {
-				return nil, err
-			}
-		}
-		if w.packed != nil {
-			return quantize.MatMul(x, w.packed, quantize.MatMulConfig{Input: w.input, Bias: b, Activation: act, NoGrad: true})
-		}
-		return ops.Linear(x, w.full, b, ops.LinearConfig{Activation: act, TransposeWeight: transposed, NoGrad: !t.p.train})
-	})
+// head is x·tableᵀ.
+func (t *fused) head(x *G.Node, table matrix) *G.Node {
+	return t.project(x, affine{w: table}, ops.ActNone, true)
 }
 
 var activations = map[ActivationKind]ops.Activation{
 	GELUTanh: ops.ActGELUTanh, GELU: ops.ActGELU, SiLU: ops.ActSiLU, ReLU: ops.ActReLU,
 }
 
-func (t *fused) activated(x *G.Node, w matrix, b *G.Node) *G.Node {
-	return t.project(x, w, b, activations[t.m.cfg.Activation], false)
+func (t *fused) project(x *G.Node, a affine, act ops.Activation, transposed bool) *G.Node {
+	return t.do(func() (*G.Node, error) {
+		x, err := t.input(x, transposed, a)
+		if err != nil {
+			return nil, err
+		}
+		if w := a.w; w.packed != nil {
+			return quantize.MatMul(x, w.packed, quantize.MatMulConfig{Input: w.input, Bias: a.b, Activation: act, NoGrad: true})
+		}
+		return ops.Linear(x, a.w.full, a.b, ops.LinearConfig{Activation: act, TransposeWeight: transposed, NoGrad: !t.p.train})
+	})
+}
+
+// input is what layers take that are multiplied together: x, tapped for each, and rounded where codes stand for it.
+func (t *fused) input(x *G.Node, transposed bool, layers ...affine) (*G.Node, error) {
+	for _, a := range layers {
+		if t.p.recorder == nil {
+			break
+		}
+		if err := t.p.recorder.Tap(a.w.layer(transposed), x); err != nil {
+			return nil, err
+		}
+	}
+	if w := layers[0].w; w.packed == nil && w.input == quantize.InputINT8 {
+		return quantize.FakeQuantize(x, quantize.FakeQuantizeConfig{Rows: true})
+	}
+	return x, nil
+}
+
+// together reports whether layers that take one input can be one node: all are quantized or none is, and all take it in the same
+// precision.
+func together(layers ...affine) bool {
+	first := layers[0]
+	for _, a := range layers[1:] {
+		if (a.w.packed == nil) != (first.w.packed == nil) || a.w.input != first.w.input {
+			return false
+		}
+	}
+	return true
+}
+
+// projectAll is the vector of all layers' results.
+func (t *fused) projectAll(x *G.Node, layers ...affine) *G.Node {
+	return t.do(func() (*G.Node, error) {
+		in, err := t.input(x, false, layers...)
+		if err != nil {
+			return nil, err
+		}
+		var full, biases []*G.Node
+		var packed []*quantize.Weights
+		for _, a := range layers {
+			full, packed = append(full, a.w.full), append(packed, a.w.packed)
+			if a.b != nil {
+				biases = append(biases, a.b)
+			}
+		}
+		if first := layers[0].w; first.packed != nil {
+			return quantize.MatMuls(in, packed, quantize.MatMulsConfig{Input: first.input, Biases: biases})
+		}
+		return ops.Linears(in, full, biases, ops.LinearsConfig{NoGrad: !t.p.train})
+	})
 }
 
 func (t *fused) swiglu(gate, up *G.Node) *G.Node {
 	return t.do(func() (*G.Node, error) { return ops.SwiGLU(gate, up) })
-}
-
-// split is (batch, seq, heads·headDim) → (batch, seq, heads, headDim).
-func (t *fused) split(x *G.Node, heads int) *G.Node {
-	return t.do(func() (*G.Node, error) { return ops.Reshape(x, t.p.batch, t.p.seq, heads, t.m.cfg.HeadDim) })
-}
-
-func (t *fused) rotate(x *G.Node) *G.Node {
-	if t.m.cfg.Positions != Rotary {
-		return x
-	}
-	return t.do(func() (*G.Node, error) { return ops.RoPE(x, t.pos, t.m.cfg.RoPE) })
-}
-
-func (t *fused) attention(layer int, q, k, v, sinks *G.Node) *G.Node {
-	cfg := t.m.cfg
-	q, k = t.rotate(t.split(q, cfg.Heads)), t.rotate(t.split(k, cfg.KVHeads))
-	v = t.split(v, cfg.KVHeads)
-	ac := flashattn.Config{Causal: true, Softcap: cfg.Softcap, Sinks: sinks}
-	if cfg.Window > 0 {
-		ac.Window = flashattn.Sliding(cfg.Window)
-	}
-	o := t.do(func() (*G.Node, error) {
-		if t.p.caches != nil {
-			return kvcompress.Attend(q, k, v, t.pos, t.p.caches[layer], ac)
-		}
-		return flashattn.Attend(q, k, v, ac)
-	})
-	return t.do(func() (*G.Node, error) { return ops.Reshape(o, t.p.batch, t.p.seq, cfg.Heads*cfg.HeadDim) })
 }
 
 func (t *fused) last(x *G.Node) *G.Node {
@@ -165,10 +180,6 @@ func (t *fused) last(x *G.Node) *G.Node {
 	}
 	x = t.do(func() (*G.Node, error) { return G.Slice(x, nil, G.S(t.p.seq-1)) })
 	return t.do(func() (*G.Node, error) { return ops.Reshape(x, t.p.batch, 1, t.m.cfg.Dim) })
-}
-
-func (t *fused) head(x *G.Node, table matrix) *G.Node {
-	return t.project(x, table, nil, ops.ActNone, true)
 }
 
 func (t *fused) loss(logits *G.Node) *G.Node {

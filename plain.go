@@ -196,10 +196,10 @@ func (t *plain) shift(x, b *G.Node) *G.Node {
 	return t.do(func() (*G.Node, error) { return G.BroadcastAdd(x, b, nil, []byte{0}) })
 }
 
-func (t *plain) linear(x *G.Node, w matrix, b *G.Node) *G.Node { return t.shift(t.mul(x, w.full), b) }
+func (t *plain) linear(x *G.Node, a affine) *G.Node { return t.shift(t.mul(x, a.w.full), a.b) }
 
-func (t *plain) activated(x *G.Node, w matrix, b *G.Node) *G.Node {
-	z := t.linear(x, w, b)
+func (t *plain) activated(x *G.Node, a affine) *G.Node {
+	z := t.linear(x, a)
 	switch t.m.cfg.Activation {
 	case ReLU:
 		return t.unary(G.Rectify, z)
@@ -231,8 +231,9 @@ func (t *plain) split(x *G.Node, heads, units, table int) *G.Node {
 	return t.reshape(x, p.batch*units, heads/units*p.seq, cfg.HeadDim)
 }
 
-func (t *plain) attention(layer int, q, k, v, _ *G.Node) *G.Node {
+func (t *plain) attention(layer int, x *G.Node, aq, ak, av affine, _ *G.Node) *G.Node {
 	cfg, p := t.m.cfg, t.p
+	q, k, v := t.linear(x, aq), t.linear(x, ak), t.linear(x, av)
 	q = t.split(q, cfg.Heads, cfg.KVHeads, 0)
 	k = t.split(k, cfg.KVHeads, cfg.KVHeads, 1)
 	rope := t.rope

@@ -177,6 +177,11 @@ func (w *weights) matrix(name string) matrix {
 	return matrix{name: name, full: w.full[name]}
 }
 
+// affine is the layer called name.
+func (w *weights) affine(name string) affine {
+	return affine{w.matrix(name + ".weight"), w.vector(name + ".bias")}
+}
+
 // bindPacked adds the quantized weights to g. Like the others they get a tensor header of their own.
 func (m *Model) bindPacked(g *G.ExprGraph) (map[string]matrix, error) {
 	out := make(map[string]matrix, len(m.packed))
