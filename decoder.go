@@ -32,8 +32,8 @@ type toolkit interface {
 	dropout(x *G.Node, site int) *G.Node
 	norm(x, gamma, beta *G.Node) *G.Node
 	linear(x *G.Node, a affine) *G.Node
-	activated(x *G.Node, a affine) *G.Node // the activation of a linear layer
-	swiglu(gate, up *G.Node) *G.Node       // silu(gate)⊙up
+	feedForward(x *G.Node, fc, proj affine) *G.Node // proj of the activation of fc
+	swiglu(gate, up *G.Node) *G.Node                // silu(gate)⊙up
 	// attention projects x to queries, keys and values, splits them into heads, rotates, attends, and joins the heads again.
 	attention(layer int, x *G.Node, q, k, v affine, sinks *G.Node) *G.Node
 	last(x *G.Node) *G.Node               // the last position of each sequence
@@ -145,11 +145,11 @@ func decode(t toolkit, cfg Config, p plan, w *weights) *G.Node {
 		a = norm(h, block+"ln_2")
 		var f *G.Node
 		if cfg.Activation == SwiGLU {
-			f = t.swiglu(linear(a, block+"mlp.c_gate"), linear(a, block+"mlp.c_fc"))
+			f = linear(t.swiglu(linear(a, block+"mlp.c_gate"), linear(a, block+"mlp.c_fc")), block+"mlp.c_proj")
 		} else {
-			f = t.activated(a, w.affine(block+"mlp.c_fc"))
+			f = t.feedForward(a, w.affine(block+"mlp.c_fc"), w.affine(block+"mlp.c_proj"))
 		}
-		h = t.add(h, t.dropout(linear(f, block+"mlp.c_proj"), 2+2*l))
+		h = t.add(h, t.dropout(f, 2+2*l))
 	}
 	if p.last {
 		h = t.last(h)

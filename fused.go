@@ -92,31 +92,38 @@ func (t *fused) norm(x, gamma, beta *G.Node) *G.Node {
 	})
 }
 
-func (t *fused) linear(x *G.Node, a affine) *G.Node { return t.project(x, a, ops.ActNone, false) }
+func (t *fused) linear(x *G.Node, a affine) *G.Node { return t.project(x, a, ops.LinearConfig{}) }
 
-func (t *fused) activated(x *G.Node, a affine) *G.Node {
-	return t.project(x, a, activations[t.m.cfg.Activation], false)
+// feedForward computes the activation as fc's or, where a backward pass follows that would have fc keep two arrays, as the first thing
+// of proj.
+func (t *fused) feedForward(x *G.Node, fc, proj affine) *G.Node {
+	act := activations[t.m.cfg.Activation]
+	if t.p.train && act != ops.ActReLU && proj.w.input != quantize.InputINT8 {
+		return t.project(t.linear(x, fc), proj, ops.LinearConfig{Input: act})
+	}
+	return t.linear(t.project(x, fc, ops.LinearConfig{Activation: act}), proj)
 }
 
 // head is x·tableᵀ.
 func (t *fused) head(x *G.Node, table matrix) *G.Node {
-	return t.project(x, affine{w: table}, ops.ActNone, true)
+	return t.project(x, affine{w: table}, ops.LinearConfig{TransposeWeight: true})
 }
 
 var activations = map[ActivationKind]ops.Activation{
 	GELUTanh: ops.ActGELUTanh, GELU: ops.ActGELU, SiLU: ops.ActSiLU, ReLU: ops.ActReLU,
 }
 
-func (t *fused) project(x *G.Node, a affine, act ops.Activation, transposed bool) *G.Node {
+func (t *fused) project(x *G.Node, a affine, cfg ops.LinearConfig) *G.Node {
 	return t.do(func() (*G.Node, error) {
-		x, err := t.input(x, transposed, a)
+		x, err := t.input(x, cfg.TransposeWeight, a)
 		if err != nil {
 			return nil, err
 		}
 		if w := a.w; w.packed != nil {
-			return quantize.MatMul(x, w.packed, quantize.MatMulConfig{Input: w.input, Bias: a.b, Activation: act, NoGrad: true})
+			return quantize.MatMul(x, w.packed, quantize.MatMulConfig{Input: w.input, Bias: a.b, Activation: cfg.Activation, NoGrad: true})
 		}
-		return ops.Linear(x, a.w.full, a.b, ops.LinearConfig{Activation: act, TransposeWeight: transposed, NoGrad: !t.p.train})
+		cfg.NoGrad = !t.p.train
+		return ops.Linear(x, a.w.full, a.b, cfg)
 	})
 }
 

@@ -198,8 +198,11 @@ func (t *plain) shift(x, b *G.Node) *G.Node {
 
 func (t *plain) linear(x *G.Node, a affine) *G.Node { return t.shift(t.mul(x, a.w.full), a.b) }
 
-func (t *plain) activated(x *G.Node, a affine) *G.Node {
-	z := t.linear(x, a)
+func (t *plain) feedForward(x *G.Node, fc, proj affine) *G.Node {
+	return t.linear(t.activation(t.linear(x, fc)), proj)
+}
+
+func (t *plain) activation(z *G.Node) *G.Node {
 	switch t.m.cfg.Activation {
 	case ReLU:
 		return t.unary(G.Rectify, z)

@@ -1,6 +1,8 @@
 package ops
 
 import (
+	"fmt"
+
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
@@ -12,6 +14,10 @@ import (
 type LinearConfig struct {
 	// Activation is applied to the result while it is in the cache.
 	Activation Activation
+
+	// Input is applied to x before the product. In place of the Activation of the node before, it leaves that without memory for its
+	// backward pass: one array is kept from the forward pass where there would be two, and Input is computed again.
+	Input Activation
 
 	// TransposeWeight says that w is stored as (out, in), as an embedding table is that also serves as the output layer.
 	TransposeWeight bool
@@ -25,9 +31,9 @@ type LinearConfig struct {
 
 // Linear is an affine map of each row, then an activation:
 //
-//	y = act(x·W + b)
+//	y = act(in(x)·W + b)
 //
-// x has shape (rows, in) or (batch, seq, in); w has shape (in, out), or (out, in) with TransposeWeight; b has shape (out)
+// with the Input in, the identity as a rule, and the Activation act. x has shape (rows, in) or (batch, seq, in); w has shape (in, out), or (out, in) with TransposeWeight; b has shape (out)
 // or is nil. The result has shape (rows, out) or (batch, seq, out) and is differentiable with respect to x, w and b unless
 // NoGrad is set, or only w and b with NoInputGrad.
 //
@@ -112,6 +118,9 @@ func (o *linear) check(fn string, args []op.Arg) error {
 			return err
 		}
 	}
+	if err := checkActivation(fn, o.cfg.Input); err != nil {
+		return fmt.Errorf("%w (Input)", err)
+	}
 	return checkActivation(fn, o.cfg.Activation)
 }
 
@@ -159,9 +168,9 @@ func (o *linear) DoDiff(_ G.ExecutionContext, in G.Nodes, out *G.Node) error {
 	return op.DoDiff(o, in, out)
 }
 
-// Backward: with Z = x·W + b and dZ = dOut·act'(Z),
+// Backward: with Z = in(x)·W + b and dZ = dOut·act'(Z),
 //
-//	dX = dZ·Wᵀ    dW = Xᵀ·dZ    db = Σ_rows dZ
+//	dX = dZ·Wᵀ ⊙ in'(x)    dW = in(x)ᵀ·dZ    db = Σ_rows dZ
 func (o *linear) Backward(in []G.Value, out, dOut G.Value, dIn []*tensor.Dense) error {
 	if o.dtype == tensor.Float64 {
 		return linearBackward[float64](o, in, out, dOut, dIn)
@@ -215,7 +224,10 @@ func linearForward[T kernel.Float](o *linear, in []G.Value) (G.Value, error) {
 			}
 		}
 	}
-	kernel.Gemm(kernel.RowMajor(z, o.rows, o.out), kernel.RowMajor(x, o.rows, o.in), linearWeight(o, w), false, end)
+	product := func(x []T) {
+		kernel.Gemm(kernel.RowMajor(z, o.rows, o.out), kernel.RowMajor(x, o.rows, o.in), linearWeight(o, w), false, end)
+	}
+	linearInput(o, nil, x, product)
 	return out, nil
 }
 
@@ -245,19 +257,34 @@ func linearBackward[T kernel.Float](o *linear, in []G.Value, out, dOut G.Value, 
 	if o.biased {
 		db = op.Memory[T](dIn[2])
 	}
+	var dx []T
+	if dIn[0] != nil {
+		dx = op.Memory[T](dIn[0])
+	}
 	products := func(dz []T) {
 		linearDelta(o, dz, db, z, dy)
 		dZ := kernel.RowMajor(dz, o.rows, o.out)
-		X := kernel.RowMajor(x, o.rows, o.in)
-		if dIn[0] != nil {
-			dX := kernel.RowMajor(op.Memory[T](dIn[0]), o.rows, o.in)
-			kernel.Gemm(dX, dZ, linearWeight(o, w).T(), false, kernel.Epilogue[T]{})
+		linearInput(o, dx, x, func(a []T) {
+			A := kernel.RowMajor(a, o.rows, o.in)
+			if o.cfg.TransposeWeight {
+				kernel.Gemm(kernel.RowMajor(op.Memory[T](dIn[1]), o.out, o.in), dZ.T(), A, false, kernel.Epilogue[T]{})
+			} else {
+				kernel.Gemm(kernel.RowMajor(op.Memory[T](dIn[1]), o.in, o.out), A.T(), dZ, false, kernel.Epilogue[T]{})
+			}
+		})
+		if dx == nil {
+			return
 		}
-		if o.cfg.TransposeWeight {
-			kernel.Gemm(kernel.RowMajor(op.Memory[T](dIn[1]), o.out, o.in), dZ.T(), X, false, kernel.Epilogue[T]{})
-		} else {
-			kernel.Gemm(kernel.RowMajor(op.Memory[T](dIn[1]), o.in, o.out), X.T(), dZ, false, kernel.Epilogue[T]{})
+		end := kernel.Epilogue[T]{}
+		if o.cfg.Input != ActNone {
+			end.After = func(i0, i1, j0, j1 int) {
+				for i := i0 * o.in; i < i1*o.in; i += o.in {
+					d := dx[i+j0 : i+j1]
+					activateGrad(o.cfg.Input, d, x[i+j0:i+j1], d)
+				}
+			}
 		}
+		kernel.Gemm(kernel.RowMajor(dx, o.rows, o.in), dZ, linearWeight(o, w).T(), false, end)
 	}
 	if z == nil {
 		products(dy)
@@ -265,6 +292,22 @@ func linearBackward[T kernel.Float](o *linear, in []G.Value, out, dOut G.Value, 
 		op.Lend(len(dy), products)
 	}
 	return nil
+}
+
+// linearInput gives f what the product takes, in(x): in dx where there is that, which is computed afterwards.
+func linearInput[T kernel.Float](o *linear, dx, x []T, f func(a []T)) {
+	fill := func(a []T) {
+		overElements(len(x), func(lo, hi int) { activate(o.cfg.Input, a[lo:hi], x[lo:hi]) })
+		f(a)
+	}
+	switch {
+	case o.cfg.Input == ActNone:
+		f(x)
+	case dx != nil:
+		fill(dx)
+	default:
+		op.Lend(len(x), fill)
+	}
 }
 
 // linearDelta computes dz = dy·act'(z), unless z is nil and dz is dy, and db, unless that is nil, in one pass.

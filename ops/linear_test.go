@@ -22,10 +22,11 @@ func refLinear[T kernel.Float](x, w, b []T, in, out int, cfg ops.LinearConfig) [
 		r, j := i/out, i%out
 		var z T
 		for p := range in {
+			v := refActivation(cfg.Input, x[r*in+p])
 			if cfg.TransposeWeight {
-				z += x[r*in+p] * w[j*in+p]
+				z += v * w[j*in+p]
 			} else {
-				z += x[r*in+p] * w[p*out+j]
+				z += v * w[p*out+j]
 			}
 		}
 		if b != nil {
@@ -57,7 +58,7 @@ func linearCase(cfg ops.LinearConfig, biased bool, out int, shape ...int) nodeCa
 		c.inputs = append(c.inputs, optest.Seeded("b", 3, out))
 	}
 	// Gorgonia's Mul has no 3-D × 2-D, its products of single rows and columns are vectors, and it has no exact GELU.
-	if len(shape) == 2 && shape[0] > 1 && in > 1 && out > 1 && cfg.Activation != ops.ActGELU {
+	if len(shape) == 2 && shape[0] > 1 && in > 1 && out > 1 && cfg.Activation != ops.ActGELU && cfg.Input == ops.ActNone {
 		c.plain = func(in []*G.Node) (*G.Node, error) { return plainLinear(in[0], in[1], optional(in, 2), cfg) }
 	}
 	return c
@@ -93,6 +94,8 @@ func TestLinear(t *testing.T) {
 			}
 		}
 		linearCase(ops.LinearConfig{Activation: a}, true, 17, 2, 3, 9).check(t)
+		linearCase(ops.LinearConfig{Input: a}, true, 17, 2, 3, 9).check(t)
+		linearCase(ops.LinearConfig{Input: a, Activation: ops.ActSiLU, TransposeWeight: true}, false, 33, 70, 20).check(t)
 	}
 }
 
@@ -190,7 +193,7 @@ func TestLinearHashes(t *testing.T) {
 	checkHashes(t, inputs, true,
 		build(0, ops.LinearConfig{}), build(2, ops.LinearConfig{}),
 		build(2, ops.LinearConfig{TransposeWeight: true}), build(2, ops.LinearConfig{NoGrad: true}), build(2, ops.LinearConfig{NoInputGrad: true}),
-		build(2, ops.LinearConfig{Activation: ops.ActReLU}),
+		build(2, ops.LinearConfig{Activation: ops.ActReLU}), build(2, ops.LinearConfig{Input: ops.ActReLU}),
 		build(2, ops.LinearConfig{Activation: ops.ActGELU, NoGrad: true}))
 	// Nodes with memory of their own never merge.
 	checkHashes(t, inputs, false,
@@ -219,6 +222,7 @@ func TestLinearErrors(t *testing.T) {
 		{"bias", call(x, w, node(g, "b2", 3), none), "b: got shape (3), want (4)"},
 		{"bias rank", call(x, w, node(g, "b3", 1, 4), none), "b: got shape (1, 4) of rank 2, want rank 1"},
 		{"activation", call(x, w, b, ops.LinearConfig{Activation: 9}), "Activation: got 9, want 0 (none) to 4 (silu)"},
+		{"input", call(x, w, b, ops.LinearConfig{Input: 9}), "got 9, want 0 (none) to 4 (silu) (Input)"},
 		{"negative", call(x, w, b, ops.LinearConfig{Activation: -1}), "Activation: got -1"},
 	})
 	n, err := ops.Linear(x, w, b, none)

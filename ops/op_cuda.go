@@ -187,7 +187,10 @@ func (o *linear) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.
 		if o.keeps {
 			z = in[len(in)-1]
 		}
-		if err := c.Product(suffix, 1, o.rows, o.out, o.in, 1, op.Matrix(z, o.out, 1), op.Matrix(in[0], o.in, 1), o.weightOnCard(in[1])); err != nil {
+		err := o.inputOnCard(c, nil, in[0], func(a any) error {
+			return c.Product(suffix, 1, o.rows, o.out, o.in, 1, op.Matrix(z, o.out, 1), op.Matrix(a, o.in, 1), o.weightOnCard(in[1]))
+		})
+		if err != nil {
 			return err
 		}
 		if !o.biased && o.cfg.Activation == ActNone {
@@ -217,19 +220,48 @@ func (o *linear) CUDABackward(c *op.Card, in []G.Value, out, dOut G.Value, dIn [
 
 // productsOnCard computes the gradients from dZ.
 func (o *linear) productsOnCard(c *op.Card, in []G.Value, dz any, dIn []G.Value) error {
-	suffix, dZ, x := op.Suffix(in[0]), op.Matrix(dz, o.out, 1), op.Matrix(in[0], o.in, 1)
+	suffix, dZ := op.Suffix(in[0]), op.Matrix(dz, o.out, 1)
+	var dx any
 	if dIn[0] != nil {
-		if err := c.Product(suffix, 1, o.rows, o.in, o.out, 1, op.Matrix(dIn[0], o.in, 1), dZ, o.weightOnCard(in[1]).T()); err != nil {
+		dx = dIn[0]
+	}
+	if err := o.inputOnCard(c, dx, in[0], func(a any) error {
+		return c.Product(suffix, 1, o.in, o.out, o.rows, 1, o.weightOnCard(dIn[1]), op.Matrix(a, o.in, 1).T(), dZ)
+	}); err != nil {
+		return err
+	}
+	if dx != nil {
+		if err := c.Product(suffix, 1, o.rows, o.in, o.out, 1, op.Matrix(dx, o.in, 1), dZ, o.weightOnCard(in[1]).T()); err != nil {
 			return err
 		}
-	}
-	if err := c.Product(suffix, 1, o.in, o.out, o.rows, 1, o.weightOnCard(dIn[1]), x.T(), dZ); err != nil {
-		return err
+		if o.cfg.Input != ActNone {
+			if err := c.Elementwise("act.bias_act_grad"+suffix, o.rows*o.in, dx, in[0], dx, int(o.cfg.Input)); err != nil {
+				return err
+			}
+		}
 	}
 	if !o.biased {
 		return nil
 	}
 	return c.Launch("act.column_sum"+suffix, [3]int{(o.out + 31) / 32}, [3]int{256}, 0, dIn[2], dz, o.rows, o.out)
+}
+
+// inputOnCard gives f what the product takes, in(x): in dx where there is that, which is computed afterwards.
+func (o *linear) inputOnCard(c *op.Card, dx any, x G.Value, f func(a any) error) error {
+	if o.cfg.Input == ActNone {
+		return f(x)
+	}
+	n, suffix := o.rows*o.in, op.Suffix(x)
+	fill := func(a any) error {
+		if err := c.Elementwise(kernelOf(o.cfg.Input)+suffix, n, a, x); err != nil {
+			return err
+		}
+		return f(a)
+	}
+	if dx != nil {
+		return fill(dx)
+	}
+	return c.Scratch(n*op.SizeOf(suffix), func(a op.DevicePtr) error { return fill(a) })
 }
 
 func (o *linears) CallsExtern() bool { return true }

@@ -84,7 +84,8 @@ func TestNodesOnTheCard(t *testing.T) {
 	}
 	for _, a := range []ops.Activation{ops.ActNone, ops.ActReLU, ops.ActGELU, ops.ActSiLU} {
 		cases = append(cases, linearCase(ops.LinearConfig{Activation: a}, true, 7, 2, 5, 11),
-			linearCase(ops.LinearConfig{Activation: a, TransposeWeight: true}, false, 66, 70, 3))
+			linearCase(ops.LinearConfig{Activation: a, TransposeWeight: true}, false, 66, 70, 3),
+			linearCase(ops.LinearConfig{Input: a, Activation: ops.ActReLU}, true, 7, 5, 11))
 	}
 	for _, interleaved := range []bool{false, true} {
 		cfg := ops.RoPEConfig{Interleaved: interleaved}
