@@ -114,6 +114,9 @@ func TestLinearNoInputGrad(t *testing.T) {
 			c := linearCase(ops.LinearConfig{Activation: a, NoInputGrad: true}, biased, 7, 5, 3)
 			c.inputs[0].Const, c.plain = true, nil
 			c.check(t)
+			c = linearCase(ops.LinearConfig{Input: a, NoInputGrad: true}, biased, 7, 5, 3)
+			c.inputs[0].Const, c.plain = true, nil
+			c.check(t)
 		}
 	}
 }

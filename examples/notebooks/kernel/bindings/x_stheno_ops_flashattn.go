@@ -16,6 +16,7 @@ func init() {
 		Binds: map[string]r.Value{
 			"Attend":         r.ValueOf(p.Attend),
 			"AttendLSE":      r.ValueOf(p.AttendLSE),
+			"AttendQKV":      r.ValueOf(p.AttendQKV),
 			"BFloat16":       r.ValueOf(p.BFloat16),
 			"Float32":        r.ValueOf(p.Float32),
 			"Int8":           r.ValueOf(p.Int8),

@@ -16,6 +16,7 @@ func init() {
 		Name: "kvcompress",
 		Binds: map[string]r.Value{
 			"Attend":         r.ValueOf(p.Attend),
+			"AttendQKV":      r.ValueOf(p.AttendQKV),
 			"AttendSome":     r.ValueOf(p.AttendSome),
 			"Compress":       r.ValueOf(p.Compress),
 			"FakeQuantizeKV": r.ValueOf(p.FakeQuantizeKV),
