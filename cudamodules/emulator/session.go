@@ -20,19 +20,24 @@ type Session struct {
 	*cudamodules.Context
 	path    string
 	modules map[string]*cudamodules.Module
+
+	// Again, if it is not nil, is given every launch of Run, to repeat it.
+	Again func(kernel string, launch func() error) error
 }
 
 // Open builds the library and opens a context on it. The test is skipped where there is no C++ compiler.
 //
-// If the environment variable STHENO_LIBCUDA is set and cfg is zero, the driver of that name is opened instead: with libcuda.so.1
-// the tests of kernels run on a real card.
+// If the environment variable STHENO_LIBCUDA is set, the driver of that name is opened instead: with libcuda.so.1 the tests of kernels run
+// on a real card. Those with a cfg are skipped then.
 func Open(t testing.TB, cfg Config) *Session {
 	t.Helper()
 	var path string
 	var driver *cudamodules.Driver
 	var err error
-	real := os.Getenv(cudamodules.LibraryVar) != "" && cfg.Modules == nil && cfg.Defines == nil && cfg.Source == ""
-	if real {
+	if os.Getenv(cudamodules.LibraryVar) != "" {
+		if cfg.Modules != nil || cfg.Defines != nil || cfg.Source != "" {
+			t.Skipf("%s is set, and this is about the emulated card", cudamodules.LibraryVar)
+		}
 		driver, err = cudamodules.Open()
 	} else {
 		if path, err = Build(cfg); err == nil {
@@ -53,7 +58,7 @@ func Open(t testing.TB, cfg Config) *Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Session{ctx, path, map[string]*cudamodules.Module{}}
+	s := &Session{Context: ctx, path: path, modules: map[string]*cudamodules.Module{}}
 	t.Cleanup(func() {
 		if err := ctx.Close(); err != nil {
 			t.Error(err)
@@ -126,8 +131,14 @@ func (s *Session) Run(module, kernel string, g cudamodules.Geometry, params ...a
 			after = func() error { return errors.Join(before(), back(ptr)) }
 		}
 	}
-	if err := f.Launch(g, args...); err != nil {
+	launch := func() error { return f.Launch(g, args...) }
+	if err := launch(); err != nil {
 		return err
+	}
+	if s.Again != nil {
+		if err := s.Again(kernel, launch); err != nil {
+			return err
+		}
 	}
 	return after()
 }

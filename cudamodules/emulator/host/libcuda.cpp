@@ -48,7 +48,7 @@ std::string problems[2];
 int own;                              // contexts that are not the primary one
 thread_local std::vector<int> stack;  // of contexts, by their number in problems
 #define problem problems[stack.empty() ? 0 : stack.back()]
-int capability = 80;
+int capability = getenv("STHENO_EMULATED_CAPABILITY") ? atoi(getenv("STHENO_EMULATED_CAPABILITY")) : 80;
 
 #define LOCKED std::lock_guard<std::recursive_mutex> locked(lock)
 
