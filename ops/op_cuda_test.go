@@ -86,6 +86,9 @@ func TestNodesOnTheCard(t *testing.T) {
 		cases = append(cases, linearCase(ops.LinearConfig{Activation: a}, true, 7, 2, 5, 11),
 			linearCase(ops.LinearConfig{Activation: a, TransposeWeight: true}, false, 66, 70, 3),
 			linearCase(ops.LinearConfig{Input: a, Activation: ops.ActReLU}, true, 7, 5, 11))
+		data := linearCase(ops.LinearConfig{Activation: a, NoInputGrad: true}, true, 7, 5, 11)
+		data.inputs[0].Const = true
+		cases = append(cases, data)
 	}
 	for _, interleaved := range []bool{false, true} {
 		cfg := ops.RoPEConfig{Interleaved: interleaved}
