@@ -15,8 +15,8 @@ type Backwarder interface {
 	G.SDOp
 
 	// Backward computes the vector–Jacobian product: given the inputs, the output and the gradient dOut of a scalar
-	// with respect to the output, it writes the gradient with respect to input i into dIn[i], which is zeroed and has
-	// the shape and dtype of input i. Inputs whose gradient nobody wants have dIn[i] == nil.
+	// with respect to the output, it writes the gradient with respect to input i into dIn[i], which is zeroed, unless the op
+	// is a Filler, and has the shape and dtype of input i. Inputs whose gradient nobody wants have dIn[i] == nil.
 	Backward(in []G.Value, out, dOut G.Value, dIn []*tensor.Dense) error
 }
 
@@ -27,6 +27,14 @@ type Selective interface {
 
 	// BackwardReads reports whether Backward reads input i, or the output, where i is Output.
 	BackwardReads(i int) bool
+}
+
+// Filler is an op that writes every number of its sides and, in Backward, of the gradients: they need not be zeroed before.
+type Filler interface {
+	Backwarder
+
+	// Fills does nothing.
+	Fills()
 }
 
 // Output stands for an op's result among its inputs.
@@ -118,7 +126,7 @@ func (o *gradOp) Do(in ...G.Value) (_ G.Value, err error) {
 		}
 		dIn[i] = d
 	}
-	dIn[o.first] = NewOf(o.outDtype(), o.shape)
+	dIn[o.first] = newFor(o.of, o.outDtype(), o.shape)
 	if err = o.of.Backward(args.in, args.out, args.dOut, dIn); err != nil {
 		return nil, err
 	}

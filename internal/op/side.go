@@ -20,20 +20,24 @@ func Side(like *G.Node, shape tensor.Shape, dtype tensor.Dtype) (*G.Node, error)
 	return SideFor(nil, like, shape, dtype)
 }
 
-// SideFor is Side for memory that op of fills: under the build tag cuda it lies where that op runs.
+// SideFor is Side for memory that op of fills: under the build tag cuda it lies where that op runs, and it is not zeroed for a Filler.
 func SideFor(of any, like *G.Node, shape tensor.Shape, dtype tensor.Dtype) (*G.Node, error) {
 	// The serial number keeps Gorgonia from merging two sides of one shape into one memory.
-	o := &sideOp{NewBase("op.Side", sideCount.Add(1), shape, dtype, like)}
+	_, fills := of.(Filler)
+	o := &sideOp{NewBase("op.Side", sideCount.Add(1), shape, dtype, like), fills}
 	return G.ApplyOp(sideOpFor(o, of), like)
 }
 
-type sideOp struct{ Base }
+type sideOp struct {
+	Base
+	unset bool // it may hold anything
+}
 
 var _ G.SDOp = (*sideOp)(nil)
 
 func (o *sideOp) Do(...G.Value) (G.Value, error) {
 	o.begins()
-	return NewOf(o.outDtype(), o.shape), nil
+	return newOf(o.outDtype(), o.shape, o.unset), nil
 }
 
 func (o *sideOp) DiffWRT(n int) []bool { return make([]bool, n) }

@@ -149,12 +149,28 @@ func NewUnset[T kernel.Float](shape tensor.Shape) (*tensor.Dense, []T) {
 func NewLike(v G.Value) *tensor.Dense { return NewOf(v.Dtype(), v.Shape()) }
 
 // NewOf is New for a dtype that is known at run time only.
-func NewOf(dt tensor.Dtype, shape tensor.Shape) *tensor.Dense {
+func NewOf(dt tensor.Dtype, shape tensor.Shape) *tensor.Dense { return newOf(dt, shape, false) }
+
+// newFor is NewOf for what op of writes, zeroed unless it is a Filler.
+func newFor(of any, dt tensor.Dtype, shape tensor.Shape) *tensor.Dense {
+	_, fills := of.(Filler)
+	return newOf(dt, shape, fills)
+}
+
+// newOf is New or NewUnset.
+func newOf(dt tensor.Dtype, shape tensor.Shape, unset bool) *tensor.Dense {
 	if dt == tensor.Float64 {
-		d, _ := New[float64](shape)
+		return made[float64](shape, unset)
+	}
+	return made[float32](shape, unset)
+}
+
+func made[T kernel.Float](shape tensor.Shape, unset bool) (d *tensor.Dense) {
+	if unset {
+		d, _ = NewUnset[T](shape)
 		return d
 	}
-	d, _ := New[float32](shape)
+	d, _ = New[T](shape)
 	return d
 }
 

@@ -19,7 +19,10 @@ type groundOp struct {
 	dtype tensor.Dtype
 }
 
-var _ op.Backwarder = (*groundOp)(nil)
+var _ op.Filler = (*groundOp)(nil)
+
+// Fills marks an op.Filler.
+func (o *groundOp) Fills() {}
 
 // scratch slots; kernel.Gemm has 14 and 15.
 const (

@@ -28,7 +28,10 @@ type lossOp struct {
 	n     int
 }
 
-var _ op.Backwarder = (*lossOp)(nil)
+var _ op.Filler = (*lossOp)(nil)
+
+// Fills marks an op.Filler.
+func (o *lossOp) Fills() {}
 
 func (o *lossOp) Do(in ...G.Value) (_ G.Value, err error) {
 	defer op.Recover(o.Name(), &err)
