@@ -13,3 +13,13 @@ func attnForwardAVX512(args *byte)
 //
 //go:noescape
 func attnCodesAVX512(args *byte)
+
+// attnPairsAVX512 takes groups of six query rows over a panel of at most 64 keys: one step of the online softmax. See OnlinePairs.
+//
+//go:noescape
+func attnPairsAVX512(args *byte)
+
+// pairRowsAVX512 rounds a[i] and b[i] to BF16, ties to even, for the lower and the upper half of dst[i], i < n. dst may be a.
+//
+//go:noescape
+func pairRowsAVX512(dst *uint32, a *float32, b *float32, n int)

@@ -46,22 +46,27 @@ const (
 // forwardFunc is the forward kernel under construction.
 type forwardFunc struct {
 	*emitter
-	codes                  bool // queries and keys are words of four codes
+	kind                   int // see below
 	work, off, q, cols, nv reg.GPVirtual
 }
+
+// What is multiplied.
+const (
+	floats  = iota
+	ofCodes // queries and keys are words of four codes
+	ofPairs // all are words of two numbers of BF16
+)
 
 // forward emits the online softmax of groups of six query rows over one panel of at most 64 keys.
 //
 // The groups go through two stages in turn. While the weighted sum of the group before runs on P, the maximum of this one, which is
 // all latency, is found; then its exponentials, whose instructions overlap with the product of the next. So both units that
 // multiply stay busy.
-func (e *emitter) forward(codes bool) {
-	name, see := "attnForwardAVX512", "Online."
-	if codes {
-		name, see = "attnCodesAVX512", "OnlineCodes."
-	}
+func (e *emitter) forward(kind int) {
+	name := [...]string{"attnForwardAVX512", "attnCodesAVX512", "attnPairsAVX512"}[kind]
+	see := [...]string{"Online.", "OnlineCodes.", "OnlinePairs."}[kind]
 	e.function(name, name+" takes groups of six query rows over a panel of at most 64 keys: one step of the online softmax. See "+see)
-	f := &forwardFunc{emitter: e, codes: codes}
+	f := &forwardFunc{emitter: e, kind: kind}
 	six, lanes := e.GP64(), reg.K2
 	e.MOVQ(operand.U32(0x3f), six)
 	e.KMOVW(six.As32(), lanes)
@@ -148,8 +153,13 @@ func (f *forwardFunc) dispatch(to [5]string) {
 // maximum, not yet folded, in z24 to z29.
 func (f *forwardFunc) scores(nv int) {
 	multiply := f.multiply
-	if f.codes {
+	switch f.kind {
+	case ofPairs:
+		multiply = f.multiplyPairs
+	case ofCodes:
 		multiply = f.multiplyCodes
+	}
+	if f.kind == ofCodes {
 		f.beginCodes(nv)
 	} else {
 		for i := range tileRows {
@@ -166,7 +176,10 @@ func (f *forwardFunc) scores(nv int) {
 		f.ADDQ(operand.Imm(uint64(4*n)), a)
 		f.ADDQ(operand.Imm(uint64(4*n)), a3)
 	}, multiply)
-	if f.codes {
+	switch f.kind {
+	case ofPairs:
+		f.endPairs(nv)
+	case ofCodes:
 		f.endCodes(nv)
 	}
 	f.mask(nv)
@@ -291,9 +304,15 @@ func (f *forwardFunc) weigh(done string) {
 		p, left, walk := f.GP64(), f.get(fCols0), f.GP64()
 		f.LEAQ(at(f.work, workP), p)
 		f.MOVQ(v, walk)
+		multiply := f.multiply
+		if f.kind == ofPairs { // of keys
+			multiply = f.multiplyPairs
+			f.INCQ(left)
+			f.SHRQ(operand.Imm(1), left)
+		}
 		f.product(nv, left, walk, ld, func(i, u int) operand.Mem { return at(p, rowBytes*i+4*u) }, func(n int) {
 			f.ADDQ(operand.Imm(uint64(4*n)), p)
-		}, f.multiply)
+		}, multiply)
 		for i := range tileRows {
 			for j := range nv {
 				f.VMOVUPS(z[4*i+j], row(o, o3, ld, i, line*j))
@@ -308,6 +327,9 @@ func (f *forwardFunc) weigh(done string) {
 
 // exps turns S into weights P, and leaves each row's sum, not yet folded, in z24 to z29.
 func (f *forwardFunc) exps(nv int) {
+	if f.kind == ofPairs {
+		f.beginRounding()
+	}
 	for i := range tileRows {
 		x, r, p := z[0:nv], z[4:4+nv], z[8:8+nv]
 		shift := z[12+i%4]
@@ -319,8 +341,12 @@ func (f *forwardFunc) exps(nv int) {
 			f.VSUBPS(shift, x[j], x[j])
 		}
 		f.exp(x, r, p, z[16:23])
-		for j := range nv {
-			f.VMOVUPS(x[j], at(f.work, workP+rowBytes*i+line*j))
+		if f.kind == ofPairs {
+			f.round(x, r, func(j int) operand.Mem { return at(f.work, workP+rowBytes*i+line/2*j) })
+		} else {
+			for j := range nv {
+				f.VMOVUPS(x[j], at(f.work, workP+rowBytes*i+line*j))
+			}
 		}
 		sum := z[24+i]
 		if nv == 1 {

@@ -17,8 +17,10 @@ func main() { files.Main("attn", generate) }
 // generate returns the text of every generated file by name.
 func generate() (map[string][]byte, error) {
 	e, t := newEmitter(), newTiles()
-	e.forward(false)
-	e.forward(true)
+	for _, kind := range []int{floats, ofCodes, ofPairs} {
+		e.forward(kind)
+	}
+	e.pairRows()
 	t.forward("AMX", 3, false, false)
 	t.forward("HalfAMX", 3, false, true)
 	t.forward("CodesAMX", 3, true, false)
