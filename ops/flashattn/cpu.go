@@ -15,6 +15,7 @@ type forwardRun[T kernel.Float] struct {
 	scratch [forwardSlots]int // elements in each slot for the largest unit, so that no slot grows on the way
 	// fused is for plain attention, see online.go; of codes, if coded; inTiles in tiles, see forward_tiles.go.
 	fused, fusedCodes, inTiles bool
+	fusedPairs                 bool // see online_pairs.go
 	scored                     bool // see forward_scores.go
 }
 
@@ -27,7 +28,7 @@ func (p *problem[T]) forward() {
 	case p.Precision == Float32:
 		p.forwardUnits()
 		return
-	case p.Precision == BFloat16 && inTiles[T](p.attrs, p.forwardBlocks(p.q.Dim, p.v.Dim), p.bias.data != nil):
+	case roundsAsItGoes[T](p.attrs, p.forwardBlocks(p.q.Dim, p.v.Dim), p.bias.data != nil):
 		x := *p
 		x.rounds = true
 		x.forwardUnits()
@@ -59,11 +60,16 @@ func (f *forwardRun[T]) plan() {
 	}
 	f.fused, f.fusedCodes = f.online()
 	f.inTiles = f.codes != nil && f.codes.tiled || inTiles[T](f.attrs, f.blocks, f.bias.data != nil)
-	f.scored = !f.fused && !f.inTiles && scoresInTiles[T](f.attrs)
+	f.fusedPairs = f.rounds && inPairs[T](f.attrs, f.blocks, f.bias.data != nil)
+	f.fused = f.fused && !f.fusedPairs
+	f.scored = !f.fused && !f.fusedPairs && !f.inTiles && scoresInTiles[T](f.attrs)
 	rows := min(step, longest) * f.group
 	f.scratch = f.forwardScratch(rows, f.q.Dim, f.v.Dim, f.Dropout > 0, f.inTiles)
 	if f.scored {
 		f.scoreScratch(&f.scratch, rows, f.q.Dim)
+	}
+	if f.fusedPairs {
+		f.scratch[slotUnitCodes] = ceilTo(rows, 6) * pairWords(f.q.Dim)
 	}
 	f.units = make([]stacked, 0, n)
 	for _, seg := range f.segs {
@@ -127,7 +133,8 @@ type forwardUnit[T kernel.Float] struct {
 	s, dropped            []T // a tile of scores, and of weights after dropout
 	rounded               []T // keys of a block, if they are rounded here
 	coded                 unitCodes
-	wide                  bool // q holds codes
+	pairs                 []uint32
+	wide                  bool // q holds codes, or rounded numbers
 	vFinite               bool
 	direct                bool // see direct.go
 	inTiles               bool // see forward_tiles.go
@@ -163,6 +170,9 @@ func (f *forwardRun[T]) unit(w *parallel.Worker, n int) {
 	}
 	if f.fusedCodes {
 		u.gatherCodes(w)
+	}
+	if f.fusedPairs {
+		u.gatherPairs(w)
 	}
 	for ; u.inTiles && first < last; first += kernel.TileKeys {
 		if !u.passInTiles(first, min(first+kernel.TileKeys, last)) {
@@ -205,7 +215,7 @@ func (u *forwardUnit[T]) begin(w *parallel.Worker) {
 	u.v = parallel.Scratch[T](w, slotV, size[slotV])
 	u.s = parallel.Scratch[T](w, slotS, size[slotS])
 	u.dropped = parallel.Scratch[T](w, slotDropped, size[slotDropped])
-	if u.rounds {
+	if u.rounds && !u.fusedPairs {
 		u.rounded = parallel.Scratch[T](w, slotDropped, u.keys*d)
 	}
 	u.o, u.lo, u.hi = u.o[:all*u.ld], u.lo[:all], u.hi[:all]
@@ -215,7 +225,7 @@ func (u *forwardUnit[T]) begin(w *parallel.Worker) {
 		switch to := u.q[r*d:][:d]; {
 		case u.direct:
 			kernel.Scale(to, u.problem.q.row(u.st.seg.batch, i, h), u.keyScale())
-		case u.codes != nil: // widened where a block is not fused
+		case u.codes != nil, u.fusedPairs: // widened where a block is not fused
 		case u.rounds:
 			roundRow(to, u.problem.q.row(u.st.seg.batch, i, h))
 		default:
@@ -240,6 +250,11 @@ func (u *forwardUnit[T]) pass(j0, j1 int) {
 	case u.fusedCodes && u.vFinite:
 		u.onlineCodes(j0, j1)
 		return
+	case u.fusedPairs && u.vFinite:
+		u.onlinePairs(j0, j1)
+		return
+	case u.fusedPairs && !u.wide:
+		u.roundQueries()
 	case u.codes != nil && !u.wide:
 		u.widen()
 	}
@@ -259,8 +274,17 @@ func (u *forwardUnit[T]) pack(j0, j1 int) {
 	b, h := u.st.seg.batch, u.st.kvHead
 	gather(u.v, u.ld, u.problem.v.Data[u.problem.v.at(b, j0, h):], j1-j0, u.problem.v.SeqStride, u.problem.v.Dim)
 	u.vFinite = finite(u.v[:(j1-j0)*u.ld])
+	if u.fusedPairs {
+		if u.vFinite = u.vFinite && kernel.AbsMax(u.v[:(j1-j0)*u.ld]) < leastPaired; u.vFinite {
+			u.packPairs(j0, j1)
+			return
+		}
+	}
 	if u.rounds {
 		d, dv := u.problem.k.Dim, u.problem.v.Dim
+		if u.rounded == nil { // rare
+			u.rounded = make([]T, u.keys*d)
+		}
 		for j := range j1 - j0 {
 			roundRow(u.v[j*u.ld:][:dv], u.v[j*u.ld:][:dv])
 			roundRow(u.rounded[j*d:][:d], u.problem.k.row(b, j0+j, h))

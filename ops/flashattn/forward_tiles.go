@@ -15,7 +15,7 @@ import (
 
 // inTiles reports whether units go through tiles.
 func inTiles[T kernel.Float](a attrs, b blocks, bias bool) bool {
-	return kernel.TilesFused[T]() && a.maskOnly(b, bias) && a.Precision != Int8 && a.Scale > 0x1p-40 && a.Scale < 0x1p40
+	return kernel.TilesFused[T]() && a.maskOnly(b, bias) && !inPairs[T](a, b, bias) && a.Precision != Int8 && a.Scale > 0x1p-40 && a.Scale < 0x1p40
 }
 
 // tileWeights are bounds of weights, as far as they count, for products with values: the smallest are 2⁻³⁸ of the largest, which are

@@ -61,11 +61,14 @@ func memory[T kernel.Float](s Shape, a attrs) (standard, tiled int64) {
 	units := s.Batch * s.KVHeads * ((s.SeqQ + queries - 1) / queries)
 	coded := inCodeTiles[T](a, f, a.HasBias, s.SeqQ*group)
 	n := f.forwardScratch(queries*group, s.HeadDim, s.ValueDim, a.Dropout > 0, coded || fused)
-	if !fused && scoresInTiles[T](a) {
+	switch {
+	case inPairs[T](a, f, a.HasBias):
+		n[slotUnitCodes] = ceilTo(queries*group, 6) * pairWords(s.HeadDim)
+	case !fused && scoresInTiles[T](a):
 		f.scoreScratch(&n, queries*group, s.HeadDim)
 	}
 	tiled = 2*size*int64(rows) + scratchBytes(n[:], slotEdges, size)*int64(min(s.Threads, units))
-	if s.Backward || a.Precision != BFloat16 || !fused { // fused tiles are rounded as they are packed
+	if s.Backward || !roundsAsItGoes[T](a, f, a.HasBias) {
 		tiled += roundedBytes(s, a, size, coded)
 	}
 	if !s.Backward {

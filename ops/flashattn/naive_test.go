@@ -10,8 +10,8 @@ import (
 
 // instance is one attention problem for tests, in float64; narrow makes the same in float32.
 type instance struct {
-	// searched is for the fuzzer, which finds inputs beyond the bars of the tables (docs/numerics.md says by how much): it looks for
-	// what is wrong, to 1e-12 in float64 and to four times the bars in float32.
+	// searched is for the fuzzer, which finds gradients beyond the bars of the tables (docs/numerics.md says by how much): it holds them
+	// to 1e-12 in float64 and to four times the bars in float32, and outputs to the bars themselves.
 	searched                                  bool
 	name                                      string
 	batch, seqQ, seqKV, heads, kvHeads, d, dv int

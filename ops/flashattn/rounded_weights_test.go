@@ -14,7 +14,7 @@ func (c instance) roundedWeights(v values[float64]) map[string][]float64 {
 	if err != nil {
 		panic(err)
 	}
-	if a.Precision != BFloat16 || !inTiles[float32](a, a.forwardBlocks(c.d, c.dv), c.bias) {
+	if !roundsAsItGoes[float32](a, a.forwardBlocks(c.d, c.dv), c.bias) {
 		return nil
 	}
 	const step = 0x1p-8
