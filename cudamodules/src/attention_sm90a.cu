@@ -18,23 +18,30 @@ constexpr int tile_rows = 64, tile_keys = 128, block_rows = 128, slots = 2, bloc
 // place is where number c of row r stands in a tile of rows rows, in bytes: 64 columns after the other, rows of 128 bytes, swizzled.
 INLINE int place(int rows, int r, int c) { return c / 64 * rows * 128 + r * 128 + ((c % 64 * 2) ^ (r % 8 * 16)); }
 
+// Chunk is 16 bytes that are read or written at once.
+template <class T, int N> struct alignas(16) Chunk { T v[N]; };
+
 // to: for each (batch, head), tiles of `rows` rows and `wide` columns. from: (batch, seq, heads, d). A thread has eight numbers.
 KERNEL(256, attention_pack_f32, (u16 *to, const float *from, i64 batch, i64 seq, i64 heads, i64 d, i64 rows, i64 wide)) {
   const i64 tiles = (seq + block_rows - 1) / block_rows * block_rows / rows, chunks = wide / 8;
   const i64 n = batch * heads * tiles * rows * chunks;
+  const bool fast = d % 4 == 0 && __builtin_bit_cast(u64, from) % 16 == 0;
   for (i64 e = grid_first(); e < n; e += grid_stride()) {
     const int c = (int)(e % chunks) * 8, r = (int)(e / chunks % rows);
     const i64 tile = e / chunks / rows, i = tile % tiles * rows + r, h = tile / tiles % heads, b = tile / tiles / heads;
     const float *x = from + ((b * seq + i) * heads + h) * d;
-    u32 words[4];
-    UNROLL
-    for (int w = 0; w < 4; w++) {
-      const int at = c + 2 * w;
-      words[w] = bf16_pair(i < seq && at < d ? x[at] : 0.f, i < seq && at + 1 < d ? x[at + 1] : 0.f);
+    Chunk<float, 4> part[2];
+    if (fast && i < seq && c + 8 <= d) {
+      part[0] = reinterpret_cast<const Chunk<float, 4> *>(x + c)[0];
+      part[1] = reinterpret_cast<const Chunk<float, 4> *>(x + c)[1];
+    } else {
+      UNROLL
+      for (int w = 0; w < 8; w++) part[w / 4].v[w % 4] = i < seq && c + w < d ? x[c + w] : 0.f;
     }
-    u32 *out = reinterpret_cast<u32 *>(to) + (tile * rows * wide * 2 + place((int)rows, r, c)) / 4;
+    Chunk<u32, 4> words;
     UNROLL
-    for (int w = 0; w < 4; w++) out[w] = words[w];
+    for (int w = 0; w < 4; w++) words.v[w] = bf16_pair(part[w / 2].v[w % 2 * 2], part[w / 2].v[w % 2 * 2 + 1]);
+    *reinterpret_cast<Chunk<u32, 4> *>(to + tile * rows * wide + place((int)rows, r, c) / 2) = words;
   }
 }
 
@@ -155,7 +162,7 @@ INLINE void attend(float *out, float *lse, float *stats, const u16 *q, const u16
   const i64 tiles = end > begin ? end - begin : 0;
 
   if (warp < 4) {
-    registers_fewer<24>();
+    registers_fewer<40>();
     if (threadIdx.x != 0 || tiles == 0) return;
     const i64 all = (see.seqKV + tile_keys - 1) / tile_keys, first = (b * kvHeads + kh) * all + begin;
     STEP(3, barrier_expect(m.bar(query_full), Memory::query));
@@ -173,7 +180,7 @@ INLINE void attend(float *out, float *lse, float *stats, const u16 *q, const u16
     return;
   }
 
-  registers_more<240>();
+  registers_more<232>();
   const int group = warp / 4 - 1, g = lane_id() / 4, t = lane_id() % 4;
   const i64 r0 = i0 + group * tile_rows, i = r0 + warp % 4 * 16 + g, rn = r0 + tile_rows < see.seqQ ? r0 + tile_rows - 1 : see.seqQ - 1;
   const float by = scale * 1.4426950408889634f;
