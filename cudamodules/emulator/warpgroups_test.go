@@ -7,10 +7,12 @@ import (
 	"io"
 	"log"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -60,12 +62,26 @@ var warpgroupAttentions = []attention{
 	{1, 20, 700, 1, 1, 128, 70, 300, 50, 0, false, false, false, false, 0},
 }
 
+// randomAttention is a problem of any shape that the kernels take.
+func randomAttention(r *rand.Rand) attention {
+	kvHeads := 1 + r.IntN(2)
+	return attention{batch: 1 + r.IntN(2), seqQ: 1 + r.IntN(300), seqKV: 1 + r.IntN(400), heads: kvHeads * (1 + r.IntN(2)), kvHeads: kvHeads,
+		d: 1 + r.IntN(128), dv: 1 + r.IntN(128), left: r.IntN(400) - 100, right: r.IntN(100) - 50, sinks: r.IntN(3) == 0}
+}
+
 // The error against float64 is at most twice that of the same computation in float32 with weights rounded to BF16: here 2⁻⁹ of the largest
 // value, the most that rounding of weights alone can do, twice.
 func TestWarpgroupAttention(t *testing.T) {
 	s := emulator.Open(t, emulator.Config{})
 	s.Capability(t, 90)
-	for i, c := range warpgroupAttentions {
+	cases := warpgroupAttentions
+	if long() {
+		r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+		for range 12 {
+			cases = append(cases, randomAttention(r))
+		}
+	}
+	for i, c := range cases {
 		if testing.Short() && i%2 == 0 {
 			continue
 		}
