@@ -14,13 +14,14 @@ const (
 	pieceMinSteps = 64         // two tiles
 	pieceMinWork  = 3 << 19    // multiply-adds
 	pieceCutTask  = 1 << 15    // elements that a task cuts of the operand cut beforehand
+	pieceWorkers  = 64         // that may each cut for themselves
 	pieceStreamed = 1 << 20    // elements of C from which they are written past the caches: fewer are still there for what reads them next
 	slotBounds    = slotScales // of parallel.Worker
 	slotPanel     = slotWide   // for columns that pieces do not do
 )
 
-// pieceGemm is one product under way in pieces. One operand is cut beforehand, for all tasks: the rows of A, or many of them, or the
-// columns of B where there are more rows. What a task needs of the other one, it cuts itself. Where bounds are not Safe for 32 rows
+// pieceGemm is one product under way in pieces. One operand is cut beforehand, for all tasks or for those of a worker: the rows of A, or
+// many of them, or the columns of B where there are more rows. What a task needs of the other one, it cuts itself. Where bounds are not Safe for 32 rows
 // and 32 columns, their sums are looked at; where these are too small, or numbers too large, the 32 rows and columns are multiplied by
 // multiply-adds.
 type pieceGemm struct {
@@ -30,10 +31,13 @@ type pieceGemm struct {
 	byRows     bool      // whether it is B that is cut beforehand
 	steps      int       // of k between two visits to C
 	chunk      int       // rows of A that are gone through together
-	lines      int       // of the operand cut beforehand that one task cuts
+	each       bool      // whether each worker cuts that operand for itself
+	lines      int       // of it that one task cuts, if not
 	cols, rows int       // of C that one task computes
 
 	stage          pieceStage
+	visit          int               // that many times workers have got another part of the operand to cut
+	visited        [pieceWorkers]int // the visit for which a worker has cut
 	body           func(w *parallel.Worker, t int)
 	i0, i1, p0, p1 int // rows and steps under way
 	cut            []uint16
@@ -69,7 +73,18 @@ func (g *gemm[T]) pieces() bool {
 		x.chunk = even(m, pieceRows, matrixUnit)
 		x.split(x.chunk, n)
 	}
+	few, many := m, n
+	if x.byRows {
+		few, many = n, m
+	}
+	// What another core has cut, and not yet written back, comes more slowly than cutting it again takes.
+	threads := parallel.Threads()
+	x.each = threads <= pieceWorkers && threads*few <= 2*many
 	x.body = x.task
+	if x.each {
+		x.all(nil)
+		return true
+	}
 	// A Run of one task lends the caller's scratch without taking the workers.
 	parallel.Run(1, x.body)
 	return true
@@ -83,12 +98,7 @@ func (g *pieceGemm) task(w *parallel.Worker, t int) {
 	case pieceCut:
 		at := t * g.lines
 		to, bounds := g.cut[at/PieceLines*PiecePanel(g.p1-g.p0):], g.bounds[at/PieceLines:]
-		if g.byRows {
-			PackPiecesB(to, g.b.part(g.p0, g.p1, at, min(at+g.lines, g.c.Cols)), bounds)
-			return
-		}
-		i := g.i0 + at
-		PackPiecesA(to, g.a.part(i, min(i+g.lines, g.i1), g.p0, g.p1), bounds)
+		g.pack(to, bounds, at, min(at+g.lines, g.most()))
 	case pieceMultiply:
 		across := tasks(g.c.Cols, g.cols)
 		i, j := g.i0+t/across*g.rows, t%across*g.cols
@@ -103,23 +113,64 @@ func (g *pieceGemm) task(w *parallel.Worker, t int) {
 // all goes through chunks of rows and of steps.
 func (g *pieceGemm) all(w *parallel.Worker) {
 	m, n, k := g.c.Rows, g.c.Cols, g.a.Cols
-	most := g.chunk
-	if g.byRows {
-		most = n
+	g.i0, g.i1 = 0, g.chunk
+	if !g.each {
+		g.lines = ceilTo(max(1, pieceCutTask/g.steps), PieceLines)
+		g.cut, g.bounds = g.room(w)
 	}
-	g.lines = ceilTo(max(1, pieceCutTask/g.steps), PieceLines)
-	g.bounds = parallel.Scratch[PieceBounds](w, slotBounds, tasks(most, PieceLines))
-	g.cut = parallel.Scratch[uint16](w, slotA, PiecesLen(most, g.steps))
 	for g.i0 = 0; g.i0 < m; g.i0 = g.i1 {
 		g.i1 = min(g.i0+g.chunk, m)
 		for g.p0 = 0; g.p0 < k; g.p0 = g.p1 {
 			g.p1 = min(g.p0+g.steps, k)
-			g.stage = pieceCut
-			parallel.Run(tasks(min(most, m-g.i0), g.lines), g.body)
+			g.visit++
+			if !g.each {
+				g.stage = pieceCut
+				parallel.Run(tasks(g.most(), g.lines), g.body)
+			}
 			g.stage = pieceMultiply
 			parallel.Run(tasks(n, g.cols)*tasks(g.i1-g.i0, g.rows), g.body)
 		}
 	}
+}
+
+// most is how many lines of the operand that is cut beforehand there are in this visit.
+func (g *pieceGemm) most() int {
+	if g.byRows {
+		return g.c.Cols
+	}
+	return g.i1 - g.i0
+}
+
+// room is scratch for the operand that is cut beforehand.
+func (g *pieceGemm) room(w *parallel.Worker) ([]uint16, []PieceBounds) {
+	n := g.most()
+	return parallel.Scratch[uint16](w, slotA, PiecesLen(n, g.steps)), parallel.Scratch[PieceBounds](w, slotBounds, tasks(n, PieceLines))
+}
+
+// pack cuts lines from to to of the operand that is cut beforehand.
+func (g *pieceGemm) pack(cut []uint16, bounds []PieceBounds, from, to int) {
+	if g.byRows {
+		PackPiecesB(cut, g.b.part(g.p0, g.p1, from, to), bounds)
+		return
+	}
+	PackPiecesA(cut, g.a.part(g.i0+from, g.i0+to, g.p0, g.p1), bounds)
+}
+
+// common is the operand that is cut beforehand, which the worker may have to cut now.
+func (g *pieceGemm) common(w *parallel.Worker) (cut []uint16, bounds []PieceBounds) {
+	if !g.each {
+		return g.cut, g.bounds
+	}
+	cut, bounds = g.room(w)
+	id := w.ID()
+	if id < pieceWorkers && g.visited[id] == g.visit {
+		return cut, bounds
+	}
+	g.pack(cut, bounds, 0, g.most())
+	if id < pieceWorkers {
+		g.visited[id] = g.visit
+	}
+	return cut, bounds
 }
 
 // split chooses the tasks for so many rows. They begin at multiples of a unit, so that every element is computed in the same way
@@ -163,6 +214,7 @@ func (m Matrix[T]) part(i0, i1, j0, j1 int) Matrix[T] {
 func (g *pieceGemm) block(w *parallel.Worker, i0, i1, j0, j1 int) {
 	k := g.p1 - g.p0
 	panel := PiecePanel(k)
+	rows, rowBounds := g.common(w)
 	cut := parallel.Scratch[uint16](w, slotB, PiecesLen(j1-j0, k))
 	var bounds [pieceColsMost / PieceLines]PieceBounds
 	PackPiecesB(cut, g.b.part(g.p0, g.p1, j0, j1), bounds[:])
@@ -170,7 +222,7 @@ func (g *pieceGemm) block(w *parallel.Worker, i0, i1, j0, j1 int) {
 	for i := i0; i < i1; i += pieceHeld {
 		end := min(i+pieceHeld, i1)
 		at := (i - g.i0) / PieceLines
-		a := pieceOperand{g.cut[at*panel:], g.bounds[at:]}
+		a := pieceOperand{rows[at*panel:], rowBounds[at:]}
 		g.strips(w, i, end, j0, j1, &a, &b)
 	}
 }
@@ -179,7 +231,8 @@ func (g *pieceGemm) block(w *parallel.Worker, i0, i1, j0, j1 int) {
 func (g *pieceGemm) blockRows(w *parallel.Worker, i0, i1, j0, j1 int) {
 	k := g.p1 - g.p0
 	at := j0 / PieceLines
-	b := pieceOperand{g.cut[at*PiecePanel(k):], g.bounds[at:]}
+	columns, columnBounds := g.common(w)
+	b := pieceOperand{columns[at*PiecePanel(k):], columnBounds[at:]}
 	cut := parallel.Scratch[uint16](w, slotB, PiecesLen(pieceHeld, k))
 	var bounds [pieceHeld / PieceLines]PieceBounds
 	a := pieceOperand{cut, bounds[:]}

@@ -584,9 +584,143 @@ begin4:
 	XCHGQ R10, DI
 
 start5:
+	MOVQ  DI, R11
+	MOVQ  ldc+56(FP), R12
+	XORQ  R13, R13
+	MOVQ  buf+80(FP), BX
+	TESTQ BX, BX
+	JNZ   near6
+	MOVQ  $0x00000004, R13
+
+near6:
 	MOVQ $0x00000040, BX
 
-step6:
+step7:
+	TESTQ R13, R13
+	JZ    asked8
+	DECQ  R13
+
+	// PREFETCHW 0(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x00
+
+	// PREFETCHW 64(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x40
+	ADDQ R12, R11
+
+	// PREFETCHW 0(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x00
+
+	// PREFETCHW 64(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x40
+	ADDQ R12, R11
+
+	// PREFETCHW 0(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x00
+
+	// PREFETCHW 64(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x40
+	ADDQ R12, R11
+
+	// PREFETCHW 0(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x00
+
+	// PREFETCHW 64(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x40
+	ADDQ R12, R11
+
+	// PREFETCHW 0(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x00
+
+	// PREFETCHW 64(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x40
+	ADDQ R12, R11
+
+	// PREFETCHW 0(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x00
+
+	// PREFETCHW 64(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x40
+	ADDQ R12, R11
+
+	// PREFETCHW 0(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x00
+
+	// PREFETCHW 64(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x40
+	ADDQ R12, R11
+
+	// PREFETCHW 0(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x00
+
+	// PREFETCHW 64(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x40
+	ADDQ R12, R11
+
+asked8:
 	// TILELOADD 2048(AX)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -927,10 +1061,10 @@ step6:
 	ADDQ  $+3072, CX
 	ADDQ  $+3072, DX
 	DECQ  R8
-	JNZ   step6
+	JNZ   step7
 	MOVQ  buf+80(FP), CX
 	TESTQ CX, CX
-	JNZ   past7
+	JNZ   past9
 	MOVQ  ldc+56(FP), BX
 
 	// TILESTORED 0, 0(DI)(BX)
@@ -987,9 +1121,9 @@ step6:
 	MOVQ ldc+56(FP), BX
 	SHLQ $0x04, BX
 	ADDQ BX, DI
-	JMP  stored8
+	JMP  stored10
 
-past7:
+past9:
 	MOVQ $0x00000080, BX
 
 	// TILESTORED 0, 0(CX)(BX)
@@ -1042,7 +1176,7 @@ past7:
 	MOVQ ldc+56(FP), BX
 	MOVQ $0x00000020, R8
 
-row9:
+row11:
 	VMOVUPS  (CX), Z0
 	VMOVUPS  64(CX), Z1
 	VMOVNTPS Z0, (DI)
@@ -1050,9 +1184,9 @@ row9:
 	ADDQ     $+128, CX
 	ADDQ     BX, DI
 	DECQ     R8
-	JNZ      row9
+	JNZ      row11
 
-stored8:
+stored10:
 	MOVQ   tiles+8(FP), R8
 	IMUL3Q $+3072, R8, R8
 	SUBQ   R8, AX
@@ -1072,7 +1206,7 @@ few2:
 	ADDQ  CX, DX
 	MOVQ  tiles+8(FP), R8
 	TESTQ R10, R10
-	JNZ   begin10
+	JNZ   begin12
 
 	// TILEZERO 0
 	BYTE $0xc4
@@ -1087,9 +1221,9 @@ few2:
 	BYTE $0x7b
 	BYTE $0x49
 	BYTE $0xc8
-	JMP  start11
+	JMP  start13
 
-begin10:
+begin12:
 	XCHGQ R10, DI
 	MOVQ  ldi+72(FP), BX
 
@@ -1121,10 +1255,84 @@ begin10:
 	ADDQ  BX, DI
 	XCHGQ R10, DI
 
-start11:
+start13:
+	MOVQ  DI, R11
+	MOVQ  ldc+56(FP), R12
+	XORQ  R13, R13
+	MOVQ  buf+80(FP), BX
+	TESTQ BX, BX
+	JNZ   near14
+	MOVQ  $0x00000004, R13
+
+near14:
 	MOVQ $0x00000040, BX
 
-step12:
+step15:
+	TESTQ R13, R13
+	JZ    asked16
+	DECQ  R13
+
+	// PREFETCHW 0(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x00
+
+	// PREFETCHW 64(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x40
+	ADDQ R12, R11
+
+	// PREFETCHW 0(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x00
+
+	// PREFETCHW 64(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x40
+	ADDQ R12, R11
+
+	// PREFETCHW 0(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x00
+
+	// PREFETCHW 64(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x40
+	ADDQ R12, R11
+
+	// PREFETCHW 0(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x00
+
+	// PREFETCHW 64(R11)
+	BYTE $0x41
+	BYTE $0x0f
+	BYTE $0x0d
+	BYTE $0x4b
+	BYTE $0x40
+	ADDQ R12, R11
+
+asked16:
 	// TILELOADD 2048(AX)(BX), 4
 	BYTE $0xc4
 	BYTE $0xe2
@@ -1345,10 +1553,10 @@ step12:
 	ADDQ  $+3072, CX
 	ADDQ  $+3072, DX
 	DECQ  R8
-	JNZ   step12
+	JNZ   step15
 	MOVQ  buf+80(FP), CX
 	TESTQ CX, CX
-	JNZ   past13
+	JNZ   past17
 	MOVQ  ldc+56(FP), BX
 
 	// TILESTORED 0, 0(DI)(BX)
@@ -1377,9 +1585,9 @@ step12:
 	MOVQ ldc+56(FP), BX
 	SHLQ $0x04, BX
 	ADDQ BX, DI
-	JMP  stored14
+	JMP  stored18
 
-past13:
+past17:
 	MOVQ $0x00000080, BX
 
 	// TILESTORED 0, 0(CX)(BX)
@@ -1408,7 +1616,7 @@ past13:
 	MOVQ ldc+56(FP), BX
 	MOVQ $0x00000010, R8
 
-row15:
+row19:
 	VMOVUPS  (CX), Z0
 	VMOVUPS  64(CX), Z1
 	VMOVNTPS Z0, (DI)
@@ -1416,9 +1624,9 @@ row15:
 	ADDQ     $+128, CX
 	ADDQ     BX, DI
 	DECQ     R8
-	JNZ      row15
+	JNZ      row19
 
-stored14:
+stored18:
 	MOVQ   tiles+8(FP), R8
 	IMUL3Q $+3072, R8, R8
 	SUBQ   R8, AX
@@ -1434,10 +1642,10 @@ done3:
 	BYTE  $0xc0
 	MOVQ  buf+80(FP), CX
 	TESTQ CX, CX
-	JZ    end16
+	JZ    end20
 	SFENCE
 
-end16:
+end20:
 	VZEROUPPER
 	RET
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/mmcloughlin/avo/ir"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 
@@ -95,9 +96,30 @@ func unit(k *isa.K, high int) {
 	}
 	k.XCHGQ(from, c)
 	k.Label(start)
+	// C is asked for while its sums are made, a quarter of its rows in each step.
+	near := k.NewLabel("near")
+	to, ldc, quarters := reg.R11, reg.R12, reg.R13
+	k.MOVQ(c, to)
+	k.Load(k.Param("ldc"), ldc)
+	k.XORQ(quarters, quarters)
+	k.Load(k.Param("buf"), line)
+	k.TESTQ(line, line)
+	k.JNZ(operand.LabelRef(near))
+	k.MOVQ(operand.U32(4), quarters)
+	k.Label(near)
 	k.MOVQ(operand.U32(64), line)
-	step := k.NewLabel("step")
+	step, asked := k.NewLabel("step"), k.NewLabel("asked")
 	k.Label(step)
+	k.TESTQ(quarters, quarters)
+	k.JZ(operand.LabelRef(asked))
+	k.DECQ(quarters)
+	for range 4 * high {
+		for j := range 2 {
+			prefetchW(k, 64*j)
+		}
+		k.ADDQ(ldc, to)
+	}
+	k.Label(asked)
 	held := [2]int{-1, -1}
 	for _, t := range terms {
 		if t[0] != held[0] {
@@ -159,5 +181,13 @@ func unit(k *isa.K, high int) {
 	k.Load(k.Param("lda"), a2)
 	for range high {
 		k.ADDQ(a2, a)
+	}
+}
+
+// prefetchW is PREFETCHW disp(R11), which avo does not know.
+func prefetchW(k *isa.K, disp int) {
+	k.Commentf("PREFETCHW %d(R11)", disp)
+	for _, b := range []uint8{0x41, 0x0f, 0x0d, 0x4b, uint8(disp)} {
+		k.Instruction(&ir.Instruction{Opcode: "BYTE", Operands: []operand.Op{operand.U8(b)}})
 	}
 }
