@@ -75,8 +75,8 @@ func (d *embeddingGrad[T]) Do(in ...G.Value) (_ G.Value, err error) {
 	return tensor.New(tensor.WithShape(d.OutShape()...), tensor.WithBacking(mem)), nil
 }
 
-// FreshResult: no, its memory goes back to embeddingBuffers.
-func (d *embeddingGrad[T]) FreshResult() bool { return false }
+// FreshResult: what is consumed is; other memory goes back to embeddingBuffers.
+func (d *embeddingGrad[T]) FreshResult() bool { return d.consumed() }
 
 // Reclaim gives it back at once, where a machine's values are known to be read no longer.
 func (d *embeddingGrad[T]) Reclaim(result *tensor.Dense) {

@@ -34,7 +34,7 @@ func Poison() (restore func()) {
 func recycles(n, size int) bool { return n*size >= recycleFrom || poison.Load() && n > 0 }
 
 // largerBy is how many times larger than a result the memory may be that it gets where there is none of its size.
-const largerBy = 2
+const largerBy = 3
 
 // idle is the memory that was handed back, by size. (A sync.Pool would keep one piece of each size for each processor, out of
 // reach of the others.)

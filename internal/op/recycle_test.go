@@ -263,16 +263,16 @@ func TestLargerMemory(t *testing.T) {
 	var whole *float32
 	Lend(n, func(data []float32) { whole = &data[0] })
 	for range 3 {
-		d, data := NewUnset[float32](tensor.Shape{n/2 + 1})
+		d, data := NewUnset[float32](tensor.Shape{n/3 + 1})
 		require.Same(t, whole, &data[0])
-		require.Equal(t, n/2+1, cap(data))
+		require.Equal(t, n/3+1, cap(data))
 		recycleAny(d.Data()) // a tensor knows its length alone
 		Lend(n, func(data []float32) {
 			require.Same(t, whole, &data[0])
 			data[n-1] = 1
 		})
 	}
-	Lend(n/2-1, func(data []float32) { require.NotSame(t, whole, &data[0], "not for less than half") })
+	Lend(n/3-1, func(data []float32) { require.NotSame(t, whole, &data[0], "not for less than a third") })
 
 	// What is never handed back is forgotten, and memory that comes to lie there is nobody else's.
 	_, data := NewUnset[float32](tensor.Shape{n - 1})
