@@ -5,6 +5,7 @@ import (
 
 	G "gorgonia.org/gorgonia"
 
+	"stheno/ops/flashattn"
 	"stheno/ops/kvcompress"
 	"stheno/ops/quantize"
 )
@@ -111,6 +112,8 @@ func (m *Model) checkPlan(p plan, nodes Nodes) error {
 		return fmt.Errorf("stheno: got Plain nodes for a quantized model, want Fused: Gorgonia has no nodes for packed weights")
 	case nodes == Plain && len(p.fake) > 0:
 		return fmt.Errorf("stheno: got Plain nodes with layers to quantize, want Fused")
+	case nodes == Plain && m.attention != flashattn.Float32:
+		return fmt.Errorf("stheno: got Plain nodes with attention in %v, want Fused", m.attention)
 	case m.Quantized() && p.train:
 		return fmt.Errorf("stheno: got a quantized model to train, want one in full precision")
 	case p.batch < 1:

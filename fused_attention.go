@@ -15,6 +15,9 @@ func (t *fused) attention(layer int, x *G.Node, q, k, v affine, sinks *G.Node) *
 	if cfg.Window > 0 {
 		ac.Window = flashattn.Sliding(cfg.Window)
 	}
+	if t.p.caches == nil {
+		ac.Precision = t.m.attention
+	}
 	if !together(q, k, v) {
 		return t.attentionApart(layer, t.linear(x, q), t.linear(x, k), t.linear(x, v), ac)
 	}

@@ -9,6 +9,7 @@ import (
 	"stheno/internal/card"
 	"stheno/internal/op"
 	"stheno/internal/parallel"
+	"stheno/ops/flashattn"
 )
 
 // Model is a decoder: a Config and one copy of its weights. Every graph made from it reads those weights, so training
@@ -20,6 +21,8 @@ type Model struct {
 	index  map[string]int          // places in params
 	packed map[string]*packedLayer // quantized weights by the parameter's name; empty unless Quantize made the model
 	home   *residence              // where weights are
+
+	attention flashattn.Precision // of attention without caches
 }
 
 // NewModel returns a model with GPT-2's initial weights: N(0, 0.02²), projections into the residual stream divided by

@@ -119,7 +119,7 @@ func (m *Model) quantize(choice map[string]Precision, r *rounder) (*Model, error
 		}
 		packed[l.weight] = &packedLayer{d, p}
 	}
-	out := &Model{cfg: m.cfg, dtype: m.dtype, index: map[string]int{}, packed: packed, home: m.home}
+	out := &Model{cfg: m.cfg, dtype: m.dtype, index: map[string]int{}, packed: packed, home: m.home, attention: m.attention}
 	for _, p := range m.params {
 		if packed[p.Name] == nil {
 			out.add(p)

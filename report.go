@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"stheno/internal/procmem"
+	"stheno/ops/flashattn"
 	"stheno/ops/kvcompress"
 )
 
@@ -18,12 +19,17 @@ type Variant struct {
 	Quantize QuantizeConfig
 	KV       kvcompress.Config
 
+	// Attention is the precision in which attention multiplies, without a KV, whose caches have one of their own. It shows in the fidelity:
+	// the speed is that of a session, which attends through caches. See Model.WithAttention.
+	Attention flashattn.Precision
+
 	// Model, where it is not nil, is run in place of what Quantize describes: a quantized model of the same Config.
 	Model *Model
 }
 
 // Variants are every optimization alone and two together: weights in each precision; caches that keep the recent newest tokens as
-// they are (0: 128) and the others in F16, INT8 and INT4; weights, the output projection too, and cache in INT8.
+// they are (0: 128) and the others in F16, INT8 and INT4; attention in BF16 and INT8; weights, the output projection too, and cache in
+// INT8.
 func Variants(recent int) ([]Variant, error) {
 	var out []Variant
 	for _, p := range []Precision{F16, BF16, INT8, INT8Dynamic, INT4, INT4Dynamic} {
@@ -39,6 +45,9 @@ func Variants(recent int) ([]Variant, error) {
 			kv8 = kv
 		}
 		out = append(out, Variant{Name: "cache " + p.String(), KV: kv})
+	}
+	for _, p := range []flashattn.Precision{flashattn.BFloat16, flashattn.Int8} {
+		out = append(out, Variant{Name: "attention " + p.String(), Attention: p})
 	}
 	all := QuantizeConfig{Weights: INT8Dynamic, Output: true}
 	return append(out, Variant{Name: "all: weights int8-dynamic, cache int8", Quantize: all, KV: kv8}), nil
@@ -107,6 +116,9 @@ func Report(ctx context.Context, m *Model, cfg ReportConfig) (*ReportResult, err
 	for i, v := range cfg.Variants {
 		if v.Model != nil && v.Model.cfg != m.cfg {
 			return nil, fmt.Errorf("%s: Variants[%d]: got a Model of another Config, want that of the model", fn, i)
+		}
+		if v.Attention != flashattn.Float32 && v.KV != (kvcompress.Config{}) {
+			return nil, fmt.Errorf("%s: Variants[%d]: got attention in %v and a KV, want one of them", fn, i, v.Attention)
 		}
 	}
 	y, err := m.newYardstick(ctx, fn, cfg.Text, cfg.Seq)
@@ -185,6 +197,14 @@ func (r *reporter) row(ctx context.Context, v Variant) (Row, string, error) {
 }
 
 func (r *reporter) model(v Variant) (*Model, error) {
+	m, err := r.quantized(v)
+	if err != nil || v.Attention == flashattn.Float32 {
+		return m, err
+	}
+	return m.WithAttention(v.Attention)
+}
+
+func (r *reporter) quantized(v Variant) (*Model, error) {
 	if v.Model != nil {
 		return v.Model, nil
 	}

@@ -14,6 +14,7 @@ import (
 
 	"stheno/internal/optest"
 	"stheno/ops"
+	"stheno/ops/flashattn"
 	"stheno/ops/kvcompress"
 )
 
@@ -143,6 +144,10 @@ func TestReport(t *testing.T) {
 	require.Less(t, rows["cache f16"].KL, rows["cache int8"].KL)
 	require.Less(t, rows["cache int8"].KL, rows["cache int4"].KL)
 	require.Less(t, math.Abs(rows["weights int8"].Loss), 0.01)
+	for _, name := range []string{"attention bf16", "attention int8"} {
+		require.Positive(t, rows[name].KL, name)
+		require.Less(t, rows[name].KL, 0.01, name)
+	}
 	for _, name := range []string{"weights f16", "weights int8", "weights int4"} {
 		q := rows[name]
 		require.Less(t, q.WeightBytes, own.WeightBytes, name)
@@ -200,14 +205,15 @@ func TestReportErrors(t *testing.T) {
 	text := stream(100, 7)
 	fail := errors.New("enough")
 	for want, cfg := range map[string]ReportConfig{
-		"Text: got 1 tokens":               {Text: []int{1}},
-		"Seq: got 97":                      {Text: text, Seq: 97},
-		"tokens[1]: got id 16":             {Text: []int{1, 16, 2}},
-		"Variants[0]: got a Model":         {Text: text, Variants: []Variant{{Model: other}}},
-		"x: stheno: QuantizeConfig.Keep":   {Text: text, Variants: []Variant{{Name: "x", Quantize: QuantizeConfig{Weights: INT8, Keep: []string{"no"}}}}, Measure: quickly},
-		"enough":                           {Text: text, Measure: func(Variant, *Model) (Measured, error) { return Measured{}, fail }},
-		"OnRow: enough":                    {Text: text, Measure: quickly, OnRow: func(Row) error { return fail }},
-		"x: kvcompress: Config.Ratio: got": {Text: text, Measure: quickly, Variants: []Variant{{Name: "x", KV: kvcompress.Config{Ratio: 5}}}},
+		"Text: got 1 tokens":                          {Text: []int{1}},
+		"Seq: got 97":                                 {Text: text, Seq: 97},
+		"tokens[1]: got id 16":                        {Text: []int{1, 16, 2}},
+		"Variants[0]: got a Model":                    {Text: text, Variants: []Variant{{Model: other}}},
+		"x: stheno: QuantizeConfig.Keep":              {Text: text, Variants: []Variant{{Name: "x", Quantize: QuantizeConfig{Weights: INT8, Keep: []string{"no"}}}}, Measure: quickly},
+		"enough":                                      {Text: text, Measure: func(Variant, *Model) (Measured, error) { return Measured{}, fail }},
+		"Variants[0]: got attention in bf16 and a KV": {Text: text, Variants: []Variant{{Attention: flashattn.BFloat16, KV: kvcompress.Config{Ratio: 4}}}},
+		"OnRow: enough":                               {Text: text, Measure: quickly, OnRow: func(Row) error { return fail }},
+		"x: kvcompress: Config.Ratio: got":            {Text: text, Measure: quickly, Variants: []Variant{{Name: "x", KV: kvcompress.Config{Ratio: 5}}}},
 	} {
 		_, err := Report(t.Context(), m, cfg)
 		require.ErrorContains(t, err, want)
