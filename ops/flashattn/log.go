@@ -6,8 +6,8 @@ import (
 	"stheno/internal/kernel"
 )
 
-// log is the natural logarithm, for results of type T. To float32 a relative error of 2⁻³⁹ is nothing, and a row's logarithm takes a fifth
-// of math.Log's time, which of short sequences is a twelfth of all:
+// log is the natural logarithm, for results of type T. To float32 a relative error of 2⁻³⁹ is nothing, and this takes half the time of
+// math.Log, which of a causal pass over 512 rows was a twelfth:
 //
 //	x = m·2^k, √½ ≤ m < √2:  log x = k·log 2 + 2·atanh((m−1)/(m+1)), the series to the seventh term.
 func log[T kernel.Float](x float64) float64 {
