@@ -87,12 +87,13 @@ func (b *builder) lookUp(table string, ids *G.Node) *G.Node {
 // block is a layer of a transformer: rows (batch, n, width) attend to each other, then each is changed by itself.
 func (b *builder) block(name string, x *G.Node, batch, n int) *G.Node {
 	y := b.norm(name+".norm1", x)
-	split := func(part string) *G.Node {
-		return b.reshape(b.linear(name+part, y, ops.ActNone), batch, n, heads, width/heads)
+	part := func(weight string) []*G.Node {
+		return []*G.Node{b.p[name+".q"+weight], b.p[name+".k"+weight], b.p[name+".v"+weight]}
 	}
-	q, k, v := split(".q"), split(".k"), split(".v")
-	y = b.do(func() (*G.Node, error) { return flashattn.Attend(q, k, v, flashattn.Config{}) })
-	x = b.add(x, b.linear(name+".out", b.reshape(y, batch, n, width), ops.ActNone))
+	qkv := b.do(func() (*G.Node, error) { return ops.Linears(y, part(".w"), part(".b"), ops.LinearsConfig{}) })
+	size := ops.QKV{Batch: batch, Seq: n, Heads: heads, KVHeads: heads, HeadDim: width / heads}
+	y = b.do(func() (*G.Node, error) { return flashattn.AttendQKV(qkv, size, flashattn.Config{}) })
+	x = b.add(x, b.linear(name+".out", y, ops.ActNone))
 	y = b.linear(name+".up", b.norm(name+".norm2", x), ops.ActGELU)
 	return b.add(x, b.linear(name+".down", y, ops.ActNone))
 }
