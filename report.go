@@ -85,7 +85,7 @@ type Row struct {
 	Loss float64 `json:"perplexity_loss"` // against the model as it is, as a share: 0.01 is one percent
 
 	// What fits into the memory that the model as it is takes with one sequence of Seq tokens: weights and cache.
-	LongestSequence int64 `json:"longest_sequence"` // tokens of one sequence, the model's MaxSeq aside
+	LongestSequence int64 `json:"longest_sequence"` // tokens of one sequence, the model's MaxSeq aside; math.MaxInt32 where any number fits
 	LargestBatch    int64 `json:"largest_batch"`    // sequences of Seq tokens
 }
 

@@ -199,6 +199,20 @@ func TestReportMeasures(t *testing.T) {
 	}
 }
 
+// A cache with a budget does not grow with the sequence: the table says so in words.
+func TestReportOfACacheWithABudget(t *testing.T) {
+	m := learnedModel(t)
+	r, err := Report(t.Context(), m, ReportConfig{
+		Text: stream(300, 7), Seq: 96, Variants: []Variant{{Name: "budget", KV: kvcompress.Config{Budget: 16, SinkTokens: 4}}},
+		Measure: func(Variant, *Model) (Measured, error) { return Measured{}, nil },
+	})
+	require.NoError(t, err)
+	require.EqualValues(t, math.MaxInt32, r.Rows[1].LongestSequence)
+	require.Contains(t, r.Markdown(), " any |")
+	require.NotContains(t, r.Markdown(), "2147483647")
+	require.Positive(t, r.Rows[1].KL)
+}
+
 func TestReportErrors(t *testing.T) {
 	m := learnedModel(t)
 	other := noisy(t, flavours()["gpt2"], tensor.Float32)

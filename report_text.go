@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html"
+	"math"
 	"strings"
 
 	"stheno/internal/parallel"
@@ -45,10 +46,18 @@ func (r *ReportResult) cells() [][]string {
 		}
 		out = append(out, []string{
 			row.Name, r.Precision[i], fmt.Sprintf("%.0f", row.Prefill), fmt.Sprintf("%.0f", row.Generate), mib(row.WeightBytes), mib(row.CacheBytes), peak,
-			fmt.Sprintf("%.4f", row.Bits), loss, kl, fmt.Sprintf("%.2f %%", 100*row.Top1), fmt.Sprint(row.LongestSequence), fmt.Sprint(row.LargestBatch),
+			fmt.Sprintf("%.4f", row.Bits), loss, kl, fmt.Sprintf("%.2f %%", 100*row.Top1), fitting(row.LongestSequence), fmt.Sprint(row.LargestBatch),
 		})
 	}
 	return out
+}
+
+// fitting is how many tokens fit, in words where a cache does not grow with them.
+func fitting(n int64) string {
+	if n >= math.MaxInt32 {
+		return "any"
+	}
+	return fmt.Sprint(n)
 }
 
 func mib(n int64) string {
