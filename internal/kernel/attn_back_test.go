@@ -350,3 +350,46 @@ func BenchmarkMultiplyPieces(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkWeigh takes a tile of the backward pass, d = 64, apart.
+func BenchmarkWeigh(b *testing.B) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	const d = 64
+	w, next := newWeighed(rng, 1), newWeighed(rng, 1)
+	pieces := func(n int) []uint16 {
+		x, p := randoms(rng, n, 1), make([]uint16, 3*n+32)
+		p = p[-uintptr(unsafe.Pointer(&p[0]))%64/2:][:3*n]
+		SplitRows(p, x, n/16, 16, n/16, false)
+		return p
+	}
+	floats := func(n int) []float32 {
+		x := make([]float32, n+16)
+		return x[-uintptr(unsafe.Pointer(&x[0]))%64/4:][:n]
+	}
+	next.Scores = floats(2 * BackRows * BackCols)
+	w.ByCols, w.ByRows = pieces(2*BackRows*BackCols), pieces(BackRows*BackCols)
+	rows, cols, keys, grads, values := pieces(2*BackRows*d), pieces(2*BackRows*d), pieces(BackCols*d), pieces(BackCols*d), pieces(BackCols*d)
+	dkT, dvT, dq := floats(d*BackCols), floats(d*BackCols), floats(BackRows*d)
+	var none, first, then PieceProducts
+	const half = 3 * BackRows * d
+	AddPieces(&first, next.Scores, BackCols, rows, d/32, keys, d/32, BackRows/16, BackCols/16, d/32, false)
+	AddPieces(&first, next.Scores[BackRows*BackCols:], BackCols, rows[half:], d/32, values, d/32, BackRows/16, BackCols/16, d/32, false)
+	AddPieces(&then, dvT, BackCols, cols, BackRows/32, w.ByCols, BackRows/32, d/16, BackCols/16, BackRows/32, true)
+	AddPieces(&then, dkT, BackCols, cols[half:], BackRows/32, w.ByCols[3*BackRows*BackCols:], BackRows/32, d/16, BackCols/16, BackRows/32, true)
+	AddPieces(&then, dq, d, w.ByRows, BackCols/32, grads, BackCols/32, BackRows/16, d/16, BackCols/32, true)
+	var runs []WeighRun
+	for i := range 6 {
+		runs = append(runs, w.Run(i/2, i%2, w.rows[i/2*32:]))
+	}
+	for _, c := range []struct {
+		name        string
+		first, then *PieceProducts
+		runs        []WeighRun
+	}{{"all", &first, &then, runs}, {"first", &first, &none, nil}, {"runs", &none, &none, runs}, {"together", &first, &none, runs}, {"then", &none, &then, nil}, {"none", &none, &none, nil}} {
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				Weigh(c.first, c.runs, c.then)
+			}
+		})
+	}
+}

@@ -120,6 +120,11 @@ func (u *backwardUnit[T]) packTiles(j0, j1 int) {
 	t, b, h, d, dv := &u.backwardTiles, u.st.seg.batch, u.st.kvHead, u.problem.q.Dim, u.problem.v.Dim
 	for j := j0; j < j1; j += tilePanel {
 		n, at := min(tilePanel, j1-j), 3*(j-j0)
+		if next := j + tilePanel; next < j1 {
+			for _, x := range [...]*Heads[T]{&u.problem.k, &u.problem.v} {
+				kernel.Prefetch(x.Data[x.at(b, next, h):], x.SeqStride, min(tilePanel, j1-next), x.Dim)
+			}
+		}
 		clear(t.buf[n*t.d32 : tilePanel*t.d32])
 		gather(t.buf, t.d32, u.problem.k.Data[u.problem.k.at(b, j, h):], n, u.problem.k.SeqStride, d)
 		fine := inRange(kernel.SplitColumns(t.kGrads[at*t.d16:], t.buf, t.d32, tilePanel, t.d16, false), tilesLeast)
@@ -185,20 +190,27 @@ func (r *backwardRun[T]) deltas(w *parallel.Worker, b, h, i int, to []T) bool {
 	carve(parallel.Scratch[T](w, slotBackRows, deltaRows*(2*ld+deltaRows)), part[T]{&x, deltaRows * ld}, part[T]{&y, deltaRows * ld},
 		part[T]{&sums, deltaRows * deltaRows})
 	pieces := parallel.Scratch[uint16](w, slotBackPieces, 2*3*deltaRows*ld)
-	if dv < ld || len(to) < deltaRows {
+	whole := len(to) == deltaRows && dv == ld // so that out can be cut where it lies
+	if !whole {
 		clear(x)
 		clear(y)
 	}
 	for p := range to {
 		kernel.Scale(x[p*ld:][:dv], r.dOut.row(b, i+p, h), r.inverse(r.rowAt(b, h, i+p)))
-		copy(y[p*ld:][:dv], r.out.row(b, i+p, h))
+		if !whole {
+			copy(y[p*ld:][:dv], r.out.row(b, i+p, h))
+		}
+	}
+	stride := ld
+	if whole {
+		y, stride = r.out.Data[r.out.at(b, i, h):], r.out.SeqStride
 	}
 	half := len(pieces) / 2
 	if !inRange(kernel.SplitRows(pieces, x, ld, deltaRows, ld, false), tilesLeastDOut) ||
-		!inRange(kernel.SplitRows(pieces[half:], y, ld, deltaRows, ld, true), tilesLeast) {
+		!inRange(kernel.SplitRows(pieces[half:], y, stride, deltaRows, ld, true), tilesLeast) {
 		return false
 	}
-	kernel.MultiplyPieces(sums, deltaRows, pieces, ld/32, pieces[half:], ld/32, 1, 1, ld/32, false)
+	kernel.MultiplyPieces(sums, deltaRows, pieces, ld/32, pieces[half:], ld/32, deltaRows/16, deltaRows/16, ld/32, false)
 	for p := range to {
 		to[p] = sums[p*(deltaRows+1)]
 	}
@@ -206,4 +218,4 @@ func (r *backwardRun[T]) deltas(w *parallel.Worker, b, h, i int, to []T) bool {
 }
 
 // deltaRows is how many rows deltas takes at a time.
-const deltaRows = 16
+const deltaRows = 32

@@ -97,7 +97,7 @@ func (r *backwardRun[T]) groups() (segs, heads int) {
 }
 
 // groupRows is how many rows of all heads a task of rows takes: heads of a row lie side by side in memory, and rows of one head far apart.
-const groupRows = 4 * deltaRows
+const groupRows = 2 * deltaRows
 
 func (r *backwardRun[T]) rowGroups() int { return (r.q.Seq + groupRows - 1) / groupRows }
 
@@ -314,9 +314,11 @@ func (u *backwardUnit[T]) chunkPass(w *parallel.Worker, r0, r1, j0, j1 int) {
 	fine := u.tiles && u.fillChunk(m)
 	u.chunkFinite = fine || finite(u.q[:m*u.ldq]) && finite(u.dOut[:m*u.ldo]) && finite(u.delta[:m])
 	clear(u.dq[:m*u.lddq])
-	for j := j0; j < j1; j += u.panel {
+	j, end := j0+max(0, int(u.lo[r0])-j0)/u.panel*u.panel, min(j1, int(u.hi[r1-1]))
+	for n, panels := 0, (end-j+u.panel-1)/u.panel; j < end; j += u.panel {
 		if t, ok := see(u.lo, u.hi, r0, r1, j, min(j+u.panel, j1)); ok {
-			u.prefetch(r1, (j-j0)/u.panel, (j1-j0+u.panel-1)/u.panel)
+			u.prefetch(r1, n, panels)
+			n++
 			if fine && u.fine[(j-j0)/u.panel] {
 				u.multiply(t, r0, r1, j0, j1, j)
 				continue

@@ -105,8 +105,9 @@ func (e *emitter) unit(n int) (parts []func()) {
 		add(func() { e.cut(x[2*i], lo, upper) }, func() { e.cut(x[2*i+1], hi, upper) })
 		for k, pair := range [][]reg.VecPhysical{{lo[0], hi[0]}, {lo[1], hi[1]}, {x[2*i], x[2*i+1]}} {
 			add(func() {
-				e.pair(pair[0], pair[1])
-				e.VMOVDQU32(pair[1], at(weights, line*n+across*i+tileBytes*k))
+				e.VPSRLD(operand.Imm(16), pair[0], pair[0])
+				e.join(pair[1], pair[0], k)
+				e.VMOVDQU32(pair[0], at(weights, line*n+across*i+tileBytes*k))
 			})
 		}
 	}
@@ -114,11 +115,6 @@ func (e *emitter) unit(n int) (parts []func()) {
 		part := z[8:12]
 		if k == pieces-1 {
 			part = d
-			add(func() {
-				for _, v := range d[1:] { // as cut does
-					e.VPANDD(upper, v, v)
-				}
-			})
 		} else {
 			each(func(i int) { e.VPANDD(upper, d[i], part[i]) })
 			each(func(i int) { e.VSUBPS(part[i], d[i], d[i]) })
@@ -129,15 +125,19 @@ func (e *emitter) unit(n int) (parts []func()) {
 				e.VPSRLD(operand.Imm(16), part[i], low[i])
 			}
 		})
-		for i := range 2 {
-			add(func() {
-				e.VPORD(low[2*i], part[2*i+1], z[28])
-				e.VMOVDQU32(z[28], at(weights, line*n+toDsCols+across*i+tileBytes*k))
-			}, func() {
-				e.VPORD(low[i], part[2+i], z[29])
-				e.VMOVDQU32(z[29], at(dsRows, line*n+down*i+tileBytes*k))
-			})
-		}
+		both := z[28] // the first line by columns and by rows begin with the same half
+		add(func() {
+			e.VMOVAPS(low[0], both)
+			e.join(part[1], low[0], k)
+			e.VMOVDQU32(low[0], at(weights, line*n+toDsCols+tileBytes*k))
+			e.join(part[2], both, k)
+			e.VMOVDQU32(both, at(dsRows, line*n+tileBytes*k))
+		}, func() {
+			e.join(part[3], low[1], k)
+			e.VMOVDQU32(low[1], at(dsRows, line*n+down+tileBytes*k))
+			e.join(part[3], low[2], k)
+			e.VMOVDQU32(low[2], at(weights, line*n+toDsCols+across+tileBytes*k))
+		})
 	}
 	return parts
 }
