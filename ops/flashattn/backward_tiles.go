@@ -187,9 +187,11 @@ func (u *backwardUnit[T]) addTiles(j0, j1 int) {
 func (r *backwardRun[T]) deltas(w *parallel.Worker, b, h, i int, to []T) bool {
 	dv, ld := r.out.Dim, ceilTo(r.out.Dim, 32)
 	var x, y, sums []T
-	carve(parallel.Scratch[T](w, slotBackRows, deltaRows*(2*ld+deltaRows)), part[T]{&x, deltaRows * ld}, part[T]{&y, deltaRows * ld},
+	n := r.tileScratch(0, r.q.Dim, dv) // what units want of the same slots, so that these do not grow
+	carve(parallel.Scratch[T](w, slotBackRows, max(n[slotBackRows], deltaRows*(2*ld+deltaRows))), part[T]{&x, deltaRows * ld}, part[T]{&y, deltaRows * ld},
 		part[T]{&sums, deltaRows * deltaRows})
-	pieces := parallel.Scratch[uint16](w, slotBackPieces, 2*3*deltaRows*ld)
+	half := 3 * deltaRows * ld
+	pieces := parallel.Scratch[uint16](w, slotBackPieces, max(n[slotBackPieces], 2*half))
 	whole := len(to) == deltaRows && dv == ld // so that out can be cut where it lies
 	if !whole {
 		clear(x)
@@ -205,7 +207,6 @@ func (r *backwardRun[T]) deltas(w *parallel.Worker, b, h, i int, to []T) bool {
 	if whole {
 		y, stride = r.out.Data[r.out.at(b, i, h):], r.out.SeqStride
 	}
-	half := len(pieces) / 2
 	if !inRange(kernel.SplitRows(pieces, x, ld, deltaRows, ld, false), tilesLeastDOut) ||
 		!inRange(kernel.SplitRows(pieces[half:], y, stride, deltaRows, ld, true), tilesLeast) {
 		return false
