@@ -17,6 +17,8 @@
 //   kv_rows        the keys that are to be coded, rotated: rows of d numbers (batch, heads, span), from the first one not yet coded on
 //   kv_encode_N    codes tokens into their pages; a block for each page that is touched, head and sequence
 //   kv_store       the new tokens, k (batch, seq, heads, d) and v (batch, seq, heads, dv), into sinks and ring; after kv_encode
+//   kv_unpack_N    what the first n tokens stand for: k (n, heads, d), rotated back, and v (n, heads, dv), for attention in tiles over long
+//                  prompts; one sequence, of which no page is dropped
 //   kv_attend_N    attention of up to eight rows (queries times heads of a key head) over `split` tokens: for each row the largest logit,
 //                  the sum of weights, and the weighted values
 //   kv_merge       adds these up in their order, and writes the output (batch, seq, heads of queries, dv)
@@ -196,6 +198,52 @@ KERNEL(256, kv_store, (const float *k, const float *v, i64 seq, i64 batch, CACHE
     }
   }
 }
+
+// A warp has a token of a head. Dynamic shared memory: d numbers for each of four warps.
+template <int bits> METHOD void unpack(const Cache<bits> &a, float *k, float *v, i64 n, float *shared) {
+  const int lane = lane_id(), warp = threadIdx.x / 32;
+  const State s = a.states[0];
+  float *row = shared + warp * a.d;
+  for (i64 e = (i64)blockIdx.x * 4 + warp; e < n * a.heads; e += (i64)gridDim.x * 4) {
+    const i64 t = e / a.heads, h = e % a.heads;
+    float *toK = k + e * a.d, *toV = v + e * a.dv;
+    if (t < a.sinks || t >= s.coded) {
+      const bool sink = t < a.sinks;
+      for (i64 c = lane; c < a.d; c += 32) toK[c] = sink ? a.sink_k[(h * a.sinks + t) * a.d + c] : a.ring(false, h, t, c);
+      for (i64 c = lane; c < a.dv; c += 32) toV[c] = sink ? a.sink_v[(h * a.sinks + t) * a.dv + c] : a.ring(true, h, t, c);
+      continue;
+    }
+    const i64 page = (t - a.sinks) / a.group, at = (t - a.sinks) % a.group, padK = a.padded(a.d), padV = a.padded(a.dv);
+    const u16 *nk = a.halves_of(h, page, false), *nv = a.halves_of(h, page, true);
+    const u32 *wk = a.words(h, page, false), *wv = a.words(h, page, true);
+    constexpr int per = Cache<bits>::per;
+    for (i64 c = lane; c < a.d; c += 32) {
+      if (bits == 16)
+        row[c] = half_value(nk[c * a.group + at]);
+      else
+        row[c] = decoded<bits>((u32)Cache<bits>::code(wk[Cache<bits>::word(padK, a.group, c, at)], (int)(c % per)), nk, padK, c);
+    }
+    for (i64 c = lane; c < a.dv; c += 32) {
+      if (bits == 16)
+        toV[c] = half_value(nv[at * padV + c]);
+      else
+        toV[c] = decoded<bits>((u32)Cache<bits>::code(wv[Cache<bits>::word(a.group, padV, at, c)], (int)(at % per)), nv, a.group, at);
+    }
+    sync_warp();
+    turn(row, a.d, a.rotate);
+    for (i64 c = lane; c < a.d; c += 32) toK[c] = row[c];
+    sync_warp();
+  }
+}
+
+#define UNPACK(bits)                                                                \
+  KERNEL(128, kv_unpack_##bits, (float *k, float *v, i64 n, CACHE_PARAMS)) {        \
+    DYNAMIC_SHARED(float, shared);                                                  \
+    unpack<bits>(CACHE, k, v, n, shared);                                           \
+  }
+UNPACK(4)
+UNPACK(8)
+UNPACK(16)
 
 namespace kv {
 constexpr int most = 8, tile = 64, threads = 128;

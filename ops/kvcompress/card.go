@@ -8,6 +8,7 @@ import (
 	G "gorgonia.org/gorgonia"
 
 	"stheno/internal/card"
+	"stheno/internal/memory"
 )
 
 // ToCard moves the cache to memory that a card and the host share, where it stays: Attend nodes that are made after it append and attend
@@ -57,6 +58,41 @@ func (c *Compressed) FromCard() error {
 
 // OnCard reports whether the cache lies in memory of the card.
 func (c *Compressed) OnCard() bool { return len(c.seqs) > 0 && c.seqs[0].fixed != nil }
+
+// ToCard is Compressed.ToCard for a cache in float32.
+func (c *Plain) ToCard() error {
+	const fn = "kvcompress: Plain.ToCard"
+	if !G.CUDA {
+		return fmt.Errorf("%s: got a build without the tag cuda, want one with it", fn)
+	}
+	if c.OnCard() {
+		return nil
+	}
+	var k, v []float32
+	if err := errors.Join(cardCopy(&k, c.k), cardCopy(&v, c.v)); err != nil {
+		return fmt.Errorf("%s: %w", fn, errors.Join(err, leave(k), leave(v)))
+	}
+	c.k, c.v = k, v
+	return nil
+}
+
+// FromCard is Compressed.FromCard for a cache in float32.
+func (c *Plain) FromCard() error {
+	if !c.OnCard() {
+		return nil
+	}
+	k, v := c.k, c.v
+	c.k, c.v = memory.Make[float32](len(k)), memory.Make[float32](len(v))
+	copy(c.k, k)
+	copy(c.v, v)
+	if err := errors.Join(leave(k), leave(v)); err != nil {
+		return fmt.Errorf("kvcompress: Plain.FromCard: %w", err)
+	}
+	return nil
+}
+
+// OnCard reports whether the cache lies in memory of the card.
+func (c *Plain) OnCard() bool { return card.Holds(uintptr(unsafe.Pointer(unsafe.SliceData(c.k)))) }
 
 // onCard is a copy of s in memory of the card: one slab, in which a page lies at its number.
 func (c *Compressed) onCard(s *stream) (_ stream, err error) {

@@ -9,21 +9,39 @@ import (
 	G "gorgonia.org/gorgonia"
 
 	"stheno/internal/op"
+	"stheno/ops/flashattn"
 )
 
 // attendOpFor is o on the card if its cache is there.
 func attendOpFor(o *attend) G.Op {
-	if c, ok := o.cache.(*Compressed); ok && c.OnCard() {
+	if c, ok := o.cache.(cardCache); ok && c.OnCard() {
 		return &cudaAttend{o, c}
 	}
 	return o
+}
+
+// cardCache is a cache that can lie on a card: Compressed, and Plain, of which all tokens are kept as sinks are.
+type cardCache interface {
+	Ragged
+	OnCard() bool
+	cardLayout() *layout
+	// book notes that sequence b has count tokens more.
+	book(b, count int) books
+}
+
+// books are what kernels are told of a sequence.
+type books struct {
+	before, codedBefore, after, coded, dropped int   // as in State of kvcache.cu
+	span, touched                              int   // keys that are to be coded, and pages of them
+	memory                                     []any // from sink_k to numbers
+	halves                                     int   // 1 if the ring is in FP16
 }
 
 // cudaAttend is attend over a cache on a card. The host keeps the books, of how many tokens there are and which are coded; codes are
 // made and read on the card.
 type cudaAttend struct {
 	*attend
-	cache *Compressed
+	cache cardCache
 }
 
 var _ G.CUDADoer = (*cudaAttend)(nil)
@@ -58,7 +76,7 @@ func (o *cudaAttend) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in .
 		if len(rest) > 0 {
 			sinks = rest[0]
 		}
-		s := o.cache.shape
+		s := o.cache.Shape()
 		if err := s.checkCounts("Append", o.seq, counts); err != nil {
 			return err
 		}
@@ -89,26 +107,18 @@ const splitOnCard = 256
 // rowsOnCard is how many rows, queries times heads that share a key head, a block takes.
 const rowsOnCard = 8
 
-// one appends count tokens to sequence b and attends their queries.
-func (o *cudaAttend) one(c *op.Card, b, count int, out G.Value, in []G.Value, sinks any) error {
-	l, s := &o.cache.layout, &o.cache.seqs[b]
-	const size = 4
-	q, k, v := o.parts(in)
-	q, k, v = q+op.DevicePtr(size*b*o.seq*o.heads*l.dk), k+op.DevicePtr(size*b*o.seq*l.heads*l.dk), v+op.DevicePtr(size*b*o.seq*l.heads*l.dv)
-
-	// The books: what the cache holds after the call, and which pages that takes.
-	beforeN, beforeCoded := s.n, s.coded
+// book of a cache with codes. A page that is new takes the keys of its whole group, for their scales.
+func (c *Compressed) book(b, count int) books {
+	l, s := &c.layout, &c.seqs[b]
+	x := books{before: s.n, codedBefore: s.coded}
 	s.n += count
 	s.coded = max(s.coded, s.n-l.recent)
-	span, touched := 0, 0
-	if n := s.coded - beforeCoded; n > 0 {
-		first, _ := l.place(beforeCoded)
+	if n := s.coded - x.codedBefore; n > 0 {
+		first, _ := l.place(x.codedBefore)
 		last, _ := l.place(s.coded - 1)
-		touched = last - first + 1
-		// A page that is new takes the keys of its whole group, for their scales.
-		span = n
-		if start := l.sinks + last*l.group; start >= beforeCoded {
-			span = start + l.group - beforeCoded
+		x.touched, x.span = last-first+1, n
+		if start := l.sinks + last*l.group; start >= x.codedBefore {
+			x.span = start + l.group - x.codedBefore
 		}
 		for len(s.pages) <= last {
 			p := s.newPage(l)
@@ -116,22 +126,56 @@ func (o *cudaAttend) one(c *op.Card, b, count int, out G.Value, in []G.Value, si
 			s.pages = append(s.pages, p)
 		}
 	}
-	o.cache.evict(s)
+	c.evict(s)
+	x.after, x.coded, x.dropped = s.n, s.coded, s.first
+	ringK, ringV := address(s.k), address(s.v)
+	if s.halfK != nil {
+		ringK, ringV, x.halves = address(s.halfK), address(s.halfV), 1
+	}
+	x.memory = []any{address(s.sinkK), address(s.sinkV), ringK, ringV, nil, nil}
+	if len(s.fixed) > 0 {
+		x.memory[4], x.memory[5] = address(s.fixed[0].codes), address(s.fixed[0].halves)
+	}
+	return x
+}
 
-	states := []int64{int64(beforeN), int64(beforeCoded), int64(s.n), int64(s.coded), int64(s.first)}
+func (c *Compressed) cardLayout() *layout { return &c.layout }
+
+func (c *Plain) cardLayout() *layout {
+	s := c.shape
+	return &layout{heads: s.KVHeads, dk: s.HeadDim, dv: s.ValueDim, padK: (s.HeadDim + 15) &^ 15, padV: (s.ValueDim + 15) &^ 15,
+		group: 16, recent: 1, sinks: s.Capacity, bits: 8}
+}
+
+func (c *Plain) book(b, count int) books {
+	s, x := c.shape, books{before: c.lens[b], codedBefore: c.shape.Capacity, coded: c.shape.Capacity}
+	c.lens[b] += count
+	x.after = c.lens[b]
+	at := b * s.KVHeads * s.Capacity
+	x.memory = []any{address(c.k[at*s.HeadDim:]), address(c.v[at*s.ValueDim:]), nil, nil, nil, nil}
+	return x
+}
+
+// one appends count tokens to sequence b and attends their queries.
+func (o *cudaAttend) one(c *op.Card, b, count int, out G.Value, in []G.Value, sinks any) error {
+	l, s := o.cache.cardLayout(), o.cache.book(b, count)
+	const size = 4
+	q, k, v := o.parts(in)
+	q, k, v = q+op.DevicePtr(size*b*o.seq*o.heads*l.dk), k+op.DevicePtr(size*b*o.seq*l.heads*l.dk), v+op.DevicePtr(size*b*o.seq*l.heads*l.dv)
+	states := []int64{int64(s.before), int64(s.codedBefore), int64(s.after), int64(s.coded), int64(s.dropped)}
 	return c.Scratch(8*len(states), func(state op.DevicePtr) error {
 		if err := op.CopyIn(c, state, states); err != nil {
 			return err
 		}
-		cache := o.parameters(s, state)
-		if span > 0 {
-			err := c.Scratch(size*l.heads*span*l.dk, func(rows op.DevicePtr) error {
-				grid := [3]int{min((l.heads*span+3)/4, 65535)}
-				if err := c.Launch("kvcache.kv_rows", grid, [3]int{128}, 4*size*l.dk, append([]any{rows, k, span, o.seq, 1}, cache...)...); err != nil {
+		cache := append(s.memory, state, l.heads, l.dk, l.dv, l.sinks, l.recent, l.group, l.most, s.halves, max(1, l.rotate))
+		if s.span > 0 {
+			err := c.Scratch(size*l.heads*s.span*l.dk, func(rows op.DevicePtr) error {
+				grid := [3]int{min((l.heads*s.span+3)/4, 65535)}
+				if err := c.Launch("kvcache.kv_rows", grid, [3]int{128}, 4*size*l.dk, append([]any{rows, k, s.span, o.seq, 1}, cache...)...); err != nil {
 					return err
 				}
-				return c.Launch(fmt.Sprintf("kvcache.kv_encode_%d", l.bits), [3]int{touched, l.heads, 1}, [3]int{128}, 0,
-					append([]any{rows, v, span, o.seq}, cache...)...)
+				return c.Launch(fmt.Sprintf("kvcache.kv_encode_%d", l.bits), [3]int{s.touched, l.heads, 1}, [3]int{128}, 0,
+					append([]any{rows, v, s.span, o.seq}, cache...)...)
 			})
 			if err != nil {
 				return err
@@ -141,7 +185,13 @@ func (o *cudaAttend) one(c *op.Card, b, count int, out G.Value, in []G.Value, si
 		if err := c.Launch("kvcache.kv_store", [3]int{min((n+255)/256, 4096)}, [3]int{256}, 0, append([]any{k, v, o.seq, 1}, cache...)...); err != nil {
 			return err
 		}
-		return o.attendOnCard(c, s, op.At(out, size*b*o.seq*o.heads*l.dv), q, state, sinks, cache)
+		return o.slopes(c, func(slopes any) error {
+			to := op.At(out, size*b*o.seq*o.heads*l.dv)
+			if done, err := o.inTiles(c, &s, count, to, q, slopes, sinks, cache); done || err != nil {
+				return err
+			}
+			return o.inParts(c, &s, to, q, state, slopes, sinks, cache)
+		})
 	})
 }
 
@@ -156,53 +206,79 @@ func (o *attend) parts(in []G.Value) (q, k, v op.DevicePtr) {
 	return op.At(in[0], 0), op.At(in[0], queries), op.At(in[0], queries+keys)
 }
 
-// attendOnCard attends the newest queries.
-func (o *cudaAttend) attendOnCard(c *op.Card, s *stream, out, q, state op.DevicePtr, sinks any, cache []any) error {
-	l, sight := &o.cache.layout, newSight(o.cfg, o.cache.dk, o.heads)
+// slopes lends f those of ALiBi, nil for none.
+func (o *cudaAttend) slopes(c *op.Card, f func(slopes any) error) error {
+	if !o.cfg.ALiBi {
+		return f(nil)
+	}
+	all := flashattn.Slopes(o.heads)
+	narrow := make([]float32, len(all))
+	for h, x := range all {
+		narrow[h] = float32(x)
+	}
+	return c.Scratch(4*len(narrow), func(slopes op.DevicePtr) error {
+		if err := op.CopyIn(c, slopes, narrow); err != nil {
+			return err
+		}
+		return f(slopes)
+	})
+}
+
+// tiledOnCard is from how many rows of a key head on what the cache stands for is written out, in float32 and for as long as the call
+// lasts, so that attention in tiles on tensor cores passes over it.
+const tiledOnCard = 64
+
+// inTiles attends the queries of count tokens, the newest, in tiles, or reports false if that is not worth it or cannot be.
+func (o *cudaAttend) inTiles(c *op.Card, s *books, count int, out, q op.DevicePtr, slopes, sinks any, cache []any) (done bool, err error) {
+	l, x := o.cache.cardLayout(), newSight(o.cfg, o.cache.Shape().HeadDim, o.heads)
+	const size, most = 4, 256
+	if count*o.heads/l.heads < tiledOnCard || s.dropped > 0 || max(l.dk, l.dv) > most {
+		return false, nil
+	}
+	pitch := func(d int) int { return (d+7)/8*8 + 4 }
+	shared := size * (96*pitch(l.dk) + 32*pitch(l.dv)) // see attention.cu
+	if room, err := c.SharedMost(); err != nil || shared > room {
+		return false, err
+	}
+	width := 64
+	for width < l.dv {
+		width *= 2
+	}
+	n := s.after
+	return true, c.Scratch(size*n*l.heads*(l.dk+l.dv), func(k op.DevicePtr) error {
+		v := k + op.DevicePtr(size*n*l.heads*l.dk)
+		err := c.Launch(fmt.Sprintf("kvcache.kv_unpack_%d", l.bits), [3]int{min((n*l.heads+3)/4, 65535)}, [3]int{128}, 4*size*l.dk,
+			append([]any{k, v, n}, cache...)...)
+		if err != nil {
+			return err
+		}
+		if err := c.Launch(fmt.Sprintf("attention.attention_%d_f32", width), [3]int{(count + 63) / 64, o.heads, 1}, [3]int{128}, shared,
+			out, nil, nil, q, k, v, sinks, slopes, nil, 0, 0, count, n, o.heads, l.heads, l.dk, l.dv, x.left, 0, x.scale, x.softcap); err != nil {
+			return err
+		}
+		idle := (o.seq - count) * o.heads * l.dv
+		if idle == 0 {
+			return nil
+		}
+		return c.Elementwise("elements.zero_f32", idle, out+op.DevicePtr(size*count*o.heads*l.dv))
+	})
+}
+
+// inParts attends eight rows at a time, over parts of the tokens.
+func (o *cudaAttend) inParts(c *op.Card, s *books, out, q, state op.DevicePtr, slopes, sinks any, cache []any) error {
+	l, x := o.cache.cardLayout(), newSight(o.cfg, o.cache.Shape().HeadDim, o.heads)
 	const size = 4
-	splits := max(1, (s.n+splitOnCard-1)/splitOnCard)
+	splits := max(1, (s.after+splitOnCard-1)/splitOnCard)
 	chunks := (o.seq*o.heads/l.heads + rowsOnCard - 1) / rowsOnCard
 	shared := size * rowsOnCard * (3*l.padK + 3*64 + l.padV + 8)
 	return c.Scratch(size*l.heads*chunks*splits*rowsOnCard*(2+l.dv), func(parts op.DevicePtr) error {
-		attend := func(slopes any) error {
-			return c.Launch(fmt.Sprintf("kvcache.kv_attend_%d", l.bits), [3]int{splits, l.heads, chunks}, [3]int{128}, shared,
-				append([]any{parts, q, slopes, o.seq, o.heads, sight.left, splitOnCard, sight.scale, sight.softcap}, cache...)...)
-		}
-		var err error
-		if sight.slopes == nil {
-			err = attend(nil)
-		} else {
-			narrow := make([]float32, len(sight.slopes))
-			for h, x := range sight.slopes {
-				narrow[h] = float32(x)
-			}
-			err = c.Scratch(size*len(narrow), func(slopes op.DevicePtr) error {
-				if err := op.CopyIn(c, slopes, narrow); err != nil {
-					return err
-				}
-				return attend(slopes)
-			})
-		}
+		err := c.Launch(fmt.Sprintf("kvcache.kv_attend_%d", l.bits), [3]int{splits, l.heads, chunks}, [3]int{128}, shared,
+			append([]any{parts, q, slopes, o.seq, o.heads, x.left, splitOnCard, x.scale, x.softcap}, cache...)...)
 		if err != nil {
 			return err
 		}
 		return c.Launch("kvcache.kv_merge", [3]int{o.heads, o.seq, 1}, [3]int{128}, 0, out, parts, sinks, state, o.seq, o.heads, l.heads, l.dv, splits)
 	})
-}
-
-// parameters are the memory and sizes of a sequence as kernels take them.
-func (o *cudaAttend) parameters(s *stream, state op.DevicePtr) []any {
-	l := &o.cache.layout
-	ringK, ringV, halves := address(s.k), address(s.v), 0
-	if s.halfK != nil {
-		ringK, ringV, halves = address(s.halfK), address(s.halfV), 1
-	}
-	var codes, numbers any
-	if len(s.fixed) > 0 {
-		codes, numbers = address(s.fixed[0].codes), address(s.fixed[0].halves)
-	}
-	return []any{address(s.sinkK), address(s.sinkV), ringK, ringV, codes, numbers, state,
-		l.heads, l.dk, l.dv, l.sinks, l.recent, l.group, l.most, halves, max(1, l.rotate)}
 }
 
 // address is where memory of the card lies, nil for none.

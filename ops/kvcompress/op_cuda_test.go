@@ -27,7 +27,7 @@ type cardCase struct {
 
 // step is one run of a node for seq tokens of each sequence, counts of them real, on the card, and the same by the methods of a cache
 // of the host. Results must agree, and what the caches stand for must be the same bits.
-func (c cardCase) step(t *testing.T, card, host *kvcompress.Compressed, seed uint64, seq int, counts []int) {
+func (c cardCase) step(t *testing.T, card, host kvcompress.Ragged, seed uint64, seq int, counts []int) {
 	t.Helper()
 	s := c.shape
 	q := optest.Normal[float32](seed, s.Batch*seq*c.heads*s.HeadDim, 1)
@@ -107,15 +107,58 @@ func TestFullCacheOnTheCard(t *testing.T) {
 	require.NoError(t, c.FromCard())
 }
 
-func same(t *testing.T, a, b *kvcompress.Compressed) {
+func same(t *testing.T, a, b kvcompress.Ragged) {
 	t.Helper()
 	for i := range a.Shape().Batch {
 		require.Equal(t, b.LenOf(i), a.LenOf(i))
 	}
-	gotK, gotV := a.Decompress()
-	wantK, wantV := b.Decompress()
+	x, ok := a.(*kvcompress.Compressed)
+	if !ok {
+		return
+	}
+	gotK, gotV := x.Decompress()
+	wantK, wantV := b.(*kvcompress.Compressed).Decompress()
 	require.Equal(t, wantK, gotK)
 	require.Equal(t, wantV, gotV)
+}
+
+// A cache in float32 on the card: what it holds moves along, and it works as before.
+func TestPlainCacheOnTheCard(t *testing.T) {
+	optest.Card(t)
+	for i, c := range []cardCase{
+		{shape: kvcompress.Shape{Batch: 2, KVHeads: 2, HeadDim: 24, ValueDim: 40, Capacity: 700}, heads: 4, sinks: true},
+		{shape: kvcompress.Shape{Batch: 1, KVHeads: 1, HeadDim: 7, ValueDim: 5, Capacity: 700}, heads: 3, attend: flashattn.Config{ALiBi: true, Softcap: 2, Window: flashattn.Sliding(70)}},
+	} {
+		host, err := kvcompress.NewPlain(c.shape)
+		require.NoError(t, err)
+		card, err := kvcompress.NewPlain(c.shape)
+		require.NoError(t, err)
+		k, v := optest.Normal[float32](1, c.shape.Batch*50*c.shape.KVHeads*c.shape.HeadDim, 1), optest.Normal[float32](2, c.shape.Batch*50*c.shape.KVHeads*c.shape.ValueDim, 1)
+		require.NoError(t, host.Append(k, v, 50))
+		require.NoError(t, card.Append(k, v, 50))
+		require.NoError(t, card.ToCard())
+		require.NoError(t, card.ToCard(), "a second time does nothing")
+		require.True(t, card.OnCard())
+		seed := uint64(100 * (i + 1))
+		c.step(t, card, host, seed, 1, nil)
+		c.step(t, card, host, seed+10, 260, nil) // in tiles, and then more than one part
+		c.step(t, card, host, seed+20, 2, nil)
+		counts := make([]int, c.shape.Batch)
+		for b := range counts {
+			counts[b] = 70 - 60*b
+		}
+		c.step(t, card, host, seed+30, 80, counts)
+		require.NoError(t, host.Truncate(200))
+		require.NoError(t, card.Truncate(200))
+		require.NoError(t, card.FromCard())
+		require.NoError(t, card.FromCard(), "likewise")
+		require.False(t, card.OnCard())
+		q := optest.Normal[float32](9, c.shape.Batch*c.heads*c.shape.HeadDim, 1)
+		got, want := make([]float32, c.shape.Batch*c.heads*c.shape.ValueDim), make([]float32, c.shape.Batch*c.heads*c.shape.ValueDim)
+		require.NoError(t, host.Attend(want, q, 1, c.heads, c.attend, nil))
+		require.NoError(t, card.Attend(got, q, 1, c.heads, c.attend, nil))
+		optest.Close(t, "back on the host", optest.Float64s(got), optest.Float64s(want), 1e-5)
+	}
 }
 
 func TestCacheOnTheCard(t *testing.T) {
