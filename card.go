@@ -130,17 +130,23 @@ func (m *Model) OnCard() bool {
 	return !slices.ContainsFunc(m.stored(), func(w stored) bool { return !w.onCard() })
 }
 
-// lendToCard moves the weights to the card for as long as something lasts, if that can be, and nothing keeps them where they are.
-func (m *Model) lendToCard() (back func(), err error) {
+// lendToCard moves the weights to the card for as long as something lasts, if that can be, and nothing keeps them where they are. Where
+// the card has no room for them, full says so.
+func (m *Model) lendToCard() (back func(), full, err error) {
 	if !G.CUDA || m.home.open.Load() > 0 {
-		return func() {}, nil
+		return func() {}, nil, nil
 	}
 	moved, err := m.toCard()
-	if err != nil {
-		return nil, err
+	switch {
+	case card.OutOfMemory(err):
+		return func() {}, err, nil
+	case card.None(err):
+		return nil, nil, fmt.Errorf("%w; graphs of a build with the tag cuda want a card, those of one without it run on the CPU", err)
+	case err != nil:
+		return nil, nil, err
 	}
 	// Where graphs were opened meanwhile and are still open, the weights stay: that is no failure of what lasted.
-	return func() { m.fromCard(moved) }, nil
+	return func() { m.fromCard(moved) }, nil, nil
 }
 
 // cardTensor is a copy of d on the card.

@@ -213,7 +213,11 @@ func (m *Model) compile(g *G.ExprGraph) (vm G.VM, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			m.home.open.Add(-1)
-			err = fmt.Errorf("stheno: compiling a graph of %d nodes: %v", len(g.AllNodes()), r)
+			if cause, ok := r.(error); ok {
+				err = fmt.Errorf("stheno: compiling a graph of %d nodes: %w", len(g.AllNodes()), cause)
+			} else {
+				err = fmt.Errorf("stheno: compiling a graph of %d nodes: %v", len(g.AllNodes()), r)
+			}
 		}
 	}()
 	return G.NewTapeMachine(g), nil

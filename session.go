@@ -1,7 +1,10 @@
 package stheno
 
 import (
+	"errors"
 	"fmt"
+
+	G "gorgonia.org/gorgonia"
 
 	"stheno/ops/kvcompress"
 )
@@ -27,9 +30,17 @@ type Session struct {
 	caches   []kvcompress.Cache // with Fused nodes
 	past     *plainCache        // with Plain nodes
 	decode   *InferenceGraph    // of one token, built when it is first needed
+	lent     []cardMover        // caches that NewSession has moved to the card
 }
 
-// NewSession returns a session that has seen nothing.
+// cardMover is a cache that can lie on the card.
+type cardMover interface {
+	ToCard() error
+	FromCard() error
+}
+
+// NewSession returns a session that has seen nothing. Where the weights lie on the card (Model.ToCard), so do the caches that it makes,
+// until Close, as far as there are kernels for them (not with a Budget).
 func (m *Model) NewSession(cfg SessionConfig) (*Session, error) {
 	s := &Session{m: m, capacity: cfg.Capacity, caches: cfg.Caches}
 	if s.capacity == 0 {
@@ -54,6 +65,9 @@ func (m *Model) NewSession(cfg SessionConfig) (*Session, error) {
 	case cfg.Caches == nil:
 		var err error
 		if s.caches, err = m.NewCaches(1, s.capacity, cfg.KV); err != nil {
+			return nil, err
+		}
+		if err := s.lendToCard(); err != nil {
 			return nil, err
 		}
 	case len(cfg.Caches) != m.cfg.Layers:
@@ -240,10 +254,37 @@ func (s *Session) Truncate(n int) error {
 	return nil
 }
 
-// Close frees the session's machine.
-func (s *Session) Close() error {
-	if s.decode == nil {
+// lendToCard moves the session's caches to where the weights are.
+func (s *Session) lendToCard() error {
+	if !G.CUDA || !s.m.OnCard() {
 		return nil
 	}
-	return s.decode.Close()
+	for _, c := range s.caches {
+		c, ok := c.(cardMover)
+		if !ok {
+			continue
+		}
+		if err := c.ToCard(); err != nil {
+			return fmt.Errorf("stheno: NewSession: %w", errors.Join(err, s.leaveCard()))
+		}
+		s.lent = append(s.lent, c)
+	}
+	return nil
+}
+
+func (s *Session) leaveCard() (err error) {
+	for _, c := range s.lent {
+		err = errors.Join(err, c.FromCard())
+	}
+	s.lent = nil
+	return err
+}
+
+// Close frees the session's machine, and memory of the card.
+func (s *Session) Close() error {
+	var err error
+	if s.decode != nil {
+		err, s.decode = s.decode.Close(), nil
+	}
+	return errors.Join(err, s.leaveCard())
 }

@@ -11,6 +11,7 @@ import (
 
 	G "gorgonia.org/gorgonia"
 
+	"stheno/internal/card"
 	"stheno/ops"
 )
 
@@ -63,10 +64,14 @@ type TrainResult struct {
 	Step          // the last one; zero if there was none
 	Resumed   int // steps that were done before
 	Completed bool
+	// CardFull says why weights did not lie on the card, as they do under the build tag cuda, but were copied there by every run: it had no
+	// room for them besides. nil otherwise.
+	CardFull error
 }
 
 // Train fits m to predict the next token of data, a stream of tokens, from sequences at random places of it. m's weights
-// change in place; under the build tag cuda they lie on the card meanwhile (Model.ToCard), unless a graph of m is open. When the context ends it stops between two runs of the graph, and returns what there is with the
+// change in place; under the build tag cuda they lie on the card meanwhile (Model.ToCard), unless a graph of m is open
+// or the card has no room for them (TrainResult.CardFull). When the context ends it stops between two runs of the graph, and returns what there is with the
 // context's error; steps that are done stay done.
 func Train(ctx context.Context, m *Model, data []int, cfg TrainConfig) (TrainResult, error) {
 	var result TrainResult
@@ -76,17 +81,26 @@ func Train(ctx context.Context, m *Model, data []int, cfg TrainConfig) (TrainRes
 	if err := m.checkTraining(data, cfg); err != nil {
 		return result, err
 	}
+	back := func() {}
 	if cfg.Nodes == Fused {
-		back, err := m.lendToCard()
+		lent, full, err := m.lendToCard()
 		if err != nil {
 			return result, fmt.Errorf("stheno: Train: %w", err)
 		}
-		defer back()
+		back, result.CardFull = lent, full
+		defer func() { back() }()
 	}
 	t, err := newTrainer(m, data, cfg)
+	if card.OutOfMemory(err) && result.CardFull == nil {
+		// Without the weights there is room for a graph that copies them.
+		back()
+		result.CardFull = err
+		t, err = newTrainer(m, data, cfg)
+	}
 	if err != nil {
 		return result, err
 	}
+	defer t.opt.FromCard()
 	defer t.graph.Close()
 	if cfg.Resume {
 		if err := t.resume(); err != nil && !errors.Is(err, fs.ErrNotExist) {

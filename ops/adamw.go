@@ -69,6 +69,7 @@ var _ G.Solver = (*AdamW)(nil)
 type adamMoments struct {
 	m, v  *tensor.Dense
 	steps int
+	leave func() error // moves m and v from the card; nil where they are not there
 }
 
 // Config returns the settings that the solver was made with, defaults filled in.
@@ -119,6 +120,23 @@ func (s *AdamW) LastNorm() float64 { return s.norm }
 
 // OnCard reports whether the last Step was made on the card, as it is where all parameters and gradients lie there.
 func (s *AdamW) OnCard() bool { return s.card }
+
+// FromCard moves the moments from the card to memory of the host, where they are needed no longer or the parameters have left it. A step
+// with parameters on the card moves them there again. What is not done here, the garbage collector does.
+func (s *AdamW) FromCard() error {
+	var errs []error
+	for _, mom := range s.moments {
+		if mom.leave != nil {
+			errs = append(errs, mom.leave())
+		}
+	}
+	errs = append(errs, s.f32.parts.free(), s.f64.parts.free())
+	s.f32.parts, s.f64.parts, s.card = nil, nil, false
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("ops.AdamW.FromCard: %w", err)
+	}
+	return nil
+}
 
 // Step updates the parameters and zeroes gradients that add up. On an error no parameter has changed. One that wraps
 // ErrNonFinite has zeroed those gradients all the same, so that training can go on with the next batch.

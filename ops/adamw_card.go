@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	G "gorgonia.org/gorgonia"
@@ -30,7 +31,7 @@ func adamOnCard(value, grad G.Value) bool {
 	return ok && d.IsManuallyManaged()
 }
 
-// toCard moves the moments to the card, where they stay until nobody can reach them.
+// toCard moves the moments to the card, where they stay until FromCard, or until nobody can reach them.
 func toCard[T kernel.Float](mom *adamMoments) error {
 	if card.Holds(mom.m.Uintptr()) {
 		return nil
@@ -44,14 +45,34 @@ func toCard[T kernel.Float](mom *adamMoments) error {
 	copy(both, m)
 	copy(both[len(m):], v)
 	shape := mom.m.Shape()
-	mom.m = tensor.New(tensor.WithShape(shape...), tensor.WithBacking(both[:len(m):len(m)]))
-	mom.v = tensor.New(tensor.WithShape(shape...), tensor.WithBacking(both[len(m):]))
-	runtime.AddCleanup(mom, func(x []T) { card.Free(x) }, both)
+	set := func(m, v []T) {
+		mom.m, mom.v = tensor.New(tensor.WithShape(shape...), tensor.WithBacking(m)), tensor.New(tensor.WithShape(shape...), tensor.WithBacking(v))
+	}
+	set(both[:len(m):len(m)], both[len(m):])
+	forgotten := runtime.AddCleanup(mom, func(x []T) { card.Free(x) }, both)
+	mom.leave = func() error {
+		set(slices.Clone(both[:len(m)]), slices.Clone(both[len(m):]))
+		mom.leave = nil
+		forgotten.Stop()
+		return card.Free(both)
+	}
 	return nil
 }
 
 // adamParts is memory for the sums of blocks.
-type adamParts struct{ sums []float64 }
+type adamParts struct {
+	sums      []float64
+	forgotten runtime.Cleanup
+}
+
+// free gives it back; there may be none.
+func (p *adamParts) free() error {
+	if p == nil {
+		return nil
+	}
+	p.forgotten.Stop()
+	return card.Free(p.sums)
+}
 
 // onCard reports whether the whole group is there.
 func (g *adamGroup[T]) onCard() bool {
@@ -74,8 +95,11 @@ func (g *adamGroup[T]) squaresOnCard() error {
 		if err != nil {
 			return err
 		}
-		g.parts = &adamParts{sums}
-		runtime.AddCleanup(g.parts, func(x []float64) { card.Free(x) }, sums)
+		if err := g.parts.free(); err != nil {
+			return err
+		}
+		g.parts = &adamParts{sums: sums}
+		g.parts.forgotten = runtime.AddCleanup(g.parts, func(x []float64) { card.Free(x) }, sums)
 	}
 	at := 0
 	for _, p := range g.params {

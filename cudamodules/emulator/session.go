@@ -182,6 +182,7 @@ type control struct {
 	Schedule func(seed uint32)
 	Remove   func(barrier int32)
 	Held     func() int32
+	Limit    func(bytes int64) int64
 	Modules  func() int32
 	Become   func(capability int32)
 	Launches func(kernel string) int32
@@ -205,6 +206,7 @@ func controlOf(path string) *control {
 	purego.RegisterLibFunc(&c.Launches, h, "emulator_launches")
 	purego.RegisterLibFunc(&c.Become, h, "emulator_capability")
 	purego.RegisterLibFunc(&c.Modules, h, "emulator_modules")
+	purego.RegisterLibFunc(&c.Limit, h, "emulator_limit")
 	purego.RegisterLibFunc(&c.Copied, h, "emulator_copied")
 	if controls.byPath == nil {
 		controls.byPath = map[string]*control{}
@@ -253,6 +255,12 @@ func Copied(path string) (toCard, toHost int64) {
 	c := controlOf(path)
 	return c.Copied(0), c.Copied(1)
 }
+
+// Limit sets how many bytes the emulated card whose library is at path has, 0 for as many as usual, and returns how many are in use.
+func Limit(path string, bytes int64) int64 { return controlOf(path).Limit(bytes) }
+
+// Held is Session.Held of the emulated card whose library is at path.
+func Held(path string) int { return int(controlOf(path).Held()) }
 
 // Schedule is Session.Schedule of the emulated card whose library is at path.
 func Schedule(path string, seed int) { controlOf(path).Schedule(uint32(seed)) }

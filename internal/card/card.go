@@ -3,6 +3,7 @@
 package card
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"unsafe"
@@ -88,6 +89,14 @@ func Free[T Number](x []T) error {
 		err = e
 	}
 	return err
+}
+
+// OutOfMemory reports whether an error says that the card has no room.
+func OutOfMemory(err error) bool { return errors.Is(err, cudamodules.ErrOutOfMemory) }
+
+// None reports whether an error says that there is no card, or no driver for it.
+func None(err error) bool {
+	return errors.Is(err, cudamodules.ErrNoDriver) || errors.Is(err, cudamodules.ErrNoDevice)
 }
 
 // Holds reports whether memory that begins at p is Alloc's.

@@ -24,6 +24,12 @@ func Alloc[T Number](int) ([]T, error) { return nil, errBuild }
 // Free does nothing.
 func Free[T Number]([]T) error { return nil }
 
+// OutOfMemory is false.
+func OutOfMemory(error) bool { return false }
+
+// None is false.
+func None(error) bool { return false }
+
 // Holds is false.
 func Holds(uintptr) bool { return false }
 

@@ -39,6 +39,7 @@ struct Block {
 
 std::recursive_mutex lock;
 std::map<Address, Block> memory;
+size_t in_use, memory_limit = (size_t)8 << 30;
 std::map<void *, int> handles;  // modules 1, streams 2, events 3
 int contexts;
 std::map<std::string, int> launches;
@@ -85,13 +86,14 @@ CUresult take(Address *p, size_t n) {
   LOCKED;
   if (stack.empty()) return invalid_context;
   if (n == 0) return invalid_value;
-  if (n > (size_t)4 << 30) return 2;
+  if (n > (size_t)4 << 30 || in_use + n > memory_limit) return 2;
   size_t room = (n + 255) / 256 * 256;
   unsigned char *base = (unsigned char *)aligned_alloc(256, room + 2 * guard);
   if (!base) return 2;
   memset(base, 0xff, room + 2 * guard);
   *p = (Address)(base + guard);
   memory[*p] = {base, n};
+  in_use += n;
   return ok;
 }
 }  // namespace
@@ -172,6 +174,7 @@ CUresult cuMemFree_v2(Address p) {
   if (it == memory.end()) return invalid_value;
   Block b = it->second;
   memory.erase(it);
+  in_use -= b.size;
   bool touched = false;
   for (size_t i = 0; i < guard; i++) touched |= b.base[i] != 0xff;
   size_t room = (b.size + 255) / 256 * 256;
@@ -259,6 +262,8 @@ CUresult cuEventElapsedTime(float *ms, void *, void *) { *ms = 0; return ok; }
 
 // For tests.
 void emulator_schedule(unsigned seed) { LOCKED; cuemu::set_schedule(seed); }
+// emulator_limit sets how many bytes may be held, 0 for as many as usual, and returns how many are.
+int64_t emulator_limit(int64_t n) { LOCKED; memory_limit = n ? (size_t)n : (size_t)8 << 30; return (int64_t)in_use; }
 void emulator_remove_barrier(int n) { LOCKED; cuemu::removed_barrier = n; }
 int emulator_held() {
   LOCKED;
