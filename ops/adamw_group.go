@@ -8,6 +8,7 @@ import (
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
+	"stheno/internal/card"
 	"stheno/internal/kernel"
 	"stheno/internal/op"
 	"stheno/internal/parallel"
@@ -74,7 +75,10 @@ func (g *adamGroup[T]) add(all map[string]*adamMoments, name string, value, grad
 		return fmt.Errorf("parameter %s: got %v %v, want %v %v as in the state", name, value.Dtype(), value.Shape(), mom.m.Dtype(), mom.m.Shape())
 	}
 	if p.card = adamOnCard(value, grad); p.card {
-		if err := toCard[T](mom); err != nil {
+		switch err := toCard[T](mom); {
+		case card.OutOfMemory(err): // the host makes the step, in memory that both share
+			p.card = false
+		case err != nil:
 			return fmt.Errorf("parameter %s: moments on the card: %w", name, err)
 		}
 	}

@@ -66,6 +66,7 @@ type batchState struct {
 	mu     sync.Mutex
 	err    error
 	closed bool
+	begun  bool             // whether the engine has come as far as to ask for work
 	skip   map[uintptr]bool // memory of the host that is not copied
 }
 
@@ -78,13 +79,30 @@ func NewBatchedContext(c Context, d Device) *BatchedContext {
 func (b *BatchedContext) Eager() bool { return true }
 
 // WorkAvailable is closed with the context, and never sent anything: no work waits.
-func (b *BatchedContext) WorkAvailable() <-chan struct{} { return b.s.available }
+func (b *BatchedContext) WorkAvailable() <-chan struct{} {
+	b.s.mu.Lock()
+	b.s.begun = true
+	b.s.mu.Unlock()
+	return b.s.available
+}
 
 // Signal does nothing: no work waits.
 func (b *BatchedContext) Signal() {}
 
-// Cleanup has nothing to clean.
-func (b *BatchedContext) Cleanup() {}
+// Cleanup begins the end of an engine. One that could not get its memory has never asked for work: its Close would wait forever for a loop
+// that was not started, unless there is no context.
+func (b *BatchedContext) Cleanup() {
+	if b.s == nil || b.Context == nil {
+		return
+	}
+	b.s.mu.Lock()
+	begun := b.s.begun
+	b.s.mu.Unlock()
+	if !begun {
+		b.Context.Close()
+		b.Context = nil
+	}
+}
 
 // DoWork waits until the card has done what it was given.
 func (b *BatchedContext) DoWork() {

@@ -5,6 +5,7 @@ package card
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -91,8 +92,10 @@ func Free[T Number](x []T) error {
 	return err
 }
 
-// OutOfMemory reports whether an error says that the card has no room.
-func OutOfMemory(err error) bool { return errors.Is(err, cudamodules.ErrOutOfMemory) }
+// OutOfMemory reports whether an error says that the card has no room, which Gorgonia's engine has words of its own for.
+func OutOfMemory(err error) bool {
+	return errors.Is(err, cudamodules.ErrOutOfMemory) || err != nil && strings.Contains(err.Error(), "Free memory available")
+}
 
 // None reports whether an error says that there is no card, or no driver for it.
 func None(err error) bool {

@@ -165,7 +165,7 @@ CUresult cuCtxPopCurrent_v2(void **c) {
   return ok;
 }
 CUresult cuCtxSynchronize() { LOCKED; return problem.empty() ? ok : launch_failed; }
-CUresult cuMemGetInfo_v2(size_t *f, size_t *t) { *f = *t = (size_t)8 << 30; return ok; }
+CUresult cuMemGetInfo_v2(size_t *f, size_t *t) { LOCKED; *t = memory_limit; *f = in_use < memory_limit ? memory_limit - in_use : 0; return ok; }
 CUresult cuMemAlloc_v2(Address *p, size_t n) { return take(p, n); }
 CUresult cuMemAllocManaged(Address *p, size_t n, unsigned) { return take(p, n); }
 CUresult cuMemFree_v2(Address p) {
