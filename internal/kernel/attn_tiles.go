@@ -69,8 +69,7 @@ func (s *OnlineTiles) Step(g0, g1 int, k, v []uint16, j, n int) {
 	a.now = ahead.now
 	most := max(1, tilesMaxWork/(TileQueries*TileKeys*(s.D+s.Ld)))
 	for ; g0 < g1; g0 += most {
-		then := uintptr(unsafe.Pointer(&ahead.then))
-		a.next = then + uintptr(ahead.next)*unsafe.Sizeof(a.now)
+		a.next = unsafe.Add(unsafe.Pointer(&ahead.then), uintptr(ahead.next)*unsafe.Sizeof(a.now))
 		r := g0 * TileQueries
 		a.q, a.o = unsafe.Pointer(&s.Q[g0*group]), pointer(s.O[r*s.Ld:])
 		a.rowMax, a.rowSum = pointer(s.RowMax[r:]), pointer(s.RowSum[r:])
@@ -84,19 +83,19 @@ func (s *OnlineTiles) Step(g0, g1 int, k, v []uint16, j, n int) {
 		default:
 			tilesCall(&a)
 		}
-		ahead.next = int((a.next - then) / unsafe.Sizeof(a.now))
+		ahead.next = int((uintptr(a.next) - uintptr(unsafe.Pointer(&ahead.then))) / unsafe.Sizeof(a.now))
 	}
 	ahead.now = a.now
 }
 
-// attnTilesArgs is what the assembly takes; gen/attn knows the order. What it counts up are numbers, not pointers, for they end
-// beyond their slices.
+// attnTilesArgs is what the assembly takes; gen/attn knows the order. What it counts up beyond the ends of slices are numbers, not
+// pointers.
 type attnTilesArgs struct {
 	q, k, v, o, rowMax, rowSum, lo, hi, work unsafe.Pointer
 	steps, cols, groups, j, keys             int
 	scale                                    float32
 	panel                                    int
-	variables                                [10]uintptr // of the assembly
-	next                                     uintptr     // what to ask for after now
+	variables                                [10]uintptr    // of the assembly
+	next                                     unsafe.Pointer // what to ask for after now, in an Ahead
 	now                                      aheadRows
 }
