@@ -90,13 +90,14 @@ func usedMemory(t *testing.T, cfg Config) map[string]any {
 	return out
 }
 
-// TestPrefillHoldsOneLayer: what a layer computes goes back before the next one needs memory, however many there are.
+// TestPrefillHoldsOneLayer: what a layer computes goes back before the next one needs memory, however many there are, also where its
+// inputs are recorded.
 func TestPrefillHoldsOneLayer(t *testing.T) {
 	defer op.Poison()()
-	held := func(layers int) (numbers int) {
+	held := func(layers int, rec *quantize.Recorder) (numbers int) {
 		m, err := NewModel(Llama(64, layers, 64, 4, 2, 32), 1)
 		require.NoError(t, err)
-		g, err := m.PrefillGraph(1, 32, Fused)
+		g, err := m.inference(plan{batch: 1, seq: 32, recorder: rec}, Fused)
 		require.NoError(t, err)
 		defer g.Close()
 		stop := g.results.Watch()
@@ -110,6 +111,9 @@ func TestPrefillHoldsOneLayer(t *testing.T) {
 		}
 		return numbers
 	}
-	one := held(1)
-	require.Less(t, held(5)-one, one/4)
+	rec, err := quantize.NewRecorder(quantize.RecorderConfig{})
+	require.NoError(t, err)
+	one := held(1, nil)
+	require.Less(t, held(5, nil)-one, one/4)
+	require.Less(t, held(5, rec)-one, one/4)
 }

@@ -109,6 +109,23 @@ func TestLinearsHashes(t *testing.T) {
 		build([]int{1, 2}, nil, ops.LinearsConfig{}), build([]int{1, 2}, []int{3, 4}, ops.LinearsConfig{}))
 }
 
+// TestLinearsOfOneMatrix: gradients of inputs that occur several times add up, and x may be a matrix, too.
+func TestLinearsOfOneMatrix(t *testing.T) {
+	same := func(in []*G.Node, at int) []*G.Node { return []*G.Node{in[at], in[at], in[at]} }
+	nodeCase{
+		name:   "weights",
+		inputs: []optest.Input{optest.Seeded("x", 1, 4, 6), optest.Seeded("w", 2, 6, 6), optest.Seeded("b", 3, 6)},
+		build: func(in []*G.Node) (*G.Node, error) {
+			return ops.Linears(in[0], same(in, 1), same(in, 2), ops.LinearsConfig{})
+		},
+	}.check(t)
+	nodeCase{
+		name:   "x",
+		inputs: []optest.Input{optest.Seeded("x", 1, 6, 6)},
+		build:  func(in []*G.Node) (*G.Node, error) { return ops.Linears(in[0], same(in, 0), nil, ops.LinearsConfig{}) },
+	}.check(t)
+}
+
 func TestLinearsErrors(t *testing.T) {
 	g := G.NewGraph()
 	x, w, v, b := node(g, "x", 2, 3), node(g, "w", 3, 4), node(g, "v", 3, 5), node(g, "b", 4)

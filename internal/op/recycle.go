@@ -34,7 +34,7 @@ type Reclaimer interface {
 }
 
 // NewRecycler returns a Recycler for the results of this module's ops in g. The values of the nodes in read are read outside of the
-// graph too, until Release; those of the nodes in keep are not handed back.
+// graph too, until Release; those of the nodes in keep, whose memory other nodes may have made, are not handed back.
 func NewRecycler(g *G.ExprGraph, read, keep G.Nodes) *Recycler {
 	r := &Recycler{reads: map[*G.Node][]*result{}}
 	uses := map[teller]int{}
@@ -52,13 +52,15 @@ func NewRecycler(g *G.ExprGraph, read, keep G.Nodes) *Recycler {
 		if tells(n) {
 			n.Op().(teller).onBegin(func() { r.begin(n) })
 		}
-		if slices.Contains(keep, n) {
+		_, lends := n.Op().(Reclaimer)
+		fresh := isFresh(n)
+		if !lends && !fresh || isKept(n, g, keep, tells, map[*G.Node]bool{}) {
 			continue
 		}
-		if _, ok := n.Op().(Reclaimer); ok {
+		if lends {
 			r.lent = append(r.lent, &result{node: n})
 		}
-		if !isFresh(n) {
+		if !fresh {
 			continue
 		}
 		x := &result{node: n}
@@ -81,6 +83,23 @@ func NewRecycler(g *G.ExprGraph, read, keep G.Nodes) *Recycler {
 func isFresh(n *G.Node) bool {
 	o, ok := n.Op().(interface{ FreshResult() bool })
 	return ok && o.FreshResult()
+}
+
+// isKept reports whether a node of keep is n or may hold its memory, through nodes that do not tell.
+func isKept(n *G.Node, g *G.ExprGraph, keep G.Nodes, tells func(*G.Node) bool, seen map[*G.Node]bool) bool {
+	if slices.Contains(keep, n) {
+		return true
+	}
+	for it := g.To(n.ID()); it.Next(); {
+		reader := it.Node().(*G.Node)
+		if seen[reader] || tells(reader) {
+			continue
+		}
+		if seen[reader] = true; isKept(reader, g, keep, tells, seen) {
+			return true
+		}
+	}
+	return false
 }
 
 // readersOf collects the nodes that read the memory of n's value, with whether they tell. Those that do not may hand it on, as views

@@ -242,6 +242,33 @@ func TestResultsThatOthersShare(t *testing.T) {
 	}
 }
 
+// TestWhatIsKeptByOthersStays: a kept node's value may be a view of a result, or the result itself, written in place.
+func TestWhatIsKeptByOthersStays(t *testing.T) {
+	defer Poison()()
+	one := G.NewConstant(float32(1))
+	for name, of := range map[string]func(n *G.Node) *G.Node{
+		"view":     func(n *G.Node) *G.Node { return G.Must(G.Reshape(n, tensor.Shape{5, 1})) },
+		"in place": func(n *G.Node) *G.Node { return G.Must(G.Add(n, one)) },
+		"two views": func(n *G.Node) *G.Node {
+			return G.Must(G.Reshape(G.Must(G.Reshape(n, tensor.Shape{5, 1})), tensor.Shape{1, 5}))
+		},
+	} {
+		g, nodes, _ := chain(t, 2, nil)
+		kept := of(nodes[1])
+		vm := G.NewTapeMachine(g)
+		defer vm.Close()
+		r := NewRecycler(g, nil, G.Nodes{kept})
+		stop := r.Watch()
+		require.NoError(t, vm.RunAll())
+		stop()
+		vm.Reset()
+		want := append([]float32(nil), kept.Value().Data().([]float32)...)
+		value := kept.Value()
+		r.Release()
+		require.Equal(t, want, value.Data(), name)
+	}
+}
+
 func TestIdleMemoryIsFreed(t *testing.T) {
 	const n = 7901 * 8
 	held := func() int {

@@ -50,10 +50,11 @@ func attended(t *testing.T, size ops.QKV, cfg flashattn.Config, joint bool) (out
 
 // TestAttendQKV: the same bits as Attend of the three parts, results and gradients.
 func TestAttendQKV(t *testing.T) {
-	for _, n := range [][5]int{{1, 1, 1, 1, 2}, {2, 5, 4, 2, 3}, {1, 130, 6, 3, 16}, {3, 33, 2, 2, 64}} {
+	for _, n := range [][5]int{{1, 1, 1, 1, 2}, {2, 5, 4, 2, 3}, {1, 130, 6, 3, 16}, {3, 33, 2, 2, 64}, {2, 19, 3, 1, 9}} {
 		size := ops.QKV{Batch: n[0], Seq: n[1], Heads: n[2], KVHeads: n[3], HeadDim: n[4]}
 		for name, cfg := range map[string]flashattn.Config{
 			"plain": {}, "causal": {Causal: true, Softcap: 2}, "window, bf16": {Causal: true, Window: flashattn.Sliding(7), Precision: flashattn.BFloat16},
+			"alibi, int8": {Causal: true, ALiBi: true, Precision: flashattn.Int8}, "both sides": {Window: flashattn.Window{Limited: true, Left: 3, Right: 2}, Scale: 0.3},
 		} {
 			t.Run(fmt.Sprintf("%+v/%s", size, name), func(t *testing.T) {
 				want, wantGrads := attended(t, size, cfg, false)

@@ -63,6 +63,49 @@ func TestEvictingSaveAndRestore(t *testing.T) {
 	}
 }
 
+// TestEvictingSavesEveryState: whatever appending, attending and truncating, in any order, leave behind is restored.
+func TestEvictingSavesEveryState(t *testing.T) {
+	m := model{2, 2, 2, 4, 4}
+	const total = 120
+	path := filepath.Join(t.TempDir(), "cache")
+	for seed := range uint64(12) {
+		numbers := optest.Ints(seed+1, 1000, 1<<20)
+		next := func(n int) int {
+			x := numbers[0]
+			numbers = numbers[1:]
+			return x % n
+		}
+		cfg := kvcompress.Config{Budget: 8 + next(10), Recent: 1 + next(4), SinkTokens: next(4)}
+		c := m.evicting(t, total, cfg)
+		for range 25 {
+			switch next(6) {
+			case 0: // refused where tokens between are evicted
+				_ = c.TruncateEach([]int{next(c.LenOf(0) + 1), next(c.LenOf(1) + 1)})
+			case 1:
+				_ = c.Truncate(next(c.Len() + 1))
+			default:
+				seq := min(1+next(9), total-c.Len())
+				if seq == 0 {
+					continue
+				}
+				counts := []int{next(seq + 1), next(seq + 1)}
+				x := func() []float32 { return optest.Normal[float32](uint64(next(1<<20)), 2*seq*2*4, 2) }
+				require.NoError(t, c.AppendSome(x(), x(), seq, counts))
+				if next(3) > 0 {
+					q := x()
+					require.NoError(t, c.AttendSome(make([]float32, len(q)), q, seq, 2, counts, flashattn.Config{}, nil))
+				}
+			}
+			require.NoError(t, c.Save(path))
+			r := m.evicting(t, total, cfg)
+			require.NoError(t, r.Restore(path), "seed %d", seed)
+			if next(2) == 0 {
+				c = r
+			}
+		}
+	}
+}
+
 func TestEvictingRestoreRefuses(t *testing.T) {
 	m := model{1, 1, 1, 4, 4}
 	cfg := kvcompress.Config{Budget: 8, Recent: 3, SinkTokens: 1, Model: "test"}

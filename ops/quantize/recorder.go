@@ -184,6 +184,9 @@ func (o *tap) Do(in ...G.Value) (_ G.Value, err error) {
 	if x.Dims() < 1 || x.Shape().TotalSize() != o.size || x.Shape()[x.Dims()-1] != o.rec.channels {
 		return nil, fmt.Errorf("%s: layer %q: got a value of shape %v, want %d numbers in %d channels", o.Name(), o.rec.layer, x.Shape(), o.size, o.rec.channels)
 	}
+	if err := o.CheckShapes(in); err != nil {
+		return nil, err
+	}
 	if err := o.rec.observe(x); err != nil {
 		return nil, fmt.Errorf("%s: layer %q: %w", o.Name(), o.rec.layer, err)
 	}
