@@ -18,10 +18,7 @@ type embeddingGrad[T kernel.Float] struct {
 	of      *embedding
 	node    *G.Node // where the op is in its graph
 	buffers *embeddingBuffers[T]
-
-	mu    sync.Mutex
-	known int  // nodes of the graph when taken was found out
-	taken bool // whether one of them is a consumer
+	readers op.Readers
 }
 
 var (
@@ -99,21 +96,7 @@ func (d *embeddingGrad[T]) consumed() bool {
 	if d.node == nil {
 		return true
 	}
-	g := d.node.Graph()
-	nodes := g.AllNodes()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.known == len(nodes) {
-		return d.taken
-	}
-	d.known, d.taken = len(nodes), false
-	// ExprGraph.To would say who takes it, but it writes to the graph, which other machines may be running.
-	for _, n := range nodes {
-		if g.HasEdgeFromTo(n.ID(), d.node.ID()) && reflect.TypeOf(n.Op()) != embeddingReadType() {
-			d.taken = true
-		}
-	}
-	return d.taken
+	return d.readers.Any(d.node, func(reader G.Op) bool { return reflect.TypeOf(reader) != embeddingReadType() })
 }
 
 // embeddingReadType is the type of the statements that gorgonia.Read makes, which has no name outside Gorgonia.

@@ -4,7 +4,6 @@ package op
 
 import (
 	"fmt"
-	"sync"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
@@ -20,11 +19,8 @@ func Resident(n *G.Node) (*G.Node, error) {
 
 type residentOp struct {
 	Base
-	node *G.Node // the input
-
-	mu    sync.Mutex
-	known int  // nodes of the graph when alone was found out
-	alone bool // whether no other node on the card reads the input
+	node   *G.Node // the input
+	others Readers
 }
 
 // Kind is Resides.
@@ -49,20 +45,10 @@ func (o *residentOp) CUDADo(ext G.External, dev G.Device, _ G.Value, _ ...G.Valu
 
 // only reports whether this node alone reads the input on the card, so that nobody needs the machine's copy.
 func (o *residentOp) only() bool {
-	g := o.node.Graph()
-	nodes := g.AllNodes()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.known == len(nodes) {
-		return o.alone
-	}
-	o.known, o.alone = len(nodes), true
-	for _, n := range nodes {
-		if _, ok := n.Op().(G.CUDADoer); ok && n.Op() != G.Op(o) && g.HasEdgeFromTo(n.ID(), o.node.ID()) {
-			o.alone = false
-		}
-	}
-	return o.alone
+	return !o.others.Any(o.node, func(reader G.Op) bool {
+		_, there := reader.(G.CUDADoer)
+		return there && reader != G.Op(o)
+	})
 }
 
 // Do is for machines that run on no card: the value itself.
