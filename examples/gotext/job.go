@@ -19,13 +19,14 @@ type job struct {
 
 	text      corpus
 	model     *stheno.Model
+	further   *further      // with -qat, once it is trained
 	quantized *stheno.Model // model with -weights, or model itself
 	losses
 	gzip, heldOut float64 // bits per byte of the held-out text; heldOut is 0 until it is known
 }
 
-// run trains, completes and compares. When ctx ends during the training, it still saves and shows what there is, without
-// the comparison, and returns ctx's error.
+// run trains, completes and compares. When ctx ends during a training, it still saves and shows what there is, without
+// the comparison, and returns ctx's error; a training for codes that was not ended is left out.
 func (j *job) run(ctx context.Context) error {
 	runtime.GOMAXPROCS(j.opt.threads) // this module's nodes and gonum under Gorgonia's both go by it
 	if err := j.prepare(ctx); err != nil {
@@ -49,12 +50,27 @@ func (j *job) run(ctx context.Context) error {
 		}
 		fmt.Fprintf(j.out, "saved       %s\n", j.opt.save)
 	}
+	if stopped == nil && j.opt.qat > 0 {
+		err := j.trainForCodes(ctx)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		stopped = err
+	}
 	if err := j.show(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
 	if stopped != nil {
 		return stopped
 	}
+	if err := j.compareAll(ctx); err != nil || !j.opt.roundings {
+		return err
+	}
+	return j.compareRoundings(ctx)
+}
+
+// compareAll compares nodes and precisions, if that was asked for and there is something to compare with.
+func (j *job) compareAll(ctx context.Context) error {
 	if !j.opt.compare {
 		return nil
 	}
@@ -81,7 +97,7 @@ func (j *job) prepare(ctx context.Context) (err error) {
 			return fmt.Errorf("%s: got a quantized model with -steps, -minutes or -weights, want one in full precision", j.opt.load)
 		}
 	}
-	if j.opt.train {
+	if j.opt.train || j.opt.qat > 0 {
 		cfg := j.opt.config()
 		if j.model != nil {
 			cfg = j.model.Config()

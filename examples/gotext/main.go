@@ -4,9 +4,11 @@
 //	go run ./examples/gotext
 //	go run ./examples/gotext -data ~/notes -minutes 10 -save notes.safetensors
 //	go run ./examples/gotext -load notes.safetensors -prompt 'Dear '
+//	go run ./examples/gotext -load notes.safetensors -weights int4 -qat 400 -compare=false
 //
 // The text is read as bytes: 256 tokens, no tokenizer. Some files are held out, and what the model makes of them is given
-// in bits per byte, beside what gzip -9 needs for the same bytes.
+// in bits per byte, beside what gzip -9 needs for the same bytes. With -rounding or -qat a
+// table at the end says what ways of choosing codes lose, and how much of that a training for the codes wins back.
 //
 // Ctrl-C ends the training; what is there by then is saved, if that was asked for, and shown. A second Ctrl-C ends the
 // program.

@@ -373,7 +373,7 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 	code, stdout, stderr := start(t, t.Context(), "-h")
 	require.Zero(t, code)
 	require.Empty(t, stderr)
-	for _, name := range []string{"data", "steps", "layers", "dim", "heads", "kv-heads", "seq", "arch", "save", "load", "prompt", "threads", "seed"} {
+	for _, name := range []string{"data", "steps", "layers", "dim", "heads", "kv-heads", "seq", "arch", "weights", "rounding", "qat", "qat-rate", "save", "load", "prompt", "threads", "seed"} {
 		require.Contains(t, stdout, "\n  -"+name+" ")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"stheno"
 	"stheno/internal/aside"
 	"stheno/ops/kvcompress"
+	"stheno/ops/quantize"
 )
 
 // vocab is the number of tokens: one for each value of a byte.
@@ -20,6 +21,9 @@ const vocab = 256
 
 // maxMinutes is about two years, which a time.Duration holds.
 const maxMinutes = 1_000_000
+
+// maxFurther is more steps than anyone waits for.
+const maxFurther = 1 << 30
 
 // defaultPrompts are completed when no -prompt is given.
 var defaultPrompts = []string{
@@ -49,7 +53,12 @@ type options struct {
 	tokens      int
 	temperature float64
 
-	weights  stheno.Precision
+	weights   stheno.Precision
+	rounding  quantize.Method
+	qat       int // further steps for codes; 0: none
+	qatRate   float64
+	roundings bool // compare ways of rounding: -rounding or -qat was given
+
 	kv       kvcompress.Config
 	kvRecent int
 
@@ -91,6 +100,12 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 		o.weights, err = stheno.ParsePrecision(s)
 		return err
 	})
+	f.Func("rounding", "with -weights int8 or int4, dynamic or not: choose codes by `METHOD`: nearest, clipped (least squared error of the weights) or gptq (of the outputs on training text); ends with a table of what each loses (default nearest)", func(s string) (err error) {
+		o.rounding, err = parseRounding(s)
+		return err
+	})
+	f.IntVar(&o.qat, "qat", 0, "with such -weights: train a copy of the model `N` more steps for its codes, complete with that, and show how much of the loss of rounding it wins back; -save writes the model before. A second copy takes the same steps in float32, to compare with")
+	f.Float64Var(&o.qatRate, "qat-rate", 0.0005, "with -qat: highest learning rate of the further steps, from which it falls to zero")
 	kv := stheno.F32
 	f.Func("kv", "keep keys and values of tokens that are not recent in `PRECISION`: f32, f16, int8 or int4 (default f32)", func(s string) (err error) {
 		if kv, err = stheno.ParsePrecision(s); err == nil {
@@ -140,6 +155,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 			}
 		}
 	}
+	o.roundings = given["rounding"] || given["qat"]
 	o.ownSeq = o.load != "" && !given["seq"]
 	o.train = o.load == "" || given["steps"] || given["minutes"]
 	if len(o.prompts) == 0 {
@@ -207,6 +223,9 @@ func (o options) check(given map[string]bool) error {
 			return fmt.Errorf("-out: %w", err)
 		}
 	}
+	if err := o.checkCodes(given); err != nil {
+		return err
+	}
 	if o.saveQuantized != "" && o.weights == stheno.F32 {
 		return fmt.Errorf("-save-quantized: got %s without -weights, want a precision other than f32", o.saveQuantized)
 	}
@@ -220,6 +239,31 @@ func (o options) check(given map[string]bool) error {
 		if err := aside.CheckFile(f.path); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
+	}
+	return nil
+}
+
+// checkCodes reports what keeps -rounding and -qat from what -weights says.
+func (o options) checkCodes(given map[string]bool) error {
+	const want = "-weights int8, int8-dynamic, int4 or int4-dynamic"
+	for _, name := range []string{"rounding", "qat"} {
+		switch {
+		case !given[name] || hasCodes(o.weights):
+		case !given["weights"]:
+			return fmt.Errorf("-%s: got it without -weights, want it with %s", name, want)
+		default:
+			return fmt.Errorf("-%s: got it with -weights %v, want it with %s", name, o.weights, want)
+		}
+	}
+	switch {
+	case given["qat"] && (o.qat < 1 || o.qat > maxFurther):
+		return fmt.Errorf("-qat: got %d, want 1 to %d steps", o.qat, maxFurther)
+	case o.qat > 0 && o.rounding == quantize.GPTQ:
+		return fmt.Errorf("-rounding: got %v with -qat, want %v or %v: there is no training through %v", o.rounding, quantize.Nearest, quantize.Clipped, o.rounding)
+	case given["qat-rate"] && !given["qat"]:
+		return fmt.Errorf("-qat-rate: got %v without -qat, want both", o.qatRate)
+	case !(o.qatRate > 0) || math.IsInf(o.qatRate, 0):
+		return fmt.Errorf("-qat-rate: got %v, want a positive number", o.qatRate)
 	}
 	return nil
 }

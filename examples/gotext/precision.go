@@ -13,13 +13,15 @@ import (
 
 // Sizes of the texts that precisions are judged by, in bytes. They keep the comparison to some seconds.
 const (
-	planText   = 2 << 10 // calibration of -weights auto, of the training text
-	reportText = 4 << 10 // of the held-out text
+	planText        = 2 << 10  // calibration of -weights auto, of the training text
+	calibrationText = 16 << 10 // of GPTQ, of the training text
+	reportText      = 4 << 10  // of the held-out text
 )
 
 // quantize makes the model that completions are drawn from, and says what it is.
 func (j *job) quantize(ctx context.Context) error {
 	j.quantized = j.model
+	how := ""
 	switch {
 	case j.opt.weights == stheno.F32:
 		return nil
@@ -32,7 +34,15 @@ func (j *job) quantize(ctx context.Context) error {
 		fmt.Fprintf(j.out, "planned     %s of weights, mean divergence %.1e nats: predicted %.1e, limit %.0e\n",
 			memory(p.MeasuredBytes), p.Measured.KL, p.PredictedKL, p.Budget.MaxKL)
 	default:
-		q, err := j.model.Quantize(stheno.QuantizeConfig{Weights: j.opt.weights})
+		from := j.model
+		if j.opt.roundings {
+			how = fmt.Sprintf(", %v", j.opt.rounding)
+		}
+		if j.further != nil {
+			from = j.further.forCodes
+			how += fmt.Sprintf(", %d more steps for them", j.opt.qat)
+		}
+		q, err := j.rounded(from, j.opt.rounding)
 		if err != nil {
 			return err
 		}
@@ -42,8 +52,8 @@ func (j *job) quantize(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(j.out, "quantized   weights %v: %s instead of %s, held out %.4f bits per byte instead of %.4f\n",
-		j.opt.weights, memory(j.quantized.Bytes()), memory(j.model.Bytes()), bits, j.heldOut)
+	fmt.Fprintf(j.out, "quantized   weights %v%s: %s instead of %s, held out %.4f bits per byte instead of %.4f\n",
+		j.opt.weights, how, memory(j.quantized.Bytes()), memory(j.model.Bytes()), bits, j.heldOut)
 	if j.opt.saveQuantized == "" {
 		return nil
 	}
