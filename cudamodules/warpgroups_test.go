@@ -2,9 +2,12 @@ package cudamodules
 
 import (
 	"bytes"
+	"context"
 	"log"
+	"math"
 	"os"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
@@ -58,6 +61,25 @@ func TestACheckOfWarpgroupsMayFail(t *testing.T) {
 		require.Empty(t, f.held, call)
 		require.Zero(t, f.depth, call)
 	}
+}
+
+// A kernel that does not end is left alone with its context: whatever would wait for it, as freeing memory does, is not called.
+func TestACheckOfWarpgroupsMayNotEnd(t *testing.T) {
+	t.Setenv(WarpgroupsVar, "check")
+	log.SetOutput(&bytes.Buffer{})
+	defer log.SetOutput(os.Stderr)
+	defer func(d time.Duration) { checkTime = d }(checkTime)
+	checkTime = 20 * time.Millisecond
+	f, dev := hopper(t)
+	f.pending = math.MaxInt
+	ok, why := dev.Warpgroups()
+	require.False(t, ok)
+	require.Contains(t, why, context.DeadlineExceeded.Error())
+	require.Equal(t, 1, f.calls["cuCtxSynchronize"], "the one before the launch")
+	for _, call := range []string{"cuMemFree_v2", "cuMemcpyDtoH_v2", "cuStreamDestroy_v2", "cuModuleUnload", "cuCtxDestroy_v2"} {
+		require.Zero(t, f.calls[call], call)
+	}
+	require.Zero(t, f.depth)
 }
 
 func TestWarpgroupsVar(t *testing.T) {

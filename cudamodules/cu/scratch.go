@@ -1,9 +1,13 @@
 package cu
 
-import "math/bits"
+import (
+	"errors"
+	"math/bits"
+)
 
 // Borrow lends n bytes of the card's memory, with arbitrary contents, for kernels that are launched until Return. What is given back
-// is kept for the next borrower: as all launches are on one stream, those of the next one come after. It is freed with the context.
+// is kept for the next borrower: as all launches are on one stream, those of the next one come after. It is freed with the context, or
+// when there is no room for a loan otherwise.
 func (b *BatchedContext) Borrow(n int64) (DevicePtr, error) {
 	size := scratchSize(n)
 	inUse.Lock()
@@ -20,7 +24,27 @@ func (b *BatchedContext) Borrow(n int64) (DevicePtr, error) {
 	}
 	inUse.Unlock()
 	p, err := s.Alloc(size)
+	if errors.Is(err, OutOfMemory) {
+		if e := s.freeScratch(); e != nil {
+			return 0, errors.Join(err, e)
+		}
+		p, err = s.Alloc(size)
+	}
 	return DevicePtr(p), err
+}
+
+// freeScratch frees what nobody has borrowed, once the kernels that were given it have ended. Who wants it meanwhile waits.
+func (s *shared) freeScratch() error {
+	inUse.Lock()
+	defer inUse.Unlock()
+	err := s.Synchronize()
+	for _, pieces := range s.scratch {
+		for _, p := range pieces {
+			err = errors.Join(err, s.Free(ptr(p)))
+		}
+	}
+	s.scratch = nil
+	return err
 }
 
 // Return ends a loan of n bytes.

@@ -160,6 +160,41 @@ func TestMachinesLoadWhatTheyLaunch(t *testing.T) {
 	require.Equal(t, before, emulator.Loaded(path))
 }
 
+// Scratch that was given back is kept, but not when others then have no room.
+func TestScratchMakesRoomOnTheCard(t *testing.T) {
+	optest.Card(t)
+	path := os.Getenv(cudamodules.LibraryVar)
+	if !filepath.IsAbs(path) {
+		t.Skip("a real card has room enough")
+	}
+	device, err := cu.GetDevice(0)
+	require.NoError(t, err)
+	ctx, err := device.MakeContext(cu.SchedAuto)
+	require.NoError(t, err)
+	b := cu.NewBatchedContext(cu.CtxFromCUContext(device, ctx, cu.SchedAuto), device)
+	defer b.Close()
+	const mib = 1 << 20
+	defer emulator.Limit(path, 0)
+	emulator.Limit(path, emulator.Limit(path, 0)+4*mib)
+	before := emulator.Held(path)
+	kept, err := b.Borrow(mib)
+	require.NoError(t, err)
+	idle, err := b.Borrow(2 * mib)
+	require.NoError(t, err)
+	b.Return(idle, 2*mib)
+	again, err := b.Borrow(2 * mib)
+	require.NoError(t, err)
+	require.Equal(t, idle, again)
+	_, err = b.Borrow(3 * mib) // takes 4
+	require.ErrorIs(t, err, cu.OutOfMemory)
+	b.Return(again, 2*mib)
+	b.Return(kept, mib)
+	large, err := b.Borrow(3 * mib)
+	require.NoError(t, err)
+	require.Equal(t, before+1, emulator.Held(path))
+	b.Return(large, 3*mib)
+}
+
 // Machines come and go, several at a time, and the card's context goes with the last one.
 func TestMachinesGiveTheCardBack(t *testing.T) {
 	optest.Card(t)
