@@ -36,8 +36,12 @@ func (l *layout) scaleFor(low, high float32) (scale, min uint16) {
 	if !l.asym {
 		return halfUp(math.Max(math.Abs(float64(low)), math.Abs(float64(high))) / 127), 0
 	}
+	// Not −0, whichever of the two an order of comparisons has found.
 	if low == 0 {
-		low = 0 // not −0, whichever of the two an order of comparisons has found
+		low = 0
+	}
+	if high == 0 {
+		high = 0
 	}
 	min = halfDown(low)
 	return halfUp((float64(high) - float64(kernel.Float16Value(min))) / float64(int(1)<<l.bits-1)), min

@@ -67,6 +67,34 @@ func TestCodesAreWithinHalfAStep(t *testing.T) {
 	}
 }
 
+// TestZerosOfBothSigns: what is coded does not depend on the order in which a machine compares, and so on the signs of zeros.
+func TestZerosOfBothSigns(t *testing.T) {
+	m := model{1, 1, 1, 24, 40}
+	const n, coded = 64, 48
+	path := filepath.Join(t.TempDir(), "cache")
+	file := func(sign func(i int) float64) []byte {
+		zeros := func(width int) []float32 {
+			x := make([]float32, n*width)
+			for i := range coded * width {
+				x[i] = float32(math.Copysign(0, sign(i)))
+			}
+			return x
+		}
+		c, err := kvcompress.Compress(zeros(m.dk), zeros(m.dv), n, m.shape(n), kvcompress.Config{Ratio: 8, Recent: 16, GroupSize: 16, Rotate: kvcompress.RotateNever})
+		require.NoError(t, err)
+		require.NoError(t, c.Save(path))
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		return data
+	}
+	want := file(func(int) float64 { return 1 })
+	for seed := range uint64(3) {
+		signs := optest.Normal[float64](seed, coded*m.dv, 1)
+		require.True(t, bytes.Equal(want, file(func(i int) float64 { return signs[i] })))
+	}
+	require.True(t, bytes.Equal(want, file(func(int) float64 { return -1 })))
+}
+
 // Rotation spreads what is large in a token over all channels, so that scattered outliers no longer cost every channel its fine steps.
 func TestRotationHelpsOutliers(t *testing.T) {
 	m := model{1, 1, 1, 64, 16}
