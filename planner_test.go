@@ -111,8 +111,8 @@ func TestStepsAlongTheHullAreBest(t *testing.T) {
 }
 
 func TestPlanErrors(t *testing.T) {
-	m := learnedModel(t)
-	text := stream(100, 9)
+	m := untrained(t)
+	text := stream(12, 9)
 	for want, cfg := range map[string]PlanConfig{
 		"Text: got 0 tokens":                  {},
 		"Seq: got -1":                         {Text: text, Seq: -1},

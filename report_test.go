@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
 	"stheno/internal/optest"
@@ -43,7 +44,20 @@ func stream(n int, seed uint64) []int {
 	return out
 }
 
+// briefly reports whether to leave out what takes an emulated card minutes: with -short, under the tag cuda.
+func briefly() bool { return G.CUDA && testing.Short() }
+
+// untrained is the model of learned before it has learnt, which is enough to be refused.
+func untrained(t testing.TB) *Model {
+	m, err := NewModel(Llama(16, 2, 64, 2, 1, 96), 1)
+	require.NoError(t, err)
+	return m
+}
+
 func learnedModel(t testing.TB) *Model {
+	if briefly() {
+		t.Skip("wants a model that has been trained, which takes an emulated card minutes")
+	}
 	m, err := learned()
 	require.NoError(t, err)
 	return m
@@ -214,7 +228,7 @@ func TestReportOfACacheWithABudget(t *testing.T) {
 }
 
 func TestReportErrors(t *testing.T) {
-	m := learnedModel(t)
+	m := untrained(t)
 	other := noisy(t, flavours()["gpt2"], tensor.Float32)
 	text := stream(100, 7)
 	fail := errors.New("enough")

@@ -22,22 +22,29 @@ var buildCard = sync.OnceValues(func() (string, error) { return emulator.Build(e
 // Each test has a schedule of the emulated card's threads, by its name; the environment variable STHENO_SCHEDULE moves all of them on.
 func Card(t testing.TB) {
 	t.Helper()
-	if library := os.Getenv(cudamodules.LibraryVar); library != "" {
-		if library == emulated {
-			schedule(t)
-		}
-		return
-	}
-	path, err := buildCard()
+	err := UseCard()
 	if errors.Is(err, emulator.ErrNoCompiler) {
 		t.Skip(err)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	os.Setenv(cudamodules.LibraryVar, path)
+	if os.Getenv(cudamodules.LibraryVar) == emulated {
+		schedule(t)
+	}
+}
+
+// UseCard is Card for a TestMain: where all tests of a package want a device, as Gorgonia's machines do under the tag.
+func UseCard() error {
+	if os.Getenv(cudamodules.LibraryVar) != "" {
+		return nil
+	}
+	path, err := buildCard()
+	if err != nil {
+		return err
+	}
 	emulated = path
-	schedule(t)
+	return os.Setenv(cudamodules.LibraryVar, path)
 }
 
 var emulated string // the library, once it is in use
