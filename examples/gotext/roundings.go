@@ -107,19 +107,16 @@ func (t roundings) print(w io.Writer, held int) {
 	}
 }
 
-// wonBack says what training for the codes has won back. Both sides of the first figure have had the same further steps; the
-// second counts what the steps alone have brought as well.
+// wonBack says what training for the codes has won back. All it compares has had the same further steps; the second sentence
+// sets apart what the steps alone have brought.
 func (t roundings) wonBack() string {
 	rounding := lost(t.nearest, t.full)
 	if !(rounding >= leastLoss) {
 		return fmt.Sprintf("After %d more steps rounding to nearest loses %.3f %%: too little to say what training for %v wins back.", t.steps, rounding, t.weights)
 	}
-	text := fmt.Sprintf("Training for %v wins back %.0f %% of what rounding loses: %.2f %% instead of %.2f %% against float32, all after %d more steps.",
-		t.weights, 100*(1-lost(t.trained, t.full)/rounding), lost(t.trained, t.full), rounding, t.steps)
-	at := t.rows[1].bits // rounded to nearest before the steps
-	if loses := lost(at, t.before); loses >= leastLoss {
-		text += fmt.Sprintf("\nAgainst the model before them, more training included, it is %.0f %%: %+.2f %% instead of %+.2f %%.",
-			100*(1-lost(t.trained, t.before)/loses), lost(t.trained, t.before), loses)
-	}
-	return text
+	trained := lost(t.trained, t.full)
+	return fmt.Sprintf(`Training for %v wins back %.0f %% of what rounding to nearest loses: %.2f %% instead of %.2f %% against float32, all after %d more steps.
+Against the model before them it is %+.2f %% instead of %+.2f %%; of both the steps alone are %+.2f %%.`,
+		t.weights, 100*(1-trained/rounding), trained, rounding, t.steps,
+		lost(t.trained, t.before), lost(t.nearest, t.before), lost(t.full, t.before))
 }
