@@ -18,7 +18,8 @@ import (
 // products are added to the result, six for every 32 steps of k.
 //
 // That holds for products that Safe vouches for. In tiles, numbers, products and sums below 2⁻¹²⁶ count as 0, so that small numbers
-// would lose pieces; numbers beyond 2¹¹⁰ cannot be cut in this way, and of infinities the pieces would be NaN.
+// would lose pieces; numbers beyond 2¹¹⁰ cannot be cut in this way, and of infinities the pieces would be NaN. What a product is added
+// to counts as 0 below 2⁻¹²⁶ as well, even where nothing is added.
 //
 // Lines, the rows of A or the columns of B, lie in panels of PieceLines, a panel as tiles of PieceSteps numbers of k, each three times:
 // the pieces. In a tile, steps p and p+16 for p < 16 are a pair, 32 bits. Panels of A have their pairs line by line, those of B step by
