@@ -47,6 +47,7 @@ func TestPairsOfNumbersThatAreNotPaired(t *testing.T) {
 	withPairs(t)
 	c := instance{name: "beyond", batch: 1, seqQ: 310, seqKV: 320, heads: 4, kvHeads: 2, d: 21, dv: 12, seed: 4, cfg: Config{Causal: true, Precision: BFloat16}}
 	clean := c.alone(generate(c).narrow())
+	bars := newRoundingBars(clean, clean.out) // weights are not rounded on the other way
 	for _, bad := range []float64{math.NaN(), math.Inf(1), 3.4e38} {
 		for _, kind := range []string{"q", "k", "v"} {
 			for _, at := range []int{0, 33, 300} {
@@ -61,7 +62,7 @@ func TestPairsOfNumbersThatAreNotPaired(t *testing.T) {
 					for i, x := range p.out.Data[n*c.dv:][:c.dv] {
 						sum += float64(x)
 						if y := clean.out.Data[n*c.dv+i]; !d.rows[n] {
-							require.InDelta(t, y, x, 0.05, "%s: out row %d", what, n) // weights are not rounded on the other way
+							require.InDelta(t, y, x, bars.out[n*c.dv+i]+1e-5, "%s: out row %d", what, n)
 						}
 					}
 					if d.rows[n] && math.IsNaN(bad) {
