@@ -55,7 +55,8 @@ const (
 	tileUnitSize = 1 << 20 // bytes of queries in pieces, and of outputs
 )
 
-// tiled is b for tiles, for heads key heads of so many rows. Results do not depend on it.
+// tiled is b for tiles, for heads key heads of so many rows. Results do not depend on it unless numbers are not for tiles: a unit leaves
+// them as a whole, and rows beside others that see such numbers round otherwise.
 func (b blocks) tiled(a attrs, heads, rows, d, dv int) blocks {
 	if a.BlockQ > 0 {
 		return b

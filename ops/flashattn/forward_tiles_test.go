@@ -113,3 +113,27 @@ func TestForwardTilesEdges(t *testing.T) {
 		}
 	}
 }
+
+// Units of more rows, which shapes of many heads have, give the same bits, within tiles and where all leave them at the same keys.
+func TestForwardOfLongUnits(t *testing.T) {
+	for _, c := range []instance{
+		{name: "1152", batch: 1, seqQ: 1200, seqKV: 200, heads: 24, kvHeads: 24, d: 33, dv: 20},
+		{name: "768", batch: 2, seqQ: 300, seqKV: 130, heads: 36, kvHeads: 12, d: 128, dv: 128},
+	} {
+		for _, tiny := range []float64{1, 0x1p-90} {
+			v := generate(c)
+			for i := len(v.v) * 2 / 3; i < len(v.v); i++ {
+				v.v[i] *= tiny
+			}
+			var want []float32
+			for _, rows := range []int{0, 576, 192} {
+				c.cfg.BlockQ = rows
+				p := c.alone(v.narrow())
+				if want == nil {
+					want = p.out.Data
+				}
+				require.True(t, equal(want, p.out.Data), "%s, values of %g: units of %d rows differ", c.name, tiny, rows)
+			}
+		}
+	}
+}
