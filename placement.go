@@ -15,7 +15,8 @@ import (
 // the build tag cuda everything is on the CPU.
 type Placement struct {
 	Nodes []PlacedNode // those that compute, in the order of the graph
-	// ToCard and ToHost are what every run copies: values of the host that nodes on the card read, and the other way.
+	// ToCard and ToHost are what every run copies: values of the host that nodes on the card read, and the other way. Nodes that send
+	// numbers of their own, such as RoPE's frequencies, stand there too, and inputs that they read back.
 	ToCard, ToHost []Transfer
 	// Resident is the bytes of weights that lie on the card and are not copied (Model.ToCard).
 	Resident int64
@@ -47,6 +48,9 @@ func PlacementOf(g *G.ExprGraph) Placement {
 		if op.KindOf(n) == op.Computes && o.Arity() > 0 { // constants and statements have none
 			p.Nodes = append(p.Nodes, PlacedNode{Name: opName(n), Card: card, Bytes: bytesOf(n)})
 		}
+		if c, ok := o.(op.Copier); ok && card {
+			p.addCopies(g, n, c)
+		}
 		it := g.From(n.ID())
 		for it.Next() {
 			c := it.Node().(*G.Node)
@@ -68,6 +72,21 @@ func PlacementOf(g *G.ExprGraph) Placement {
 		}
 	}
 	return p
+}
+
+// addCopies adds what node n copies besides its inputs.
+func (p *Placement) addCopies(g *G.ExprGraph, n *G.Node, c op.Copier) {
+	sent, readBack := c.Copies()
+	if sent > 0 {
+		p.ToCard = append(p.ToCard, Transfer{Name: opName(n), Bytes: sent})
+	}
+	var inputs []*G.Node
+	for it := g.From(n.ID()); it.Next(); {
+		inputs = append(inputs, it.Node().(*G.Node))
+	}
+	for _, i := range readBack {
+		p.ToHost = append(p.ToHost, Transfer{Name: opName(source(g, inputs[i])), Bytes: bytesOf(inputs[i])})
+	}
 }
 
 // Fallbacks are the nodes that run on the CPU, none where a whole graph is on the card.

@@ -111,6 +111,13 @@ func TestDecodingOverACacheOnTheCard(t *testing.T) {
 		for _, n := range p.Fallbacks() { // Gorgonia's slice, which takes the last of several tokens
 			require.True(t, seq > 1 && strings.HasPrefix(n.Name, "T["), "%v", p)
 		}
+		readBack := 0 // the position, by attention in each block
+		for _, c := range p.ToHost {
+			if c.Bytes == 8 {
+				readBack++
+			}
+		}
+		require.Equal(t, cfg.Layers, readBack, "%v", p.ToHost)
 		ids := cardIDs(cfg, seq, at)
 		got, err := g.Run(ids, there[0].Len())
 		require.NoError(t, err)

@@ -332,6 +332,9 @@ func (o *rope) CUDABackward(c *op.Card, in []G.Value, _, dOut G.Value, dIn []G.V
 	return o.rotateOnCard(c, dIn[0], dOut, in[1], true)
 }
 
+// Copies are the frequencies.
+func (o *rope) Copies() (sent int64, readBack []int) { return int64(8 * (o.cfg.Dim / 2)), nil }
+
 func (o *rope) rotateOnCard(c *op.Card, y, x, pos G.Value, back bool) error {
 	theta, amplitude := o.cfg.frequencies()
 	starts := 1

@@ -126,7 +126,7 @@ func (o *gradOp) Do(in ...G.Value) (_ G.Value, err error) {
 		}
 		dIn[i] = d
 	}
-	dIn[o.first] = newFor(o.of, o.outDtype(), o.shape)
+	dIn[o.first] = newFor(o.of, o.OutDtype(), o.shape)
 	if err = o.of.Backward(args.in, args.out, args.dOut, dIn); err != nil {
 		return nil, err
 	}

@@ -55,7 +55,8 @@ func (b *Base) Name() string { return b.name }
 // OutShape is the shape of the op's result.
 func (b *Base) OutShape() tensor.Shape { return b.shape }
 
-func (b *Base) outDtype() tensor.Dtype {
+// OutDtype is the dtype of its elements.
+func (b *Base) OutDtype() tensor.Dtype {
 	if t, ok := b.out.(G.TensorType); ok {
 		return t.Of.(tensor.Dtype)
 	}

@@ -362,7 +362,7 @@ func (o *packOp) FreshResult() bool { return false }
 // DiffWRT: floats.
 func (o *packOp) DiffWRT(n int) []bool {
 	ok := true
-	switch o.outDtype() {
+	switch o.OutDtype() {
 	case tensor.Float32, tensor.Float64:
 	default:
 		ok = false
@@ -380,7 +380,7 @@ func (o *packOp) DoDiff(_ G.ExecutionContext, in G.Nodes, out *G.Node) error {
 
 // Backward hands the gradient on.
 func (o *packOp) Backward(_ []G.Value, _, dOut G.Value, dIn []*tensor.Dense) error {
-	if o.outDtype() == tensor.Float64 {
+	if o.OutDtype() == tensor.Float64 {
 		return addInto[float64](dIn[0], dOut.(*tensor.Dense))
 	}
 	return addInto[float32](dIn[0], dOut.(*tensor.Dense))

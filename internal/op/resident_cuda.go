@@ -76,7 +76,7 @@ func (o *residentOp) BackwardReads(int) bool { return false }
 
 // Backward hands the gradient on.
 func (o *residentOp) Backward(_ []G.Value, _, dOut G.Value, dIn []*tensor.Dense) error {
-	if o.outDtype() == tensor.Float64 {
+	if o.OutDtype() == tensor.Float64 {
 		return addInto[float64](dIn[0], dOut.(*tensor.Dense))
 	}
 	return addInto[float32](dIn[0], dOut.(*tensor.Dense))
@@ -105,7 +105,7 @@ func (o *keepOp) Kind() Kind { return Keeps }
 
 func (o *keepOp) CallsExtern() bool { return true }
 
-func (o *keepOp) Do(...G.Value) (G.Value, error) { return NewOf(o.outDtype(), o.shape), nil }
+func (o *keepOp) Do(...G.Value) (G.Value, error) { return NewOf(o.OutDtype(), o.shape), nil }
 
 func (o *keepOp) CUDADo(_ G.External, _ G.Device, prealloc G.Value, _ ...G.Value) (G.Value, error) {
 	if prealloc == nil {

@@ -37,7 +37,7 @@ var _ G.SDOp = (*sideOp)(nil)
 
 func (o *sideOp) Do(...G.Value) (G.Value, error) {
 	o.begins()
-	return newOf(o.outDtype(), o.shape, o.unset), nil
+	return newOf(o.OutDtype(), o.shape, o.unset), nil
 }
 
 func (o *sideOp) DiffWRT(n int) []bool { return make([]bool, n) }

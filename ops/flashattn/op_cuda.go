@@ -35,6 +35,18 @@ func (o *cudaAttend) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	return op.SymDiff(o, in, out, grad)
 }
 
+// Copies are the slopes of ALiBi.
+func (o *cudaAttend) Copies() (sent int64, readBack []int) {
+	if !o.ALiBi {
+		return 0, nil
+	}
+	heads := o.QKV.Heads
+	if heads == 0 {
+		heads = o.floats[0][2]
+	}
+	return int64(heads) * int64(o.OutDtype().Size()), nil
+}
+
 // CUDADo is Do on a card.
 func (o *cudaAttend) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
 	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) error {

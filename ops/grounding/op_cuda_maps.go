@@ -27,6 +27,9 @@ func (o *mapsOp) onCard(c *op.Card, in []G.Value, f func(params []any) error) er
 	})
 }
 
+// Copies are the tokens.
+func (o *mapsOp) Copies() (sent int64, readBack []int) { return int64(8 * len(o.cfg.Tokens)), nil }
+
 func (o *mapsOp) CallsExtern() bool { return true }
 
 // CUDADo is Do on a card.

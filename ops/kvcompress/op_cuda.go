@@ -48,6 +48,19 @@ var _ G.CUDADoer = (*cudaAttend)(nil)
 
 func (o *cudaAttend) CallsExtern() bool { return true }
 
+// Copies are the state of each sequence and its slopes of ALiBi; positions and counts are read back.
+func (o *cudaAttend) Copies() (sent int64, readBack []int) {
+	each := 8 * cardStates
+	if o.cfg.ALiBi {
+		each += 4 * o.heads
+	}
+	readBack = []int{o.mains}
+	if o.counted {
+		readBack = append(readBack, o.mains+1)
+	}
+	return int64(o.cache.Shape().Batch * each), readBack
+}
+
 // CUDADo is Do on a card.
 func (o *cudaAttend) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in ...G.Value) (G.Value, error) {
 	return op.Forward(o.Name(), ext, dev, prealloc, func(c *op.Card) (err error) {
@@ -156,15 +169,18 @@ func (c *Plain) book(b, count int) books {
 	return x
 }
 
+// cardStates is how many numbers say where a sequence stands.
+const cardStates = 5
+
 // one appends count tokens to sequence b and attends their queries.
 func (o *cudaAttend) one(c *op.Card, b, count int, out G.Value, in []G.Value, sinks any) error {
 	l, s := o.cache.cardLayout(), o.cache.book(b, count)
 	const size = 4
 	q, k, v := o.parts(in)
 	q, k, v = q+op.DevicePtr(size*b*o.seq*o.heads*l.dk), k+op.DevicePtr(size*b*o.seq*l.heads*l.dk), v+op.DevicePtr(size*b*o.seq*l.heads*l.dv)
-	states := []int64{int64(s.before), int64(s.codedBefore), int64(s.after), int64(s.coded), int64(s.dropped)}
+	states := [cardStates]int64{int64(s.before), int64(s.codedBefore), int64(s.after), int64(s.coded), int64(s.dropped)}
 	return c.Scratch(8*len(states), func(state op.DevicePtr) error {
-		if err := op.CopyIn(c, state, states); err != nil {
+		if err := op.CopyIn(c, state, states[:]); err != nil {
 			return err
 		}
 		cache := append(s.memory, state, l.heads, l.dk, l.dv, l.sinks, l.recent, l.group, l.most, s.halves, max(1, l.rotate))
