@@ -175,10 +175,11 @@ func (r *Recycler) Release() {
 	}
 }
 
-// hostDense is n's tensor, nil if it has none, or has it on a card, where it is the machine's.
+// hostDense is n's tensor, nil if it has none, or has it on a card, where it is the machine's. One without a type is one that a
+// machine with a card took back when a run failed.
 func hostDense(n *G.Node) *tensor.Dense {
 	d, ok := n.Value().(*tensor.Dense)
-	if !ok || d == nil || d.IsManuallyManaged() {
+	if !ok || d == nil || d.IsManuallyManaged() || d.Dtype().Type == nil {
 		return nil
 	}
 	return d
