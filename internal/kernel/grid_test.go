@@ -78,8 +78,7 @@ func TestGridsAgainstPlainLoops(t *testing.T) {
 						q := max(float64(c.g.Low[j]), min(float64(c.g.High[j]), math.RoundToEven(x/s)))
 						want[at] = c.g.Scale[j] * float32(int(q))
 						d := float64(want[at]) - x
-						d *= d
-						sums[j] += d
+						sums[j] += float64(d * d)
 						if v := x / s; v < float64(c.g.Low[j])-0.5 || v > float64(c.g.High[j])+0.5 {
 							dx[at] = 0
 						}
@@ -91,8 +90,7 @@ func TestGridsAgainstPlainLoops(t *testing.T) {
 						case v <= -most:
 							ds, learnedX[at] = -most, 0
 						}
-						ds *= dy
-						learned[j] += ds
+						learned[j] += float64(ds * dy)
 					}
 				}
 				y := append([]float32(nil), c.dy...)
