@@ -48,17 +48,17 @@ var _ G.CUDADoer = (*cudaAttend)(nil)
 
 func (o *cudaAttend) CallsExtern() bool { return true }
 
-// Copies are the state of each sequence and its slopes of ALiBi; positions and counts are read back.
+// Copies are the state of each sequence and the slopes of ALiBi; positions and counts are read back.
 func (o *cudaAttend) Copies() (sent int64, readBack []int) {
-	each := 8 * cardStates
+	bytes := o.cache.Shape().Batch * 8 * cardStates
 	if o.cfg.ALiBi {
-		each += 4 * o.heads
+		bytes += 4 * o.heads
 	}
 	readBack = []int{o.mains}
 	if o.counted {
 		readBack = append(readBack, o.mains+1)
 	}
-	return int64(o.cache.Shape().Batch * each), readBack
+	return int64(bytes), readBack
 }
 
 // CUDADo is Do on a card.
@@ -104,13 +104,16 @@ func (o *cudaAttend) CUDADo(ext G.External, dev G.Device, prealloc G.Value, in .
 				}
 			}
 		}()
-		for b := range counts {
-			if err = o.one(c, b, counts[b], prealloc, in, sinks); err != nil {
-				return err
+		err = o.slopes(c, func(slopes any) error {
+			for b := range counts {
+				if err := o.one(c, b, counts[b], prealloc, in, slopes, sinks); err != nil {
+					return err
+				}
 			}
-		}
-		done = true
-		return nil
+			return nil
+		})
+		done = err == nil
+		return err
 	})
 }
 
@@ -173,7 +176,7 @@ func (c *Plain) book(b, count int) books {
 const cardStates = 5
 
 // one appends count tokens to sequence b and attends their queries.
-func (o *cudaAttend) one(c *op.Card, b, count int, out G.Value, in []G.Value, sinks any) error {
+func (o *cudaAttend) one(c *op.Card, b, count int, out G.Value, in []G.Value, slopes, sinks any) error {
 	l, s := o.cache.cardLayout(), o.cache.book(b, count)
 	const size = 4
 	q, k, v := o.parts(in)
@@ -201,13 +204,11 @@ func (o *cudaAttend) one(c *op.Card, b, count int, out G.Value, in []G.Value, si
 		if err := c.Launch("kvcache.kv_store", [3]int{min((n+255)/256, 4096)}, [3]int{256}, 0, append([]any{k, v, o.seq, 1}, cache...)...); err != nil {
 			return err
 		}
-		return o.slopes(c, func(slopes any) error {
-			to := op.At(out, size*b*o.seq*o.heads*l.dv)
-			if done, err := o.inTiles(c, &s, count, to, q, slopes, sinks, cache); done || err != nil {
-				return err
-			}
-			return o.inParts(c, &s, to, q, state, slopes, sinks, cache)
-		})
+		to := op.At(out, size*b*o.seq*o.heads*l.dv)
+		if done, err := o.inTiles(c, &s, count, to, q, slopes, sinks, cache); done || err != nil {
+			return err
+		}
+		return o.inParts(c, &s, to, q, state, slopes, sinks, cache)
 	})
 }
 

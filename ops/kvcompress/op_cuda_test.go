@@ -127,7 +127,7 @@ func TestPlainCacheOnTheCard(t *testing.T) {
 	optest.Card(t)
 	for i, c := range []cardCase{
 		{shape: kvcompress.Shape{Batch: 2, KVHeads: 2, HeadDim: 24, ValueDim: 40, Capacity: 700}, heads: 4, sinks: true},
-		{shape: kvcompress.Shape{Batch: 1, KVHeads: 1, HeadDim: 7, ValueDim: 5, Capacity: 700}, heads: 3, attend: flashattn.Config{ALiBi: true, Softcap: 2, Window: flashattn.Sliding(70)}},
+		{shape: kvcompress.Shape{Batch: 2, KVHeads: 1, HeadDim: 7, ValueDim: 5, Capacity: 700}, heads: 3, attend: flashattn.Config{ALiBi: true, Softcap: 2, Window: flashattn.Sliding(70)}},
 	} {
 		host, err := kvcompress.NewPlain(c.shape)
 		require.NoError(t, err)
