@@ -40,13 +40,19 @@ func ptxFile(module string) string {
 	return module + "_sm80.ptx"
 }
 
+var texts sync.Map // module → string: to read an embedded file is to copy it
+
 // PTX is the text of a module.
 func PTX(module string) (string, error) {
-	text, err := ptxFiles.ReadFile("ptx/" + ptxFile(module))
+	if text, ok := texts.Load(module); ok {
+		return text.(string), nil
+	}
+	data, err := ptxFiles.ReadFile("ptx/" + ptxFile(module))
 	if err != nil {
 		return "", fmt.Errorf("cudamodules: got module %q, want one of %v", module, allModules())
 	}
-	return string(text), nil
+	text, _ := texts.LoadOrStore(module, string(data))
+	return text.(string), nil
 }
 
 var entries sync.Map // PTX text → []string

@@ -13,10 +13,9 @@ func ptr(p DevicePtr) cudamodules.Ptr { return cudamodules.Ptr(p) }
 // Module is a file of kernels of a card. Machines that load the same text share one, and the driver compiles it when one of its kernels
 // is first launched.
 type Module struct {
-	m    *cudamodules.Module
-	text string
-	on   *shared
-	use  *sync.Once // ends this use of it
+	m   *sharedModule
+	on  *shared
+	use *sync.Once // ends this use of it
 }
 
 // Function is a kernel.
@@ -35,14 +34,15 @@ func LoadData(ptx string) (Module, error) {
 	}
 	m := s.module(ptx)
 	m.users++
-	return Module{m.Module, ptx, s, new(sync.Once)}, nil
+	return Module{m, s, new(sync.Once)}, nil
 }
 
 // module is the module of PTX text on a card. inUse is locked.
 func (s *shared) module(ptx string) *sharedModule {
 	m := s.modules[ptx]
 	if m == nil {
-		m = &sharedModule{Module: s.Later(nameOf(ptx), ptx)}
+		name := nameOf(ptx)
+		m = &sharedModule{Module: s.Later(name, ptx), name: name, text: ptx, entries: cudamodules.EntriesOf(ptx)}
 		if s.modules == nil {
 			s.modules = map[string]*sharedModule{}
 		}
@@ -54,7 +54,9 @@ func (s *shared) module(ptx string) *sharedModule {
 // sharedModule is a module and how many machines have it.
 type sharedModule struct {
 	*cudamodules.Module
-	users int
+	name, text string
+	entries    []string // kernels
+	users      int
 }
 
 // nameOf is what errors call PTX text.
@@ -75,9 +77,8 @@ func (m Module) Unload() (err error) {
 	m.use.Do(func() {
 		inUse.Lock()
 		defer inUse.Unlock()
-		s := m.on.modules[m.text]
-		if s.users--; s.users == 0 {
-			delete(m.on.modules, m.text)
+		if m.m.users--; m.m.users == 0 {
+			delete(m.on.modules, m.m.text)
 			err = m.m.Close()
 		}
 	})
@@ -89,10 +90,10 @@ func (m Module) Function(name string) (Function, error) {
 	if m.m == nil {
 		return Function{}, errNoContext
 	}
-	if !slices.Contains(cudamodules.EntriesOf(m.text), name) {
-		return Function{}, fmt.Errorf("cu: module %s: got kernel %q, want one of its entries", nameOf(m.text), name)
+	if !slices.Contains(m.m.entries, name) {
+		return Function{}, fmt.Errorf("cu: module %s: got kernel %q, want one of its entries", m.m.name, name)
 	}
-	return Function{m.m, name}, nil
+	return Function{m.m.Module, name}, nil
 }
 
 // Stream is always the default stream here.
