@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"math"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -158,8 +159,11 @@ func TestInterruptDuringTrainingForCodes(t *testing.T) {
 }
 
 func TestCodesMistakes(t *testing.T) {
+	full, short := filepath.Join(t.TempDir(), "w.safetensors"), t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(short, "a.txt"), []byte("short"), 0o666))
 	m, err := stheno.NewModel(stheno.GPT2(vocab, 1, 16, 2, 32), 1)
 	require.NoError(t, err)
+	require.NoError(t, m.Save(full))
 	m, err = m.Quantize(stheno.QuantizeConfig{Weights: stheno.INT4, Rounding: quantize.Clipped})
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "q.safetensors")
@@ -178,6 +182,9 @@ func TestCodesMistakes(t *testing.T) {
 		"-rounding: got gptq with -qat, want nearest or clipped":                                        with("-weights", "int4", "-rounding", "gptq", "-qat", "5"),
 		"-qat-rate: got 0.001 without -qat":                                                             with("-weights", "int4", "-qat-rate", "0.001"),
 		"-qat-rate: got NaN, want a positive number":                                                    with("-weights", "int4", "-qat", "5", "-qat-rate", "NaN"),
+		"-qat-rate: got +Inf, want a positive number":                                                   with("-weights", "int4", "-qat", "5", "-qat-rate", "Inf"),
+		"-qat: got 1073741825, want 1 to":                                                               with("-weights", "int4", "-qat", "1073741825"),
+		"got 5 bytes of text, want at least":                                                            {"-load", full, "-data", short, "-prompt", "x", "-weights", "int4", "-qat", "2"},
 		"got a quantized model with -steps, -minutes or -weights, want one in full precision":           {"-load", path, "-data", writeText(t), "-weights", "int4", "-qat", "2"},
 	} {
 		code, stdout, stderr := start(t, t.Context(), args...)
