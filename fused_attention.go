@@ -8,7 +8,7 @@ import (
 	"stheno/ops/kvcompress"
 )
 
-// attention keeps queries, keys and values in one vector from their product on, unless their weights differ in precision.
+// attention keeps queries, keys and values in one vector from their product on, where that can be one node.
 func (t *fused) attention(layer int, x *G.Node, q, k, v affine, sinks *G.Node) *G.Node {
 	cfg := t.m.cfg
 	ac := flashattn.Config{Causal: true, Softcap: cfg.Softcap, Sinks: sinks}
