@@ -85,17 +85,17 @@ func makeUnset[T kernel.Float](n int) (data []T, zeroed bool) {
 	if !recycles(n, size) {
 		return make([]T, n), true
 	}
-	idle.Lock()
-	defer idle.Unlock()
 	if data = takeIdle[T](poolKey{size, n}); data != nil {
 		return data, false
 	}
-	return make([]T, n), true
+	return make([]T, n), true // without the lock: this takes a while, and others may find what they want
 }
 
 // takeIdle takes memory for k, nil if there is none of its size or little more.
 func takeIdle[T kernel.Float](k poolKey) []T {
 	n := k.elements
+	idle.Lock()
+	defer idle.Unlock()
 	if len(idle.pieces[k]) == 0 {
 		best := poolKey{k.bytes, largerBy*n + 1}
 		for have := range idle.pieces {
