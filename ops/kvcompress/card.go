@@ -150,23 +150,27 @@ func leave[T float32 | uint16 | uint8](x []T) error {
 
 // onHost is a copy of s in memory of the host.
 func (c *Compressed) onHost(s *stream) stream {
-	l := &c.layout
-	m := newStream(l, s.halfK != nil)
-	m.n, m.coded, m.first = s.n, s.coded, s.first
-	copy(m.sinkK, s.sinkK)
-	copy(m.sinkV, s.sinkV)
-	copy(m.k, s.k)
-	copy(m.v, s.v)
-	copy(m.halfK, s.halfK)
-	copy(m.halfV, s.halfV)
-	for _, p := range s.pages {
+	m := newStream(&c.layout, s.halfK != nil)
+	m.hold(&c.layout, s)
+	return m
+}
+
+// hold makes an empty s hold what from holds, in memory of its own.
+func (s *stream) hold(l *layout, from *stream) {
+	s.n, s.coded, s.first = from.n, from.coded, from.first
+	copy(s.sinkK, from.sinkK)
+	copy(s.sinkV, from.sinkV)
+	copy(s.k, from.k)
+	copy(s.v, from.v)
+	copy(s.halfK, from.halfK)
+	copy(s.halfV, from.halfV)
+	for _, p := range from.pages {
 		if p == nil {
-			m.pages = append(m.pages, nil)
+			s.pages = append(s.pages, nil)
 			continue
 		}
-		q := m.newPage(l)
+		q := s.newPage(l)
 		q.copyFrom(l, p)
-		m.pages = append(m.pages, q)
+		s.pages = append(s.pages, q)
 	}
-	return m
 }

@@ -4,6 +4,7 @@ package kvcompress_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -211,6 +212,13 @@ func TestCacheOnTheCard(t *testing.T) {
 				require.NoError(t, card.Truncate(2))
 			}
 			c.step(t, card, host, seed+50, 60, nil)
+			saved := filepath.Join(t.TempDir(), "cache")
+			require.NoError(t, host.Save(saved))
+			card.Reset()
+			require.NoError(t, card.Restore(saved))
+			require.True(t, card.OnCard())
+			same(t, card, host)
+			c.step(t, card, host, seed+60, 9, nil)
 			require.NoError(t, card.FromCard())
 			require.False(t, card.OnCard())
 			same(t, card, host)

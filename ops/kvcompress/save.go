@@ -94,7 +94,14 @@ func (c *Compressed) read(header []byte, r *bytes.Reader) error {
 	if r.Len() > 0 {
 		return fmt.Errorf("got %d bytes too many", r.Len())
 	}
-	c.seqs = seqs
+	if !c.OnCard() {
+		c.seqs = seqs
+		return nil
+	}
+	for b := range seqs { // memory of the card stays where nodes know it
+		c.seqs[b].reset(&c.layout)
+		c.seqs[b].hold(&c.layout, &seqs[b])
+	}
 	return nil
 }
 
