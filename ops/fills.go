@@ -9,6 +9,11 @@ var (
 	_ op.Filler = (*layerNorm)(nil)
 	_ op.Filler = (*residual)(nil)
 	_ op.Filler = (*reshape)(nil)
+	_ op.Filler = (*activation)(nil)
+	_ op.Filler = (*dropout)(nil)
+	_ op.Filler = (*rmsNorm)(nil)
+	_ op.Filler = (*rope)(nil)
+	_ op.Filler = (*swiGLU)(nil)
 )
 
 // Fills marks an op.Filler.
@@ -25,3 +30,18 @@ func (o *residual) Fills() {}
 
 // Fills marks an op.Filler.
 func (o *reshape) Fills() {}
+
+// Fills marks an op.Filler.
+func (o *activation) Fills() {}
+
+// Fills marks an op.Filler.
+func (o *dropout) Fills() {}
+
+// Fills marks an op.Filler.
+func (o *rmsNorm) Fills() {}
+
+// Fills marks an op.Filler.
+func (o *rope) Fills() {}
+
+// Fills marks an op.Filler.
+func (o *swiGLU) Fills() {}

@@ -205,7 +205,7 @@ func ropeRotateAll[T kernel.Float](o *rope, y, x []T, start []int, back bool) {
 		ropeRotate(o, y[:n], x[:n], heads, start, back)
 		y, x = y[n:], x[n:]
 	}
-	copy(y, x)
+	overElements(len(x), func(lo, hi int) { copy(y[lo:hi], x[lo:hi]) })
 }
 
 // ropeRotate rotates every head of every token of x into y.
