@@ -33,9 +33,9 @@ type LinearConfig struct {
 //
 //	y = act(in(x)·W + b)
 //
-// with the Input in, the identity as a rule, and the Activation act. x has shape (rows, in) or (batch, seq, in); w has shape (in, out), or (out, in) with TransposeWeight; b has shape (out)
-// or is nil. The result has shape (rows, out) or (batch, seq, out) and is differentiable with respect to x, w and b unless
-// NoGrad is set, or only w and b with NoInputGrad.
+// with the Input in, the identity as a rule, and the Activation act. x has shape (rows, in) or (batch, seq, in); w has shape (in, out),
+// or (out, in) with TransposeWeight; b has shape (out) or is nil. The result has shape (rows, out) or (batch, seq, out) and is
+// differentiable with respect to x, w and b unless NoGrad is set, or only w and b with NoInputGrad.
 //
 // With an activation other than ReLU the backward pass needs x·W + b, which the node keeps from the forward pass: as much
 // memory again as the result takes.
