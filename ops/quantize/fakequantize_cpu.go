@@ -53,7 +53,7 @@ func fakeForward[T kernel.Float](o *fakeQuantize, in []G.Value) (G.Value, error)
 	if err != nil {
 		return nil, err
 	}
-	out, y := op.New[T](o.OutShape())
+	out, y := op.NewUnset[T](o.OutShape())
 	if o.rows {
 		overRows(o, func(_, lo, hi, dim int) {
 			for a := lo * dim; a < hi*dim; a += dim {
