@@ -211,7 +211,7 @@ func (x *productBlock) compute() {
 			}
 			for p := range x.steps {
 				x, y := from[p*PieceTile+i%16*32:], by[p*PieceTile+j%16*2:]
-				for _, s := range [...][2]int{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}} { // as gen/attnback has them
+				for _, s := range [...][2]int{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}} { // as gen/amx has them
 					sum = pairs(sum, x[512*s[0]:], y[512*s[1]:])
 				}
 			}

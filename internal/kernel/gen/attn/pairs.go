@@ -35,7 +35,7 @@ func (f *forwardFunc) endPairs(nv int) {
 	}
 }
 
-// beginRounding readies z30 and z31 for round.
+// beginRounding readies z31 for round.
 func (f *forwardFunc) beginRounding() {
 	half := f.GP32()
 	f.MOVL(operand.U32(0x8000), half)

@@ -15,7 +15,7 @@ import (
 // what is summed: two tiles of each in as many pieces as numbers are cut into.
 const (
 	tileQueries = 32
-	tileBytes   = 1024
+	tileBytes   = amx.TileBytes
 	scoreRow    = 4 * tileQueries // bytes of one key's scores
 	blockKeys   = 32
 )
@@ -141,7 +141,7 @@ func (t *tiles) products(rows int, turned bool) (all []func()) {
 	if t.pieces == 3 && t.codes { // values are whole in their first piece
 		pairs = [][2]int{{0, 2}, {0, 1}, {0, 0}}
 	} else if t.pieces == 3 {
-		pairs = [][2]int{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}
+		pairs = slices.Clone(amx.Terms[:]) // turned in place below
 	}
 	if turned {
 		for n, p := range pairs {
@@ -214,8 +214,7 @@ func (t *tiles) forward(suffix string, pieces int, codes, half bool) {
 	}
 	t.open("attnTiles", suffix, "attnTiles"+suffix+" takes groups of 32 query rows over a panel of at most 64 keys in tiles: one step of the online softmax. See",
 		see)
-	all := [8]uint8{64, 64, 64, 64, 64, 64, 64, 64}
-	config := amx.Shape(t.Context, "attnTilesShape"+suffix, all, [8]uint8{16, 16, 16, 16, 16, 16, 16, 16})
+	config := amx.Whole(t.Context, "attnTilesShape"+suffix)
 	t.LEAQ(config, reg.RAX)
 	amx.Config(t.Context, reg.RAX.(reg.GPPhysical))
 	t.move(t.arg(tScratch), tWork)

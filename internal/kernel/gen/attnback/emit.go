@@ -7,6 +7,8 @@ import (
 	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"stheno/internal/kernel/gen/amx"
 )
 
 // z are the vector registers, chosen by hand.
@@ -16,8 +18,8 @@ var z = []reg.VecPhysical{reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6
 
 const (
 	line      = 64 // bytes of a vector and of a row of a tile
-	tileBytes = 16 * line
-	pieces    = 3
+	tileBytes = amx.TileBytes
+	pieces    = amx.Pieces
 )
 
 type emitter struct {

@@ -7,10 +7,6 @@ import (
 	"stheno/internal/kernel/gen/amx"
 )
 
-// The six products of pieces of A and B that count, in an order in which each but the first finds one of its operands loaded. The
-// smaller pieces come first.
-var six = []struct{ a, b int }{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}
-
 // Registers, by hand: instructions that are written as bytes do not take part in avo's allocation. The first six can address tiles.
 var (
 	rowA, rowA2 = reg.RAX.(reg.GPPhysical), reg.RSI.(reg.GPPhysical)
@@ -67,8 +63,7 @@ func (e *emitter) field(n int) operand.Mem {
 // and 5 tiles of A, 6 and 7 of B.
 func (e *emitter) product() {
 	e.function("attnBackAVX512", "func(run *byte)", "computes the products of two lists, and between those of the first what WeighRun says. See pieceRun.")
-	whole := [8]uint8{line, line, line, line, line, line, line, line}
-	e.LEAQ(amx.Shape(e.Context, "attnBackShape", whole, [8]uint8{16, 16, 16, 16, 16, 16, 16, 16}), reg.RAX)
+	e.LEAQ(amx.Whole(e.Context, "attnBackShape"), reg.RAX)
 	amx.Config(e.Context, reg.RAX.(reg.GPPhysical))
 	e.constants()
 	e.firstRun()
@@ -216,14 +211,16 @@ func (e *emitter) step(high, wide int) (parts []func()) {
 			parts = append(parts, func() { amx.Load(e.Context, p[which], stride, tileBytes*piece, first+uint8(which)) })
 		}
 	}
-	for i, s := range six {
-		newA, newB := i == 0 || s.a != six[i-1].a, i == 0 || s.b != six[i-1].b
+	held := [2]int{-1, -1}
+	for _, s := range amx.Terms {
+		newA, newB := s[0] != held[0], s[1] != held[1]
+		held = s
 		for which := range 2 {
 			if newA {
-				load(which, high, []reg.GPPhysical{rowA, rowA2}, s.a, 4)
+				load(which, high, []reg.GPPhysical{rowA, rowA2}, s[0], 4)
 			}
 			if newB {
-				load(which, wide, []reg.GPPhysical{colB, colB2}, s.b, 6)
+				load(which, wide, []reg.GPPhysical{colB, colB2}, s[1], 6)
 			}
 		}
 		for r := range high {

@@ -15,14 +15,9 @@ func each(f func(half int)) { f(0); f(1) }
 
 // widen converts v.
 func widen(k *isa.K, v isa.V) doubles {
-	d, upper := doubles{k.New(), k.New()}, k.New()
+	d := doubles{k.New(), k.New()}
 	k.VCVTPS2PD(v.Half(), d[0].R())
-	if k.Arch.EVEX {
-		k.VEXTRACTF64X4(operand.Imm(1), v.R(), upper.Half())
-	} else {
-		k.VEXTRACTF128(operand.Imm(1), v.R(), upper.Half())
-	}
-	k.VCVTPS2PD(upper.Half(), d[1].R())
+	k.VCVTPS2PD(k.Upper(v), d[1].R())
 	return d
 }
 

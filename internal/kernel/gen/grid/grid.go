@@ -104,19 +104,12 @@ func columnErrors() isa.Fn {
 		}}
 }
 
-// constant is a vector of the number x as float64.
-func constant(k *isa.K, x float64) isa.V {
-	v := k.New()
-	k.VCVTPS2PD(k.Reg(isa.C(x)).Half(), v.R())
-	return v
-}
-
 // passColumns is the gradient of roundColumns straight through the rounding, and nothing where it clamps.
 func passColumns() isa.Fn {
 	return isa.Fn{Name: "passColumns", Params: "dx, dy, x *float32, " + steps + sizes,
 		Doc: "computes dx = dy where low − ½ ≤ x/scale ≤ high + ½, and 0 elsewhere; sizes and arrays are those of roundColumns.",
 		Body: func(k *isa.K) {
-			r, half := newRounder(k), constant(k, 0.5)
+			r, half := newRounder(k), k.Double(0.5)
 			newColumns(k, []string{"dx", "dy", "x"}, func(c *columns, m map[string]reg.GPVirtual) {
 				q := r.quotients(c, k.Get(c.floats(m["x"])))
 				dy := widenAt(k, c.floats(m["dy"]))

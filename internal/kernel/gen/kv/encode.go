@@ -23,7 +23,7 @@ func encodeColumns(bits int) isa.Fn {
 		Doc: "computes the nearest codes, in float64: the least and the largest for numbers beyond them, the least for a scale of 0.\n" + columnDoc,
 		Body: func(k *isa.K) {
 			c := newColumnCoder(k, bits)
-			top, one := c.double(float64(int(1)<<bits-1)), c.double(1)
+			top, one := k.Double(float64(int(1)<<bits-1)), k.Double(1)
 			quarters := 16 / (k.Arch.Lanes / 2)
 			low, inverse := make([]isa.V, quarters), make([]isa.V, quarters)
 			c.each(func(scale, min []isa.V) {
@@ -35,22 +35,28 @@ func encodeColumns(bits int) isa.Fn {
 			}, func() {
 				ints := make([]isa.V, quarters)
 				for i := range ints {
-					d := k.New()
-					k.VCVTPS2PD(operand.Mem{Base: c.x, Disp: i * k.Arch.Bytes() / 2}, d.R())
-					k.VSUBPD(low[i].R(), d.R(), d.R())
-					k.VMULPD(inverse[i].R(), d.R(), d.R())
-					k.VMAXPD(c.zero.R(), d.R(), d.R())
-					k.VMINPD(top.R(), d.R(), d.R())
-					ints[i] = k.New()
-					if k.Arch.EVEX {
-						k.VCVTPD2DQ(d.R(), ints[i].Half())
-					} else {
-						k.VCVTPD2DQY(d.R(), ints[i].Half())
-					}
+					ints[i] = nearest(k, operand.Mem{Base: c.x, Disp: i * k.Arch.Bytes() / 2}, low[i], inverse[i], c.zero, top)
 				}
 				c.storeWords(c.pack(ints))
 			})
 		}}
+}
+
+// nearest is codes, as integers, of half a vector of float32 numbers: clamp(round((x − low)·inverse), zero, top).
+func nearest(k *isa.K, x operand.Op, low, inverse, zero, top isa.V) isa.V {
+	d := k.New()
+	k.VCVTPS2PD(x, d.R())
+	k.VSUBPD(low.R(), d.R(), d.R())
+	k.VMULPD(inverse.R(), d.R(), d.R())
+	k.VMAXPD(zero.R(), d.R(), d.R())
+	k.VMINPD(top.R(), d.R(), d.R())
+	ints := k.New()
+	if k.Arch.EVEX {
+		k.VCVTPD2DQ(d.R(), ints.Half())
+	} else {
+		k.VCVTPD2DQY(d.R(), ints.Half())
+	}
+	return ints
 }
 
 // decodeColumns is x[n·ld+r] = scale[r]·code(r, n) + min[r].
@@ -102,24 +108,11 @@ func newColumnCoder(k *isa.K, bits int) *columnCoder {
 	return c
 }
 
-// double broadcasts a number.
-func (c *columnCoder) double(x float64) isa.V {
-	v := c.New()
-	c.VCVTPS2PD(c.Reg(isa.C(x)).Half(), v.R())
-	return v
-}
-
 // widen is part i of 16 float32 numbers in float64.
 func (c *columnCoder) widen(v []isa.V, i int) isa.V {
 	d, from := c.New(), v[i/2].Half()
 	if i%2 == 1 {
-		upper := c.New()
-		if c.Arch.EVEX {
-			c.VEXTRACTF64X4(operand.Imm(1), v[i/2].R(), upper.Half())
-		} else {
-			c.VEXTRACTF128(operand.Imm(1), v[i/2].R(), upper.Half())
-		}
-		from = upper.Half()
+		from = c.Upper(v[i/2])
 	}
 	c.VCVTPS2PD(from, d.R())
 	return d
@@ -274,32 +267,13 @@ func encodeRow() isa.Fn {
 			mask, by := k.Scalar("mask"), shift(k)
 			k.RangeWhole(n, func(it *isa.It) {
 				v := it.Load(x)
-				var ints [2]isa.V
-				upper := k.New()
+				upper := k.Upper(v)
+				all := nearest(k, v.Half(), low, inverse, zero, top)
+				rest := nearest(k, upper, low, inverse, zero, top).Half()
 				if k.Arch.EVEX {
-					k.VEXTRACTF64X4(operand.Imm(1), v.R(), upper.Half())
+					k.VINSERTI64X4(operand.Imm(1), rest, all.R(), all.R())
 				} else {
-					k.VEXTRACTF128(operand.Imm(1), v.R(), upper.Half())
-				}
-				for i, from := range []reg.Register{v.Half(), upper.Half()} {
-					d := k.New()
-					k.VCVTPS2PD(from, d.R())
-					k.VSUBPD(low.R(), d.R(), d.R())
-					k.VMULPD(inverse.R(), d.R(), d.R())
-					k.VMAXPD(zero.R(), d.R(), d.R())
-					k.VMINPD(top.R(), d.R(), d.R())
-					ints[i] = k.New()
-					if k.Arch.EVEX {
-						k.VCVTPD2DQ(d.R(), ints[i].Half())
-					} else {
-						k.VCVTPD2DQY(d.R(), ints[i].Half())
-					}
-				}
-				all := ints[0]
-				if k.Arch.EVEX {
-					k.VINSERTI64X4(operand.Imm(1), ints[1].Half(), all.R(), all.R())
-				} else {
-					k.VINSERTI128(operand.Imm(1), ints[1].Half(), all.R(), all.R())
+					k.VINSERTI128(operand.Imm(1), rest, all.R(), all.R())
 				}
 				k.VPSLLD(by, all.R(), all.R())
 				old := it.Load(codes)

@@ -7,6 +7,7 @@
 package main
 
 import (
+	"stheno/internal/kernel/gen/amx"
 	"stheno/internal/kernel/gen/files"
 	"stheno/internal/kernel/gen/isa"
 )
@@ -16,7 +17,7 @@ func main() { files.Main("pieces", generate) }
 // generate returns the text of every generated file by name.
 func generate() (map[string][]byte, error) {
 	asm, stubs, err := isa.Emit(isa.AVX512, "kernel", "gen/pieces", "amd64,!purego", []isa.Fn{
-		lines("splitLines", "cuts into three pieces", pieces), columns("splitPairs", "cuts into three pieces", pieces),
+		lines("splitLines", "cuts into three pieces", amx.Pieces), columns("splitPairs", "cuts into three pieces", amx.Pieces),
 		lines("roundLines", "rounds to one piece", 1), columns("roundPairs", "rounds to one piece", 1), turnTiles, pieceTile, settle,
 	})
 	if err != nil {

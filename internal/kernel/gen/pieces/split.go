@@ -4,14 +4,11 @@ import (
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 
+	"stheno/internal/kernel/gen/amx"
 	"stheno/internal/kernel/gen/isa"
 )
 
 // A tile of pieces is 16 lines of 16 pairs: the pair of p and p+16 for p < 16. The three pieces of 32 steps lie one behind the other.
-const (
-	tileBytes = 1024
-	pieces    = 3
-)
 
 // half is half of what a BF16's last bit is worth, as an integer to add to the bits of a float32; upperBits are those of a BF16.
 const (
@@ -23,11 +20,11 @@ const (
 func upper(k *isa.K, v isa.V) isa.V { return k.And(k.IntAdd(v, isa.Bits(half)), isa.Bits(upperBits)) }
 
 // cut returns the three numbers of BF16 whose sum v is.
-func cut(k *isa.K, v isa.V) [pieces]isa.V {
+func cut(k *isa.K, v isa.V) [amx.Pieces]isa.V {
 	high := upper(k, v)
 	rest := k.Sub(v, high)
 	middle := upper(k, rest)
-	return [pieces]isa.V{high, middle, k.Sub(rest, middle)}
+	return [amx.Pieces]isa.V{high, middle, k.Sub(rest, middle)}
 }
 
 // bounds are the largest magnitude so far, and the smallest that is not 0, less 1.
@@ -60,7 +57,7 @@ func pairs(k *isa.K, b bounds, odd reg.OpmaskVirtual, low, high isa.V, dst opera
 	b.note(k, low)
 	b.note(k, high)
 	l, h := []isa.V{low}, []isa.V{high}
-	if parts == pieces {
+	if parts == amx.Pieces {
 		x, y := cut(k, low), cut(k, high)
 		l, h = x[:], y[:]
 	} else {
@@ -69,13 +66,13 @@ func pairs(k *isa.K, b bounds, odd reg.OpmaskVirtual, low, high isa.V, dst opera
 	for i := range parts {
 		k.VPSRLD(operand.Imm(16), l[i].R(), l[i].R())
 		k.VPBLENDMW(h[i].R(), l[i].R(), odd, l[i].R())
-		k.VMOVDQU32(l[i].R(), dst.Offset(i*tileBytes))
+		k.VMOVDQU32(l[i].R(), dst.Offset(i*amx.TileBytes))
 	}
 }
 
 // pin keeps constants in registers, and returns the words of a vector that are upper halves.
 func pin(k *isa.K, parts int) reg.OpmaskVirtual {
-	if parts == pieces {
+	if parts == amx.Pieces {
 		k.Pin(isa.Bits(half), isa.Bits(upperBits), isa.Bits(0x7fffffff), isa.Bits(1))
 	} else {
 		k.Pin(isa.Bits(half-1), isa.Bits(0x7fffffff), isa.Bits(1))
@@ -107,7 +104,7 @@ q < 16, pair q of line i of the tiles nt to nt+n−1 of dst, n the number of pie
 					}
 					pairs(k, b, odd, k.Get(operand.Mem{Base: from}), k.Get(operand.Mem{Base: from, Disp: 64}), operand.Mem{Base: to}, parts)
 					k.ADDQ(operand.I32(128), from)
-					k.ADDQ(operand.I32(parts*tileBytes), to)
+					k.ADDQ(operand.I32(parts*amx.TileBytes), to)
 				})
 				k.ADDQ(operand.I32(64), dst)
 				k.ADDQ(ldx, x)
@@ -155,7 +152,7 @@ minima of |x|'s bits less 1, then 16 maxima of |x|'s bits, and is updated. ldx a
 					k.ADDQ(operand.I32(64), dst)
 				})
 				k.ADDQ(rows, x)
-				k.ADDQ(operand.I32((parts-1)*tileBytes), dst)
+				k.ADDQ(operand.I32((parts-1)*amx.TileBytes), dst)
 			})
 		},
 	}
@@ -199,7 +196,7 @@ var turnTiles = isa.Fn{
 					k.VMOVUPS(t[4+q].R(), operand.Mem{Base: x, Disp: 64 * (j + 4*q)})
 				}
 			}
-			k.ADDQ(operand.I32(tileBytes), x)
+			k.ADDQ(operand.I32(amx.TileBytes), x)
 		})
 	},
 }

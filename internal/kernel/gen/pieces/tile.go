@@ -9,10 +9,6 @@ import (
 	"stheno/internal/kernel/gen/isa"
 )
 
-// terms are the products of pieces, of A and of B, that are not below a rounding of the sum, in an order in which one operand stays
-// where it is.
-var terms = [][2]int{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}
-
 var pieceTile = isa.Fn{
 	Name: "pieceTile", Params: "rows, tiles int, a *uint16, lda int, b *uint16, panel int, c *float32, ldc int, init *float32, ldi int, buf *float32",
 	Doc: `computes C = A·B, or C = init + A·B where init is not nil, in float32 for C of 16·rows×32, A and B in pieces: A by
@@ -20,12 +16,7 @@ tiles of 16 rows lda bytes apart, B in two panels of 16 columns panel bytes apar
 are in bytes; init may be C, or one row with ldi = 0. Where buf, of 32·32 elements, is not nil, C, its rows whole lines, is
 written past the caches. rows ≥ 1, tiles ≥ 1.`,
 	Body: func(k *isa.K) {
-		var bytes, rows [8]uint8
-		for i := range bytes {
-			bytes[i], rows[i] = 64, 16
-		}
-		config := amx.Shape(k.Context, "pieceShape", bytes, rows)
-		k.LEAQ(config, reg.RAX)
+		k.LEAQ(amx.Whole(k.Context, "pieceShape"), reg.RAX)
 		amx.Config(k.Context, reg.RAX)
 		left := reg.R9
 		k.Load(k.Param("rows"), left)
@@ -121,15 +112,15 @@ func unit(k *isa.K, high int) {
 	}
 	k.Label(asked)
 	held := [2]int{-1, -1}
-	for _, t := range terms {
+	for _, t := range amx.Terms {
 		if t[0] != held[0] {
 			for h, p := range []reg.GPPhysical{a, a2}[:high] {
-				amx.Load(k.Context, p, line, tileBytes*t[0], uint8(4+h))
+				amx.Load(k.Context, p, line, amx.TileBytes*t[0], uint8(4+h))
 			}
 		}
 		if t[1] != held[1] {
 			for j, p := range []reg.GPPhysical{b, b2} {
-				amx.Load(k.Context, p, line, tileBytes*t[1], uint8(6+j))
+				amx.Load(k.Context, p, line, amx.TileBytes*t[1], uint8(6+j))
 			}
 		}
 		held = t
@@ -138,7 +129,7 @@ func unit(k *isa.K, high int) {
 		}
 	}
 	for _, p := range []reg.GPPhysical{a, a2, b, b2} {
-		k.ADDQ(operand.I32(pieces*tileBytes), p)
+		k.ADDQ(operand.I32(amx.Pieces*amx.TileBytes), p)
 	}
 	k.DECQ(n)
 	k.JNZ(operand.LabelRef(step))
@@ -176,7 +167,7 @@ func unit(k *isa.K, high int) {
 	k.Label(stored)
 	// a has come to the end of its first tile of rows.
 	k.Load(k.Param("tiles"), n)
-	k.IMUL3Q(operand.I32(pieces*tileBytes), n, n)
+	k.IMUL3Q(operand.I32(amx.Pieces*amx.TileBytes), n, n)
 	k.SUBQ(n, a)
 	k.Load(k.Param("lda"), a2)
 	for range high {

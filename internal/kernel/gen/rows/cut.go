@@ -4,13 +4,12 @@ import (
 	"github.com/mmcloughlin/avo/attr"
 	"github.com/mmcloughlin/avo/operand"
 
+	"stheno/internal/kernel/gen/amx"
 	"stheno/internal/kernel/gen/isa"
 )
 
-const (
-	pieces  = 3
-	stepLen = 64 // bytes of a piece of 32 numbers
-)
+// stepLen is bytes of a piece of 32 numbers.
+const stepLen = 64
 
 // upperHalves is the index of VPERMT2W that puts the upper halves of two vectors side by side.
 func upperHalves(k *isa.K) isa.V {
@@ -42,9 +41,9 @@ ldx and ldd are in bytes. rows ≥ 1, tiles ≥ 1.`,
 				low, high := k.Get(operand.Mem{Base: from}), k.Get(operand.Mem{Base: from, Disp: 64})
 				k.FMATo(sum, low, low)
 				k.FMATo(sum2, high, high)
-				for l := range pieces {
+				for l := range amx.Pieces {
 					a, b := low, high
-					if l < pieces-1 {
+					if l < amx.Pieces-1 {
 						a, b = k.And(low, isa.Bits(0xffff0000)), k.And(high, isa.Bits(0xffff0000))
 						low, high = k.Sub(low, a), k.Sub(high, b)
 					}
@@ -52,7 +51,7 @@ ldx and ldd are in bytes. rows ≥ 1, tiles ≥ 1.`,
 					k.VMOVDQU32(a.R(), operand.Mem{Base: to, Disp: stepLen * l})
 				}
 				k.ADDQ(operand.I32(2*stepLen), from)
-				k.ADDQ(operand.I32(pieces*stepLen), to)
+				k.ADDQ(operand.I32(amx.Pieces*stepLen), to)
 			})
 			k.Store1(operand.Mem{Base: squares}, k.Reduce(k.Add(sum, sum2), k.Add))
 			k.ADDQ(operand.I32(4), squares)

@@ -8,11 +8,6 @@ import (
 	"stheno/internal/kernel/gen/isa"
 )
 
-const tileBytes = 1024
-
-// terms are the products of pieces, of rows and of columns, that are not below a rounding of the sum.
-var terms = [][2]int{{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}
-
 var tileRows = isa.Fn{
 	Name: "tileRows", Params: "pairs, strips, last, tiles int, a *uint16, lda int, b *uint16, panel int, c *float32, ldc int, ahead *float32, step int",
 	Doc: `computes C = A·B in float32 for 32·pairs rows, in pieces as cutRows makes them, lda bytes apart, and 32·strips columns, and
@@ -20,12 +15,7 @@ var tileRows = isa.Fn{
 on is fetched into the second-level cache meanwhile, a line for each product of tiles, the next step bytes further. pairs is 1 or 2;
 strips ≥ 0, tiles ≥ 1.`,
 	Body: func(k *isa.K) {
-		var bytes, rows [8]uint8
-		for i := range bytes {
-			bytes[i], rows[i] = 64, 16
-		}
-		config := amx.Shape(k.Context, "rowShape", bytes, rows)
-		k.LEAQ(config, reg.RAX)
+		k.LEAQ(amx.Whole(k.Context, "rowShape"), reg.RAX)
 		amx.Config(k.Context, reg.RAX)
 		k.Load(k.Param("strips"), left)
 		k.Load(k.Param("b"), b0)
@@ -122,16 +112,15 @@ func unitFrom(k *isa.K, high, wide int) {
 		return uint8(4 + h)
 	}
 	tileB := func(j int) uint8 { return uint8(8 - wide + j) }
-	for _, t := range terms {
-		loadA := high == 4 || t[0] != held[0]
-		if loadA && high < 4 {
+	for _, t := range amx.Terms {
+		if high < 4 && t[0] != held[0] {
 			for h, p := range rows {
 				amx.Load(k.Context, p, lda, stepLen*t[0], tileA(h))
 			}
 		}
 		if t[1] != held[1] {
 			for j, p := range columns {
-				amx.Load(k.Context, p, line, tileBytes*t[1], tileB(j))
+				amx.Load(k.Context, p, line, amx.TileBytes*t[1], tileB(j))
 			}
 		}
 		held = t
@@ -147,10 +136,10 @@ func unitFrom(k *isa.K, high, wide int) {
 		}
 	}
 	for _, p := range rows {
-		k.ADDQ(operand.I32(pieces*stepLen), p)
+		k.ADDQ(operand.I32(amx.Pieces*stepLen), p)
 	}
 	for _, p := range columns {
-		k.ADDQ(operand.I32(pieces*tileBytes), p)
+		k.ADDQ(operand.I32(amx.Pieces*amx.TileBytes), p)
 	}
 	k.DECQ(n)
 	k.JNZ(operand.LabelRef(loop))
