@@ -109,14 +109,14 @@ func cut(x float32) (bits [pieceParts]uint16) {
 }
 
 // PieceProducts is a list of products C = A·B or C += A·B of packed operands, in blocks of at most 32 rows and 32 columns, of which it holds
-// MaxProducts.
+// maxProducts.
 type PieceProducts struct {
-	blocks [MaxProducts]productBlock
+	blocks [maxProducts]productBlock
 	n      int
 }
 
-// MaxProducts is the number of blocks that a list holds.
-const MaxProducts = 64
+// maxProducts is the number of blocks that a list holds: those of a tile of the backward pass take 56 for heads of 256.
+const maxProducts = 64
 
 // productBlock is what the assembly takes; gen/attnback knows the order. The second tile of rows of A and that of columns of B are not
 // read where C has no such tile.

@@ -150,6 +150,11 @@ func TestMultiplyPiecesOfParts(t *testing.T) {
 	})
 }
 
+// weighTol is by how much a weight or dS may be off, relative to it and to 1+|s−Max|: 2.2e-7 are those of the exponential (ExpFast of
+// gen/isa), 2⁻²³ come with each unit of s−Max, of which the difference and its product with log₂e are rounded, and 2⁻²³ with the two roundings
+// of dS. There is about as much again for all of it to meet.
+const weighTol = 8e-7
+
 // weighed is a tile for Weigh with fences around what it writes.
 type weighed struct {
 	BackTile[float32]
@@ -281,7 +286,7 @@ func TestWeighOfTinyWeights(t *testing.T) {
 			for c := range BackCols {
 				s, dp := float64(w.Scores[r*BackCols+c]), float64(w.Scores[(BackRows+r)*BackCols+c])
 				p := math.Exp(s)
-				got, tol := w.at(r, c), 8e-7*(1+math.Abs(s))
+				got, tol := w.at(r, c), weighTol*(1+math.Abs(s))
 				near(t, p, float32(got[0]), tol*p+0x1p-125, "weight (%d, %d)", r, c)
 				near(t, p*dp, float32(got[1]), tol*math.Abs(p*dp)+0x1p-125, "dS (%d, %d) by columns", r, c)
 				near(t, p*dp, float32(got[2]), tol*math.Abs(p*dp)+0x1p-125, "dS (%d, %d) by rows", r, c)

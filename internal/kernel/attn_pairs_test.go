@@ -71,7 +71,8 @@ func (c onlineCase) runPairs(o *OnlinePairs, ks, vs [][]uint32) {
 }
 
 // Of rounded numbers, scores and sums are exact but for float32's rounding, and the output is off by what each rounded weight is: 2⁻⁸ of
-// the sum of weights times |v| at most.
+// the sum of weights times |v| at most. A score of up to 130 products is allowed 130 roundings, 2⁻²⁴ each, some 1e-5 of its size; a weight
+// twice as much, for the largest score is off as well.
 func TestOnlinePairs(t *testing.T) {
 	withPairs(t)
 	rng := rand.New(rand.NewPCG(51, 52))

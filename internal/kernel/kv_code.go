@@ -5,15 +5,12 @@ import (
 	"math"
 )
 
-// kvTop is the largest code.
-func (m *KVCodes) kvTop() float64 { return float64(int(1)<<m.Bits - 1) }
-
-// kvEncoder turns numbers of a row into codes.
+// kvEncoder turns numbers of a row into codes, of which top is the largest.
 type kvEncoder struct{ low, inverse, top float64 }
 
 func (m *KVCodes) encoder(r int) kvEncoder {
 	s, low := m.Row(r)
-	e := kvEncoder{low: float64(low), top: m.kvTop()}
+	e := kvEncoder{low: float64(low), top: float64(int(1)<<m.Bits - 1)}
 	if s > 0 {
 		e.inverse = 1 / float64(s)
 	}
@@ -89,11 +86,10 @@ func (m *KVCodes) QuantizeRow(r int, x []float32) {
 // rowInBlock is the codes of row r from column n on that lie in one block, of those below end: how many they are, where the word of the
 // first is, and which of its bits.
 func (m *KVCodes) rowInBlock(r, n, end int) (count, at int, mask uint32, shift int) {
-	count, _, stride := m.inBlock(n, end)
-	first := n &^ (kvBlock - 1)
-	per := 32 / m.Bits
-	shift = r % per * m.Bits
-	return count, first*m.Rows*m.Bits/8 + r/per*stride + 4*(n-first), uint32(1<<m.Bits-1) << shift, shift
+	count, _, _ = m.inBlock(n, end)
+	i, bit := m.at(r, n)
+	shift = i%4*8 + int(bit)
+	return count, i &^ 3, uint32(1<<m.Bits-1) << shift, shift
 }
 
 // DequantizeCols computes dst[(n−n0)·ld + r] = value(r, n) for n0 ≤ n < n1, r < rows.

@@ -220,18 +220,24 @@ func packPieces(dst []uint16, x Matrix[float32], bounds []PieceBounds, byStep bo
 // packPieceTile cuts up to 16 lines from i, up to 32 steps from p, of any strides.
 func packPieceTile(dst []uint16, x Matrix[float32], i, lines, p, steps int, byStep bool, words []uint32, parts int) {
 	var tile [pieceTile]float32
-	for r := range lines {
-		if x.ColStride == 1 {
-			copy(tile[r*PieceSteps:][:steps], x.Data[x.at(i+r, p):])
-			continue
-		}
-		for q := range steps {
-			tile[r*PieceSteps+q] = x.Data[x.at(i+r, p+q)]
-		}
-	}
+	gatherTile(&tile, x, i, lines, p, steps)
 	packLines(dst, tile[:], PieceSteps, PieceLines, 1, words, parts)
 	if byStep {
 		turnTilesSIMD(dst, parts)
+	}
+}
+
+// gatherTile copies lines from i, steps from p, to rows of PieceSteps.
+func gatherTile(tile *[pieceTile]float32, x Matrix[float32], i, lines, p, steps int) {
+	for r := range lines {
+		row := tile[r*PieceSteps:][:steps]
+		if x.ColStride == 1 {
+			copy(row, x.Data[x.at(i+r, p):])
+			continue
+		}
+		for q := range row {
+			row[q] = x.Data[x.at(i+r, p+q)]
+		}
 	}
 }
 

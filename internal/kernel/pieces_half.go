@@ -29,16 +29,10 @@ func packHalf(dst []uint16, x Matrix[float32], bounds []PieceBounds, byStep bool
 		packPieces(to, rows, first[:], byStep, pieceParts)
 		to = to[PiecePanel(whole):]
 		var tile [pieceTile]float32
+		gatherTile(&tile, x, i, n, whole, k-whole)
 		for r := range n {
-			tail := tile[r*PieceSteps:][:k-whole]
-			if x.ColStride == 1 {
-				copy(tail, x.Data[x.at(i+r, whole):])
-			} else {
-				for q := range tail {
-					tail[q] = x.Data[x.at(i+r, whole+q)]
-				}
-			}
-			copy(tile[r*PieceSteps+PieceSteps/2:], tail)
+			row := tile[r*PieceSteps:][:PieceSteps]
+			copy(row[PieceSteps/2:], row[:PieceSteps/2])
 		}
 		var words [32]uint32
 		newBounds(words[:])

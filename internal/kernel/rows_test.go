@@ -16,7 +16,8 @@ func needRows(t testing.TB) {
 	}
 }
 
-// Pieces of rows add up to the numbers, and squares are theirs; nothing beside them is written.
+// Pieces of rows add up to the numbers, and squares are theirs but for the roundings of the longest way through their sum: k/32 steps of a
+// lane, and five to bring the lanes together. Nothing beside them is written.
 func TestCutRows(t *testing.T) {
 	needRows(t)
 	x := normal[float32](1)
@@ -39,13 +40,14 @@ func TestCutRows(t *testing.T) {
 					}
 					require.Equal(t, v, sum, "%d×%d (%d, %d)", rows, k, i, p)
 				}
-				require.InEpsilon(t, want, squares[i], 1e-6, "%d×%d row %d", rows, k, i)
+				require.InEpsilon(t, want, squares[i], min(1e-6, float64(k/32+5)*0x1p-24), "%d×%d row %d", rows, k, i)
 			}
 		}
 	}
 }
 
-// The product errs no more than twice as much as a plain float32 sum does.
+// The product errs no more than twice as much as a plain float32 sum does, and four roundings of a number between 4 and 8: of one element,
+// the plain sum may be exact by chance.
 func TestTileCut(t *testing.T) {
 	needRows(t)
 	x := normal[float32](2)
@@ -85,7 +87,7 @@ func TestTileCut(t *testing.T) {
 						require.EqualValues(t, 7, v)
 					}
 				}
-				require.LessOrEqual(t, worst, 2*naive+1e-6, "%d×%d×%d", rows, n, k)
+				require.LessOrEqual(t, worst, 2*naive+4*0x1p-22, "%d×%d×%d", rows, n, k)
 			}
 		}
 	}
