@@ -229,7 +229,7 @@ func TestWeigh(t *testing.T) {
 					}
 					ds, tol := p*(dp-float64(row.Delta)), 0.0
 					if p != 0 {
-						tol = 8e-7 * (1 + math.Abs(s-float64(row.Max)))
+						tol = weighTol * (1 + math.Abs(s-float64(row.Max)))
 					}
 					got, what := w.at(r, c), fmt.Sprintf("%d steps (%d, %d)", steps, r, c)
 					near(t, p, float32(got[0]), tol*p, "%s weight", what)

@@ -1,5 +1,7 @@
 package kernel
 
+import "fmt"
+
 // Rows are many, and read once; columns are few. Both are multiplied in pieces (see PieceLines), but rows are cut block by block, just
 // before the product, into pieces that lie in the order of the row:
 //
@@ -21,15 +23,21 @@ func cutStride(k int) int { return pieceParts*k + PieceSteps }
 // CutRowsLen is the number of elements that cut rows of k numbers take, however few they are.
 func CutRowsLen(k int) int { return RowsTogether * cutStride(k) }
 
+func checkRowsTogether(fn string, rows, k int) {
+	if rows > RowsTogether || k <= 0 || k%PieceSteps != 0 {
+		panic(fmt.Sprintf("kernel: %s: got %d rows of %d numbers, want at most %d of a multiple of %d", fn, rows, k, RowsTogether, PieceSteps))
+	}
+}
+
 // CutRows cuts up to RowsTogether rows of k numbers, ldx apart, and writes the sum of the squares of each.
 func CutRows(dst []uint16, x []float32, ldx, rows, k int, squares []float32) {
 	if rows <= 0 {
 		return
 	}
+	checkRowsTogether("CutRows", rows, k)
 	checkLen("pieces", len(dst), CutRowsLen(k))
 	checkLen("rows", len(x), (rows-1)*ldx+k)
 	checkLen("squares", len(squares), rows)
-	checkLen("pieces", CutRowsLen(k), rows*cutStride(k))
 	cutRowsSIMD(dst, 2*cutStride(k), x, 4*ldx, rows, k/PieceSteps, squares)
 }
 
@@ -40,6 +48,7 @@ func TileCut(rows, n, k int, a, b []uint16, c []float32, ldc int, ahead []float3
 	if rows <= 0 || n <= 0 {
 		return
 	}
+	checkRowsTogether("TileCut", rows, k)
 	checkLen("pieces of rows", len(a), CutRowsLen(k))
 	checkLen("pieces of columns", len(b), PiecesLen(n, k))
 	checkLen("C", len(c), (RowsTogether-1)*ldc+ceilTo(n, 16))

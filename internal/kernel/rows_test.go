@@ -93,6 +93,17 @@ func TestTileCut(t *testing.T) {
 	}
 }
 
+// More rows than the assembly takes, and rows that are no whole steps, are reported: it would leave some of the former out.
+func TestRowsTogetherAreChecked(t *testing.T) {
+	const k = 2 * PieceSteps
+	cut, b, c, x := make([]uint16, 2*CutRowsLen(k)), make([]uint16, PiecesLen(16, k)), make([]float32, 2*RowsTogether*16), make([]float32, 2*RowsTogether*k)
+	for _, s := range [][2]int{{RowsTogether + 1, k}, {1, k - 1}, {1, 0}} {
+		want := fmt.Sprintf("got %d rows of %d numbers, want at most 64 of a multiple of 32", s[0], s[1])
+		require.PanicsWithValue(t, "kernel: CutRows: "+want, func() { CutRows(cut, x, k, s[0], s[1], c) })
+		require.PanicsWithValue(t, "kernel: TileCut: "+want, func() { TileCut(s[0], 16, s[1], cut, b, c, 16, nil) })
+	}
+}
+
 // BenchmarkTileCut is 77 columns times 64 rows of 512, in GFLOP/s: cut, multiplied, and both over rows that do not fit in the cache.
 func BenchmarkTileCut(b *testing.B) {
 	needRows(b)
