@@ -140,6 +140,9 @@ func (l *PieceProducts) Reset() { l.n = 0 }
 // AddPieces appends a product to l: C = A·B, or C += A·B if add, for 16m rows and 16n columns of c, rows ldc apart, and sums over 32k: a and b
 // are packed, their tiles of rows and columns lda and ldb tiles apart. Sums are those of TilePieces, to the bit, whatever m, n and the place.
 func AddPieces[T Float](l *PieceProducts, c []T, ldc int, a []uint16, lda int, b []uint16, ldb, m, n, k int, add bool) {
+	if n := l.n + tasks(m, 2)*tasks(n, 2); n > maxProducts {
+		panic(fmt.Sprintf("kernel: AddPieces: got %d blocks of products in a list, want at most %d", n, maxProducts))
+	}
 	l.n += blocksOf(l.blocks[l.n:], as32(c), ldc, a, lda, b, ldb, m, n, k, add)
 }
 

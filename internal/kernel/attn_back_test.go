@@ -242,6 +242,17 @@ func TestWeigh(t *testing.T) {
 	})
 }
 
+// A list that is full says so, and stays as it is.
+func TestPieceProductsAreFull(t *testing.T) {
+	const m, n = 16, 16 // 64 blocks
+	var l PieceProducts
+	c, a := make([]float32, 16*m*16*n), make([]uint16, m*PieceTile)
+	AddPieces(&l, c, 16*n, a, 1, a, 1, m, n, 1, false)
+	require.PanicsWithValue(t, "kernel: AddPieces: got 65 blocks of products in a list, want at most 64",
+		func() { AddPieces(&l, c, 16*n, a, 1, a, 1, 1, 1, 1, false) })
+	require.Equal(t, maxProducts, l.n)
+}
+
 // A run writes its own rows and columns only.
 func TestWeighOfOneRun(t *testing.T) {
 	forEachISA(t, func(t *testing.T) {
