@@ -16,7 +16,9 @@ import (
 
 // TestAttendQKV: the same bits as Attend of the three parts, step after step.
 func TestAttendQKV(t *testing.T) {
-	for name, kv := range map[string]kvcompress.Config{"float32": {}, "int8": {Ratio: 4, Recent: 16, GroupSize: 16}} {
+	for name, kv := range map[string]kvcompress.Config{
+		"float32": {}, "int8": {Ratio: 4, Recent: 16, GroupSize: 16}, "evicting": {Ratio: 1, Budget: 24, Recent: 8, SinkTokens: 2},
+	} {
 		t.Run(name, func(t *testing.T) {
 			shape := kvcompress.Shape{Batch: 2, KVHeads: 2, HeadDim: 8, Capacity: 60}
 			var caches [2]kvcompress.Cache
