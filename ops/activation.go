@@ -158,7 +158,7 @@ func (o *activation) Backward(in []G.Value, _, dOut G.Value, dIn []*tensor.Dense
 }
 
 func activationForward[T kernel.Float](o *activation, in G.Value) (G.Value, error) {
-	x, err := elements[T](o.Name(), "x", in, o.OutShape().TotalSize())
+	x, err := op.Elements[T](o.Name(), "x", in, o.OutShape().TotalSize())
 	if err != nil {
 		return nil, err
 	}
@@ -168,11 +168,11 @@ func activationForward[T kernel.Float](o *activation, in G.Value) (G.Value, erro
 }
 
 func activationBackward[T kernel.Float](o *activation, in, dOut G.Value, dIn *tensor.Dense) error {
-	x, err := elements[T](o.Name(), "x", in, o.OutShape().TotalSize())
+	x, err := op.Elements[T](o.Name(), "x", in, o.OutShape().TotalSize())
 	if err != nil {
 		return err
 	}
-	dy, err := elements[T](o.Name(), "gradient", dOut, len(x))
+	dy, err := op.Elements[T](o.Name(), "gradient", dOut, len(x))
 	if err != nil {
 		return err
 	}

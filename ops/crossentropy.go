@@ -165,7 +165,7 @@ func (o *crossEntropy) Backward(in []G.Value, _, dOut G.Value, dIn []*tensor.Den
 }
 
 func crossEntropyForward[T kernel.Float](o *crossEntropy, in []G.Value) (G.Value, error) {
-	z, err := elements[T](o.Name(), "logits", in[0], o.rows*o.vocab)
+	z, err := op.Elements[T](o.Name(), "logits", in[0], o.rows*o.vocab)
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +228,7 @@ func crossEntropySum[T kernel.Float](row []T) float64 {
 }
 
 func crossEntropyBackward[T kernel.Float](o *crossEntropy, in []G.Value, dOut G.Value, dIn []*tensor.Dense) error {
-	z, err := elements[T](o.Name(), "logits", in[0], o.rows*o.vocab)
+	z, err := op.Elements[T](o.Name(), "logits", in[0], o.rows*o.vocab)
 	if err != nil {
 		return err
 	}
@@ -236,11 +236,11 @@ func crossEntropyBackward[T kernel.Float](o *crossEntropy, in []G.Value, dOut G.
 	if err != nil {
 		return err
 	}
-	stats, err := elements[T](o.Name(), "side", in[2], 2*o.rows)
+	stats, err := op.Elements[T](o.Name(), "side", in[2], 2*o.rows)
 	if err != nil {
 		return err
 	}
-	g, err := elements[T](o.Name(), "gradient", dOut, 1)
+	g, err := op.Elements[T](o.Name(), "gradient", dOut, 1)
 	if err != nil {
 		return err
 	}

@@ -109,7 +109,7 @@ func dropoutForward[T kernel.Float](o *dropout, in []G.Value) (G.Value, error) {
 }
 
 func dropoutApply[T kernel.Float](o *dropout, name string, dst []T, src, step G.Value) error {
-	x, err := elements[T](o.Name(), name, src, len(dst))
+	x, err := op.Elements[T](o.Name(), name, src, len(dst))
 	if err != nil {
 		return err
 	}

@@ -133,7 +133,7 @@ func (o *embedding) DoDiff(_ G.ExecutionContext, in G.Nodes, out *G.Node) (err e
 }
 
 func embeddingForward[T kernel.Float](o *embedding, in []G.Value) (G.Value, error) {
-	table, err := elements[T](o.Name(), "table", in[0], o.vocab*o.dim)
+	table, err := op.Elements[T](o.Name(), "table", in[0], o.vocab*o.dim)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +174,7 @@ func embeddingAccumulate[T kernel.Float](o *embedding, dTable *tensor.Dense, ids
 	if err != nil {
 		return err
 	}
-	dy, err := elements[T](o.Name(), "gradient", dOut, o.n*o.dim)
+	dy, err := op.Elements[T](o.Name(), "gradient", dOut, o.n*o.dim)
 	if err != nil {
 		return err
 	}

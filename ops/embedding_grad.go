@@ -63,7 +63,7 @@ func (d *embeddingGrad[T]) Do(in ...G.Value) (_ G.Value, err error) {
 	if err != nil {
 		return nil, err
 	}
-	dy, err := elements[T](d.of.Name(), "gradient", in[1], d.of.n*d.of.dim)
+	dy, err := op.Elements[T](d.of.Name(), "gradient", in[1], d.of.n*d.of.dim)
 	if err != nil {
 		return nil, err
 	}

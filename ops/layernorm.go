@@ -96,16 +96,16 @@ func (o *layerNorm) Backward(in []G.Value, _, dOut G.Value, dIn []*tensor.Dense)
 }
 
 func layerNormArgs[T kernel.Float](o *layerNorm, in []G.Value) (x, gamma, beta []T, err error) {
-	if x, err = elements[T](o.Name(), "x", in[0], o.rows*o.dim); err != nil {
+	if x, err = op.Elements[T](o.Name(), "x", in[0], o.rows*o.dim); err != nil {
 		return nil, nil, nil, err
 	}
 	if o.scaled {
-		if gamma, err = elements[T](o.Name(), "gamma", in[1], o.dim); err != nil {
+		if gamma, err = op.Elements[T](o.Name(), "gamma", in[1], o.dim); err != nil {
 			return nil, nil, nil, err
 		}
 	}
 	if o.shifted {
-		beta, err = elements[T](o.Name(), "beta", in[len(in)-1], o.dim)
+		beta, err = op.Elements[T](o.Name(), "beta", in[len(in)-1], o.dim)
 	}
 	return x, gamma, beta, err
 }
@@ -130,7 +130,7 @@ func layerNormBackward[T kernel.Float](o *layerNorm, in []G.Value, dOut G.Value,
 	if err != nil {
 		return err
 	}
-	dy, err := elements[T](o.Name(), "gradient", dOut, len(x))
+	dy, err := op.Elements[T](o.Name(), "gradient", dOut, len(x))
 	if err != nil {
 		return err
 	}

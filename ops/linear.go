@@ -179,10 +179,10 @@ func (o *linear) Backward(in []G.Value, out, dOut G.Value, dIn []*tensor.Dense) 
 }
 
 func linearFactors[T kernel.Float](o *linear, in []G.Value) (x, w []T, err error) {
-	if x, err = elements[T](o.Name(), "x", in[0], o.rows*o.in); err != nil {
+	if x, err = op.Elements[T](o.Name(), "x", in[0], o.rows*o.in); err != nil {
 		return nil, nil, err
 	}
-	w, err = elements[T](o.Name(), "w", in[1], o.in*o.out)
+	w, err = op.Elements[T](o.Name(), "w", in[1], o.in*o.out)
 	return x, w, err
 }
 
@@ -201,14 +201,14 @@ func linearForward[T kernel.Float](o *linear, in []G.Value) (G.Value, error) {
 	}
 	var b []T
 	if o.biased {
-		if b, err = elements[T](o.Name(), "b", in[2], o.out); err != nil {
+		if b, err = op.Elements[T](o.Name(), "b", in[2], o.out); err != nil {
 			return nil, err
 		}
 	}
 	out, y := op.NewUnset[T](o.OutShape())
 	z := y
 	if o.keeps {
-		if z, err = elements[T](o.Name(), "kept", in[len(in)-1], len(y)); err != nil {
+		if z, err = op.Elements[T](o.Name(), "kept", in[len(in)-1], len(y)); err != nil {
 			return nil, err
 		}
 	}
@@ -239,16 +239,16 @@ func linearBackward[T kernel.Float](o *linear, in []G.Value, out, dOut G.Value, 
 	if err != nil {
 		return err
 	}
-	dy, err := elements[T](o.Name(), "gradient", dOut, o.rows*o.out)
+	dy, err := op.Elements[T](o.Name(), "gradient", dOut, o.rows*o.out)
 	if err != nil {
 		return err
 	}
 	var z []T // what the activation's derivative is a function of
 	switch {
 	case o.keeps:
-		z, err = elements[T](o.Name(), "kept", in[len(in)-1], len(dy))
+		z, err = op.Elements[T](o.Name(), "kept", in[len(in)-1], len(dy))
 	case o.cfg.Activation != ActNone:
-		z, err = elements[T](o.Name(), "result", out, len(dy))
+		z, err = op.Elements[T](o.Name(), "result", out, len(dy))
 	}
 	if err != nil {
 		return err

@@ -159,13 +159,13 @@ func (o *linears) Backward(in []G.Value, _, dOut G.Value, dIn []*tensor.Dense) e
 
 // linearsFactors are x and the matrices.
 func linearsFactors[T kernel.Float](o *linears, in []G.Value) (x kernel.Matrix[T], w []kernel.Matrix[T], err error) {
-	data, err := elements[T](o.Name(), "x", in[0], o.rows*o.in)
+	data, err := op.Elements[T](o.Name(), "x", in[0], o.rows*o.in)
 	if err != nil {
 		return x, nil, err
 	}
 	x = kernel.RowMajor(data, o.rows, o.in)
 	for i, out := range o.outs {
-		if data, err = elements[T](o.Name(), fmt.Sprintf("w[%d]", i), in[1+i], o.in*out); err != nil {
+		if data, err = op.Elements[T](o.Name(), fmt.Sprintf("w[%d]", i), in[1+i], o.in*out); err != nil {
 			return x, nil, err
 		}
 		w = append(w, kernel.RowMajor(data, o.in, out))
@@ -191,7 +191,7 @@ func linearsForward[T kernel.Float](o *linears, in []G.Value) (G.Value, error) {
 	ends := make([]kernel.Epilogue[T], len(w))
 	for i := range ends {
 		if o.biased {
-			if ends[i].Bias, err = elements[T](o.Name(), fmt.Sprintf("b[%d]", i), in[1+len(w)+i], o.outs[i]); err != nil {
+			if ends[i].Bias, err = op.Elements[T](o.Name(), fmt.Sprintf("b[%d]", i), in[1+len(w)+i], o.outs[i]); err != nil {
 				return nil, err
 			}
 		}
@@ -208,7 +208,7 @@ func linearsBackward[T kernel.Float](o *linears, in []G.Value, dOut G.Value, dIn
 	if err != nil {
 		return err
 	}
-	dy, err := elements[T](o.Name(), "gradient", dOut, o.rows*o.width())
+	dy, err := op.Elements[T](o.Name(), "gradient", dOut, o.rows*o.width())
 	if err != nil {
 		return err
 	}

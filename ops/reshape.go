@@ -108,7 +108,7 @@ func reshapeForward[T kernel.Float](o *reshape, in G.Value) (G.Value, error) {
 
 // copyElements copies the numbers of v to dst, in row-major order.
 func copyElements[T kernel.Float](fn, name string, dst []T, v G.Value) error {
-	x, err := elements[T](fn, name, v, len(dst))
+	x, err := op.Elements[T](fn, name, v, len(dst))
 	if err != nil {
 		return err
 	}

@@ -71,11 +71,11 @@ func (o *residual) Backward(_ []G.Value, _, dOut G.Value, dIn []*tensor.Dense) e
 
 func residualForward[T kernel.Float](o *residual, in []G.Value) (G.Value, error) {
 	n := o.OutShape().TotalSize()
-	x, err := elements[T](o.Name(), "x", in[0], n)
+	x, err := op.Elements[T](o.Name(), "x", in[0], n)
 	if err != nil {
 		return nil, err
 	}
-	y, err := elements[T](o.Name(), "y", in[1], n)
+	y, err := op.Elements[T](o.Name(), "y", in[1], n)
 	if err != nil {
 		return nil, err
 	}

@@ -126,10 +126,10 @@ func (o *rmsNorm) Backward(in []G.Value, _, dOut G.Value, dIn []*tensor.Dense) e
 }
 
 func rmsNormArgs[T kernel.Float](o *rmsNorm, in []G.Value) (x, gamma []T, err error) {
-	if x, err = elements[T](o.Name(), "x", in[0], o.rows*o.dim); err != nil || len(in) == 1 {
+	if x, err = op.Elements[T](o.Name(), "x", in[0], o.rows*o.dim); err != nil || len(in) == 1 {
 		return x, nil, err
 	}
-	gamma, err = elements[T](o.Name(), "gamma", in[1], o.dim)
+	gamma, err = op.Elements[T](o.Name(), "gamma", in[1], o.dim)
 	return x, gamma, err
 }
 
@@ -153,7 +153,7 @@ func rmsNormBackward[T kernel.Float](o *rmsNorm, in []G.Value, dOut G.Value, dIn
 	if err != nil {
 		return err
 	}
-	dy, err := elements[T](o.Name(), "gradient", dOut, len(x))
+	dy, err := op.Elements[T](o.Name(), "gradient", dOut, len(x))
 	if err != nil {
 		return err
 	}

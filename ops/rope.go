@@ -155,7 +155,7 @@ func (o *rope) Backward(in []G.Value, _, dOut G.Value, dIn []*tensor.Dense) erro
 }
 
 func ropeForward[T kernel.Float](o *rope, in []G.Value) (G.Value, error) {
-	x, err := elements[T](o.Name(), "x", in[0], o.OutShape().TotalSize())
+	x, err := op.Elements[T](o.Name(), "x", in[0], o.OutShape().TotalSize())
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func ropeForward[T kernel.Float](o *rope, in []G.Value) (G.Value, error) {
 }
 
 func ropeBackward[T kernel.Float](o *rope, in []G.Value, dOut G.Value, dIn []*tensor.Dense) error {
-	dy, err := elements[T](o.Name(), "gradient", dOut, o.OutShape().TotalSize())
+	dy, err := op.Elements[T](o.Name(), "gradient", dOut, o.OutShape().TotalSize())
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package ops
 import (
 	"fmt"
 
-	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
 	"stheno/internal/kernel"
@@ -29,19 +28,6 @@ func checkRows(fn string, a op.Arg) error {
 		}
 	}
 	return nil
-}
-
-// elements returns the numbers of an op's argument, n of them: gorgonia.Let can bind a value of another size than its
-// node has.
-func elements[T kernel.Float](fn, name string, v G.Value, n int) ([]T, error) {
-	x, err := op.Data[T](v)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", fn, name, err)
-	}
-	if len(x) != n {
-		return nil, fmt.Errorf("%s: %s: got %d elements, want %d", fn, name, len(x), n)
-	}
-	return x, nil
 }
 
 // rowChunks cuts rows into contiguous chunks, one task each. The cut depends on the shape only, never on the thread count:

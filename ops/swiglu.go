@@ -68,10 +68,10 @@ func (o *swiGLU) Backward(in []G.Value, _, dOut G.Value, dIn []*tensor.Dense) er
 
 func swiGLUArgs[T kernel.Float](o *swiGLU, in []G.Value) (gate, up []T, err error) {
 	n := o.OutShape().TotalSize()
-	if gate, err = elements[T](o.Name(), "gate", in[0], n); err != nil {
+	if gate, err = op.Elements[T](o.Name(), "gate", in[0], n); err != nil {
 		return nil, nil, err
 	}
-	up, err = elements[T](o.Name(), "up", in[1], n)
+	up, err = op.Elements[T](o.Name(), "up", in[1], n)
 	return gate, up, err
 }
 
@@ -90,7 +90,7 @@ func swiGLUBackward[T kernel.Float](o *swiGLU, in []G.Value, dOut G.Value, dIn [
 	if err != nil {
 		return err
 	}
-	dy, err := elements[T](o.Name(), "gradient", dOut, len(gate))
+	dy, err := op.Elements[T](o.Name(), "gradient", dOut, len(gate))
 	if err != nil {
 		return err
 	}

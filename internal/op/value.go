@@ -32,6 +32,18 @@ func Data[T kernel.Float](v G.Value) ([]T, error) {
 	return nil, fmt.Errorf("op: got a value of type %T, want *tensor.Dense", v)
 }
 
+// Elements is Data of an argument of fn, n numbers: gorgonia.Let can bind a value of another size than its node has.
+func Elements[T kernel.Float](fn, name string, v G.Value, n int) ([]T, error) {
+	x, err := Data[T](v)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", fn, name, err)
+	}
+	if len(x) != n {
+		return nil, fmt.Errorf("%s: %s: got %d elements, want %d", fn, name, len(x), n)
+	}
+	return x, nil
+}
+
 // RowMajor returns the elements of x, whose memory is src: src itself where they lie in row-major order, a copy elsewhere. It goes
 // by the strides alone: RequiresIterator says no for a slice of a transposed tensor.
 func RowMajor[E any](x *tensor.Dense, src []E) []E {

@@ -85,10 +85,10 @@ func (o *groundOp) Backward(in []G.Value, out, dOut G.Value, dIn []*tensor.Dense
 
 // pairArgs reads q and k and the masks, which are nil where there are none.
 func pairArgs[T kernel.Float](fn string, a attrs, p pair, in []G.Value) (q, k []T, tokenMask, patchMask []bool, err error) {
-	if q, err = elements[T](fn, "tokens", in[0], p.batch*p.tokens*p.dim); err != nil {
+	if q, err = op.Elements[T](fn, "tokens", in[0], p.batch*p.tokens*p.dim); err != nil {
 		return
 	}
-	if k, err = elements[T](fn, "patches", in[1], p.batch*p.patches*p.dim); err != nil {
+	if k, err = op.Elements[T](fn, "patches", in[1], p.batch*p.patches*p.dim); err != nil {
 		return
 	}
 	next := 2
@@ -194,11 +194,11 @@ func groundBackward[T kernel.Float](o *groundOp, in []G.Value, out, dOut G.Value
 		return err
 	}
 	nt, np, dim := o.tokens, o.patches, o.dim
-	y, err := elements[T](o.Name(), "result", out, o.batch*nt*np)
+	y, err := op.Elements[T](o.Name(), "result", out, o.batch*nt*np)
 	if err != nil {
 		return err
 	}
-	dy, err := elements[T](o.Name(), "gradient", dOut, o.batch*nt*np)
+	dy, err := op.Elements[T](o.Name(), "gradient", dOut, o.batch*nt*np)
 	if err != nil {
 		return err
 	}

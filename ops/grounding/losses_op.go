@@ -60,10 +60,10 @@ func (o *lossOp) widen(w *parallel.Worker, in []G.Value) (all [][]float64, err e
 	for i, v := range in {
 		name := fmt.Sprintf("input %d", i)
 		if o.dtype == tensor.Float64 {
-			all[i], err = elements[float64](o.Name(), name, v, o.n)
+			all[i], err = op.Elements[float64](o.Name(), name, v, o.n)
 		} else {
 			var d []float32
-			if d, err = elements[float32](o.Name(), name, v, o.n); err == nil {
+			if d, err = op.Elements[float32](o.Name(), name, v, o.n); err == nil {
 				all[i] = parallel.Scratch[float64](w, i, o.n)
 				overRows(o.n, 1, func(lo, hi int) {
 					for j, f := range d[lo:hi] {
@@ -111,7 +111,7 @@ func (o *lossOp) Backward(in []G.Value, _, dOut G.Value, dIn []*tensor.Dense) (e
 }
 
 func scaled[T kernel.Float](o *lossOp, grad []float64, dOut G.Value, dIn *tensor.Dense) error {
-	g, err := elements[T](o.Name(), "gradient", dOut, 1)
+	g, err := op.Elements[T](o.Name(), "gradient", dOut, 1)
 	if err != nil {
 		return err
 	}

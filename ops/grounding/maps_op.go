@@ -87,13 +87,13 @@ func (c *chosen[T]) tile(w *parallel.Worker, s []T, b, h, p0, p1 int) {
 }
 
 func mapsArgs[T kernel.Float](o *mapsOp, in []G.Value) (q, k, lse []T, err error) {
-	if q, err = elements[T](o.Name(), "q", in[0], o.batch*o.seq*o.heads*o.dim); err != nil {
+	if q, err = op.Elements[T](o.Name(), "q", in[0], o.batch*o.seq*o.heads*o.dim); err != nil {
 		return
 	}
-	if k, err = elements[T](o.Name(), "k", in[1], o.batch*o.patches*o.kvHeads*o.dim); err != nil {
+	if k, err = op.Elements[T](o.Name(), "k", in[1], o.batch*o.patches*o.kvHeads*o.dim); err != nil {
 		return
 	}
-	lse, err = elements[T](o.Name(), "lse", in[2], o.batch*o.seq*o.heads)
+	lse, err = op.Elements[T](o.Name(), "lse", in[2], o.batch*o.seq*o.heads)
 	return
 }
 
@@ -135,7 +135,7 @@ func mapsBackward[T kernel.Float](o *mapsOp, in []G.Value, dOut G.Value, dIn []*
 		return err
 	}
 	n := len(o.cfg.Tokens)
-	dy, err := elements[T](o.Name(), "gradient", dOut, o.batch*n*o.patches)
+	dy, err := op.Elements[T](o.Name(), "gradient", dOut, o.batch*n*o.patches)
 	if err != nil {
 		return err
 	}

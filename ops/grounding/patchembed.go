@@ -124,7 +124,7 @@ func (o *cutOp) Do(in ...G.Value) (_ G.Value, err error) {
 }
 
 func cutForward[T kernel.Float](o *cutOp, in G.Value) (G.Value, error) {
-	x, err := elements[T](o.Name(), "x", in, o.OutShape().TotalSize())
+	x, err := op.Elements[T](o.Name(), "x", in, o.OutShape().TotalSize())
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func (o *cutOp) Backward(_ []G.Value, _, dOut G.Value, dIn []*tensor.Dense) erro
 }
 
 func cutBackward[T kernel.Float](o *cutOp, dOut G.Value, dIn *tensor.Dense) error {
-	dy, err := elements[T](o.Name(), "gradient", dOut, o.OutShape().TotalSize())
+	dy, err := op.Elements[T](o.Name(), "gradient", dOut, o.OutShape().TotalSize())
 	if err != nil {
 		return err
 	}

@@ -153,10 +153,10 @@ func poolArgs[T kernel.Float](o *poolOp, in []G.Value) (q, k, v, lse []T, tokenM
 	if q, k, tokenMask, patchMask, err = pairArgs[T](o.Name(), o.attrs, o.pair, rest); err != nil {
 		return
 	}
-	if v, err = elements[T](o.Name(), "values", in[2], o.batch*o.patches*o.width); err != nil {
+	if v, err = op.Elements[T](o.Name(), "values", in[2], o.batch*o.patches*o.width); err != nil {
 		return
 	}
-	lse, err = elements[T](o.Name(), "lse", in[len(in)-1], o.batch*o.tokens)
+	lse, err = op.Elements[T](o.Name(), "lse", in[len(in)-1], o.batch*o.tokens)
 	return
 }
 
@@ -203,11 +203,11 @@ func poolBackward[T kernel.Float](o *poolOp, in []G.Value, out, dOut G.Value, dI
 		return err
 	}
 	nt, np, dim, width := o.tokens, o.patches, o.dim, o.width
-	y, err := elements[T](o.Name(), "result", out, o.batch*nt*width)
+	y, err := op.Elements[T](o.Name(), "result", out, o.batch*nt*width)
 	if err != nil {
 		return err
 	}
-	dy, err := elements[T](o.Name(), "gradient", dOut, o.batch*nt*width)
+	dy, err := op.Elements[T](o.Name(), "gradient", dOut, o.batch*nt*width)
 	if err != nil {
 		return err
 	}

@@ -12,28 +12,15 @@ import (
 	"stheno/internal/parallel"
 )
 
-// elements returns the numbers of an op's argument, n of them: gorgonia.Let can bind a value of another size than its
-// node has.
-func elements[T kernel.Float](fn, name string, v G.Value, n int) ([]T, error) {
-	x, err := op.Data[T](v)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", fn, name, err)
-	}
-	if len(x) != n {
-		return nil, fmt.Errorf("%s: %s: got %d elements, want %d", fn, name, len(x), n)
-	}
-	return x, nil
-}
-
 // maskOf reads a mask value: true where it is not 0.
 func maskOf(fn, name string, v G.Value, n int) ([]bool, error) {
 	out := make([]bool, n)
 	switch v.Dtype() {
 	case tensor.Float64:
-		x, err := elements[float64](fn, name, v, n)
+		x, err := op.Elements[float64](fn, name, v, n)
 		return fillMask(out, x), err
 	case tensor.Float32:
-		x, err := elements[float32](fn, name, v, n)
+		x, err := op.Elements[float32](fn, name, v, n)
 		return fillMask(out, x), err
 	}
 	x, err := op.Ints(v)

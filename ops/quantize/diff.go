@@ -64,13 +64,13 @@ func backward[T kernel.Float](o *matMul, in []G.Value, out, dOut G.Value, dIn []
 	if err != nil {
 		return err
 	}
-	dy, err := elements[T](o, "gradient", dOut, o.rows*o.out)
+	dy, err := op.Elements[T](o.Name(), "gradient", dOut, o.rows*o.out)
 	if err != nil {
 		return err
 	}
 	z := a.kept // what the activation's derivative is a function of
 	if o.activation == ops.ActReLU {
-		if z, err = elements[T](o, "result", out, len(dy)); err != nil {
+		if z, err = op.Elements[T](o.Name(), "result", out, len(dy)); err != nil {
 			return err
 		}
 	}

@@ -14,7 +14,7 @@ import (
 
 // fakeArgs reads x and the scales.
 func fakeArgs[T kernel.Float](o *fakeQuantize, in []G.Value) (x, scales []T, err error) {
-	if x, err = numbersOf[T](o.Name(), "x", in[0], o.OutShape().TotalSize()); err != nil {
+	if x, err = op.Elements[T](o.Name(), "x", in[0], o.OutShape().TotalSize()); err != nil {
 		return nil, nil, err
 	}
 	if !o.rows {
@@ -25,7 +25,7 @@ func fakeArgs[T kernel.Float](o *fakeQuantize, in []G.Value) (x, scales []T, err
 	if !o.learned {
 		return x, nil, nil
 	}
-	if scales, err = numbersOf[T](o.Name(), "Scale", in[1], o.scales.TotalSize()); err != nil {
+	if scales, err = op.Elements[T](o.Name(), "Scale", in[1], o.scales.TotalSize()); err != nil {
 		return nil, nil, err
 	}
 	for i, s := range scales {
@@ -34,18 +34,6 @@ func fakeArgs[T kernel.Float](o *fakeQuantize, in []G.Value) (x, scales []T, err
 		}
 	}
 	return x, scales, nil
-}
-
-// numbersOf are n numbers of an argument: gorgonia.Let can bind a value of another size than its node has.
-func numbersOf[T kernel.Float](fn, name string, v G.Value, n int) ([]T, error) {
-	x, err := op.Data[T](v)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", fn, name, err)
-	}
-	if len(x) != n {
-		return nil, fmt.Errorf("%s: %s: got %d elements, want %d", fn, name, len(x), n)
-	}
-	return x, nil
 }
 
 func fakeForward[T kernel.Float](o *fakeQuantize, in []G.Value) (G.Value, error) {
@@ -164,7 +152,7 @@ func fakeBackward[T kernel.Float](o *fakeQuantize, in []G.Value, dOut G.Value, d
 	if err != nil {
 		return err
 	}
-	dy, err := numbersOf[T](o.Name(), "gradient", dOut, len(x))
+	dy, err := op.Elements[T](o.Name(), "gradient", dOut, len(x))
 	if err != nil {
 		return err
 	}

@@ -197,7 +197,7 @@ type arguments[T kernel.Float] struct {
 }
 
 func read[T kernel.Float](o *matMul, in []G.Value) (a arguments[T], err error) {
-	if a.x, err = elements[T](o, "x", in[0], o.rows*o.in); err != nil {
+	if a.x, err = op.Elements[T](o.Name(), "x", in[0], o.rows*o.in); err != nil {
 		return a, err
 	}
 	codes, rest := in[1], in[2:]
@@ -212,27 +212,15 @@ func read[T kernel.Float](o *matMul, in []G.Value) (a arguments[T], err error) {
 		return a, fmt.Errorf("%s: w: %w", o.Name(), err)
 	}
 	if o.biased {
-		if a.bias, err = elements[T](o, "bias", rest[0], o.out); err != nil {
+		if a.bias, err = op.Elements[T](o.Name(), "bias", rest[0], o.out); err != nil {
 			return a, err
 		}
 		rest = rest[1:]
 	}
 	if o.keeps {
-		a.kept, err = elements[T](o, "kept", rest[0], o.rows*o.out)
+		a.kept, err = op.Elements[T](o.Name(), "kept", rest[0], o.rows*o.out)
 	}
 	return a, err
-}
-
-// elements returns the numbers of an argument, n of them: gorgonia.Let can bind a value of another size than its node has.
-func elements[T kernel.Float](o *matMul, name string, v G.Value, n int) ([]T, error) {
-	x, err := op.Data[T](v)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", o.Name(), name, err)
-	}
-	if len(x) != n {
-		return nil, fmt.Errorf("%s: %s: got %d elements, want %d", o.Name(), name, len(x), n)
-	}
-	return x, nil
 }
 
 func forward[T kernel.Float](o *matMul, in []G.Value) (G.Value, error) {
