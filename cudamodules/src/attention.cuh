@@ -135,3 +135,24 @@ INLINE void finish(const Attention &a, float *to, float *lse, float *stats, i64 
       }
   }
 }
+
+template <int N> INLINE void zero(float (*m)[4]) {
+  UNROLL
+  for (int n = 0; n < N; n++)
+    UNROLL
+    for (int c = 0; c < 4; c++) m[n][c] = 0;
+}
+
+// store writes columns c0 … c0+8·M−1 of the warp's rows of a gradient: row r of the block to `to` + r·stride, those before end.
+template <int M, class Integer>
+INLINE void store(float *to, const float (*sum)[4], i64 first, i64 end, i64 stride, Integer d, int c0 = 0) {
+  const int g = lane_id() / 4, t = lane_id() % 4;
+  UNROLL
+  for (int m = 0; m < M; m++)
+    UNROLL
+    for (int c = 0; c < 4; c++) {
+      const i64 r = first + threadIdx.x / 32 * 16 + g + c / 2 * 8;
+      const int column = c0 + m * 8 + 2 * t + c % 2;
+      if (r < end && column < d) to[r * stride + column] = sum[m][c];
+    }
+}

@@ -35,13 +35,6 @@ INLINE void weigh(const Attention &a, const Row &r, i64 b, i64 h, i64 i, i64 j, 
   *dp = seen ? *s * (*dp - r.delta) * slope : 0.f;
 }
 
-template <int N> INLINE void zero(float (*m)[4]) {
-  UNROLL
-  for (int n = 0; n < N; n++)
-    UNROLL
-    for (int c = 0; c < 4; c++) m[n][c] = 0;
-}
-
 // products is out (16 × 8·N) = rows of x, those of the warp, times the rows of y, transposed.
 template <int N> INLINE void products(float (*out)[4], const float *x, const float *y, int p, int d) {
   zero<N>(out);
@@ -61,19 +54,6 @@ template <int N, int M> INLINE void accumulate(float (*sum)[4], const float (*w)
     for (int m = 0; m < M; m++)
       if (m * 8 < d) mma_f32(sum[m], left, right_paired(y, p, n * 8, m * 8));
   }
-}
-
-// store writes the warp's rows of a gradient: row r of the block to `to` + r·stride, those before end.
-template <int M> INLINE void store(float *to, const float (*sum)[4], i64 first, i64 end, i64 stride, int d) {
-  const int g = lane_id() / 4, t = lane_id() % 4;
-  UNROLL
-  for (int m = 0; m < M; m++)
-    UNROLL
-    for (int c = 0; c < 4; c++) {
-      const i64 r = first + threadIdx.x / 32 * 16 + g + c / 2 * 8;
-      const int column = m * 8 + 2 * t + c % 2;
-      if (r < end && column < d) to[r * stride + column] = sum[m][c];
-    }
 }
 
 // rows_gradient computes 64 rows of dQ of one head; N is the tile of keys over 8.

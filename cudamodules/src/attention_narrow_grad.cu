@@ -9,7 +9,7 @@
 
 constexpr int kept_rows = 64;
 
-// Gradient is what a gradient reads besides Operands: q, k (of the width of v_width's kind: BF16) and dOut, and what the forward pass left.
+// Gradient is what a gradient reads besides Operands: dOut, q and k in BF16, and what the forward pass left.
 struct Gradient {
   const u8 *dOut, *q, *k;
   i64 qk_width;               // bytes of a row of q and k in BF16
@@ -42,26 +42,6 @@ INLINE void weigh(const Attention &a, const Row &r, bool easy, i64 b, i64 h, i64
   const bool seen = x != -infinity<float>() && r.inverse != 0;
   *s = seen ? exp2_fast((x - r.top) * log2_e) * r.inverse : 0.f;
   *dp = seen ? *s * (*dp - r.delta) * slope : 0.f;
-}
-
-template <int N> INLINE void zero(float (*m)[4]) {
-  UNROLL
-  for (int n = 0; n < N; n++)
-    UNROLL
-    for (int c = 0; c < 4; c++) m[n][c] = 0;
-}
-
-// store writes columns c0 … of the warp's rows of a gradient: row r of the block to `to` + r·stride, those before end.
-template <int M> INLINE void store(float *to, const float (*sum)[4], i64 first, i64 end, i64 stride, i64 d, int c0) {
-  const int g = lane_id() / 4, t = lane_id() % 4;
-  UNROLL
-  for (int m = 0; m < M; m++)
-    UNROLL
-    for (int c = 0; c < 4; c++) {
-      const i64 r = first + threadIdx.x / 32 * 16 + g + c / 2 * 8;
-      const int column = c0 + m * 8 + 2 * t + c % 2;
-      if (r < end && column < d) to[r * stride + column] = sum[m][c];
-    }
 }
 
 // rows_gradient computes 8·M columns of 64 rows of dQ of one head; N keys pass at a time.

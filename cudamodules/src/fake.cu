@@ -187,7 +187,8 @@ template <class T> METHOD double squares(const T *x, i64 count, i64 stride, cons
 FAKE(float, f32)
 FAKE(double, f64)
 
-KERNEL(32, fake_whole_f64, (Grid *grid, const double *ranges, i64 n, i64 levels, i64 asymmetric)) {
+// whole_range is the smallest and the largest number of n ranges, in every lane of a warp.
+INLINE void whole_range(const double *ranges, i64 n, double *low, double *high) {
   double lo = 0, hi = 0;
   for (i64 i = threadIdx.x; i < n; i += 32) {
     lo = lower(lo, ranges[2 * i]);
@@ -197,19 +198,19 @@ KERNEL(32, fake_whole_f64, (Grid *grid, const double *ranges, i64 n, i64 levels,
     lo = lower(lo, shuffle_xor(lo, d));
     hi = higher(hi, shuffle_xor(hi, d));
   }
+  *low = lo;
+  *high = hi;
+}
+
+KERNEL(32, fake_whole_f64, (Grid *grid, const double *ranges, i64 n, i64 levels, i64 asymmetric)) {
+  double lo, hi;
+  whole_range(ranges, n, &lo, &hi);
   if (threadIdx.x == 0) *grid = grid_of(lo, hi, (int)levels, asymmetric);
 }
 
 KERNEL(32, fake_tries_f64, (Grid *tries, const double *ranges, i64 n, i64 levels, i64 asymmetric, i64 steps, i64 least)) {
-  double lo = 0, hi = 0;
-  for (i64 i = threadIdx.x; i < n; i += 32) {
-    lo = lower(lo, ranges[2 * i]);
-    hi = higher(hi, ranges[2 * i + 1]);
-  }
-  for (int d = 16; d; d >>= 1) {
-    lo = lower(lo, shuffle_xor(lo, d));
-    hi = higher(hi, shuffle_xor(hi, d));
-  }
+  double lo, hi;
+  whole_range(ranges, n, &lo, &hi);
   for (i64 i = threadIdx.x; i <= steps - least; i += 32) {
     const double ratio = (double)(steps - i) / (double)steps;
     tries[i] = grid_of(lo * ratio, hi * ratio, (int)levels, asymmetric);

@@ -10,18 +10,32 @@
 // UNROLL stands before loops over registers: an index that is not known would put them in memory.
 #define UNROLL _Pragma("unroll")
 
+#if defined(CUEMU)
+// Fragments are what all lanes bring to a product: word h of lane t of A's row r, and of B's column n. C's numbers lie alike in all kinds
+// of products: number i of this lane is at row_of_c and column_of_c.
+struct Fragments {
+  struct { u32 a[4], b[2]; } of[32];
+  Fragments(const u32 *a, const u32 *b) {
+    auto mine = of[0];
+    for (int i = 0; i < 4; i++) mine.a[i] = a[i];
+    for (int i = 0; i < 2; i++) mine.b[i] = b[i];
+    cuemu::exchange(&mine, sizeof mine, of);
+  }
+  u32 left(int r, int t, int h) const { return of[r % 8 * 4 + t].a[r / 8 + 2 * h]; }
+  u32 right(int n, int t, int h) const { return of[n * 4 + t].b[h]; }
+};
+static inline int row_of_c(int i) { return lane_id() / 4 + i / 2 * 8; }
+static inline int column_of_c(int i) { return lane_id() % 4 * 2 + i % 2; }
+#endif
+
 // mma_tf32 is c += A·B. Of each number the sign, the exponent and 10 bits of the mantissa are read.
 INLINE void mma_tf32(float *c, const u32 *a, const u32 *b) {
 #if defined(CUEMU)
-  struct { u32 a[4], b[2]; } mine, all[32];
-  for (int i = 0; i < 4; i++) mine.a[i] = a[i] & 0xffffe000u;
-  for (int i = 0; i < 2; i++) mine.b[i] = b[i] & 0xffffe000u;
-  cuemu::exchange(&mine, sizeof mine, all);
+  const Fragments all(a, b);
   for (int i = 0; i < 4; i++) {
-    int r = lane_id() / 4 + (i / 2) * 8, n = lane_id() % 4 * 2 + i % 2;
     double s = c[i];
     for (int k = 0; k < 8; k++)
-      s += (double)from_bits(all[r % 8 * 4 + k % 4].a[r / 8 + k / 4 * 2]) * (double)from_bits(all[n * 4 + k % 4].b[k / 4]);
+      s += (double)from_bits(all.left(row_of_c(i), k % 4, k / 4) & 0xffffe000u) * (double)from_bits(all.right(column_of_c(i), k % 4, k / 4) & 0xffffe000u);
     c[i] = (float)s;
   }
 #else

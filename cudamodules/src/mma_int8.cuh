@@ -23,15 +23,10 @@ INLINE int dot4(u32 x, u32 y, int sum) {
 // mma_int8 is c += A·B for A of signed bytes and B of unsigned ones, exactly.
 INLINE void mma_int8(int *c, const u32 *a, const u32 *b) {
 #if defined(CUEMU)
-  struct { u32 a[4], b[2]; } mine, all[32];
-  for (int i = 0; i < 4; i++) mine.a[i] = a[i];
-  for (int i = 0; i < 2; i++) mine.b[i] = b[i];
-  cuemu::exchange(&mine, sizeof mine, all);
-  for (int i = 0; i < 4; i++) {
-    int r = lane_id() / 4 + (i / 2) * 8, n = lane_id() % 4 * 2 + i % 2;
+  const Fragments all(a, b);
+  for (int i = 0; i < 4; i++)
     for (int t = 0; t < 4; t++)
-      for (int h = 0; h < 2; h++) c[i] = dot4(all[r % 8 * 4 + t].a[r / 8 + 2 * h], all[n * 4 + t].b[h], c[i]);
-  }
+      for (int h = 0; h < 2; h++) c[i] = dot4(all.left(row_of_c(i), t, h), all.right(column_of_c(i), t, h), c[i]);
 #else
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])

@@ -52,14 +52,14 @@ INLINE void key_means(T *means, const T *k, i64 seq, i64 heads, i64 d, const voi
   if (c < d) means[(s * heads + h) * d + c] = bad[1] ? (T)0 : (T)mean;
 }
 
-// Codes says where the codes of rows go: any of the pointers may be null.
+// CodesOf says where the codes of rows go: any of the pointers may be null.
 template <class T> struct CodesOf {
   i8 *codes;      // (batch, heads, seq, width)
   float *scales;  // (batch, heads, seq)
   T *lift;        // (batch, heads, seq): of queries
   T *values;      // as x: scale·code
 };
-// A warp has a row. Means are those of `shared` heads: of keys (centred), or of those that queries share.
+// A warp has a row. Means are those of kvHeads heads: of keys (centred), or of those that queries share.
 template <class T>
 INLINE void encode(const CodesOf<T> &to, const T *x, const T *means, i64 batch, i64 seq, i64 heads, i64 kvHeads, i64 d, i64 width, i64 centred,
                    const void *cu, i64 cu_bytes, i64 sequences) {
@@ -111,8 +111,8 @@ INLINE void encode(const CodesOf<T> &to, const T *x, const T *means, i64 batch, 
   }                                                                                                                                 \
   /* means (sequences, heads, d); blocks: heads, sequences */                                                                       \
   KERNEL(256, narrow_means_##t, (T *means, const T *k, i64 seq, i64 heads, i64 d, const void *cu, i64 cu_bytes)) {                  \
-    __shared__ int bad[2];                                                                                                             \
-    key_means(means, k, seq, heads, d, cu, cu_bytes, bad);                                                               \
+    __shared__ int bad[2];                                                                                                          \
+    key_means(means, k, seq, heads, d, cu, cu_bytes, bad);                                                                          \
   }                                                                                                                                 \
   KERNEL(128, narrow_codes_##t,                                                                                                     \
          (i8 *codes, float *scales, T *lift, T *values, const T *x, const T *means, i64 batch, i64 seq, i64 heads, i64 kvHeads,     \

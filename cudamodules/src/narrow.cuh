@@ -47,16 +47,12 @@ INLINE float exp2_fast(float x) {
 // mma_bf16 is c += A·B.
 INLINE void mma_bf16(float *c, const u32 *a, const u32 *b) {
 #if defined(CUEMU)
-  struct { u32 a[4], b[2]; } mine, all[32];
-  for (int i = 0; i < 4; i++) mine.a[i] = a[i];
-  for (int i = 0; i < 2; i++) mine.b[i] = b[i];
-  cuemu::exchange(&mine, sizeof mine, all);
+  const Fragments all(a, b);
   for (int i = 0; i < 4; i++) {
-    const int r = lane_id() / 4 + (i / 2) * 8, n = lane_id() % 4 * 2 + i % 2;
     double s = c[i];
     for (int t = 0; t < 4; t++)
       for (int h = 0; h < 2; h++) {
-        const u32 x = all[r % 8 * 4 + t].a[r / 8 + 2 * h], y = all[n * 4 + t].b[h];
+        const u32 x = all.left(row_of_c(i), t, h), y = all.right(column_of_c(i), t, h);
         s += (double)bf16_value((u16)x) * (double)bf16_value((u16)y);
         s += (double)bf16_value((u16)(x >> 16)) * (double)bf16_value((u16)(y >> 16));
       }
@@ -72,16 +68,13 @@ INLINE void mma_bf16(float *c, const u32 *a, const u32 *b) {
 // mma_s8 is c += A·B for signed bytes, exactly.
 INLINE void mma_s8(int *c, const u32 *a, const u32 *b) {
 #if defined(CUEMU)
-  struct { u32 a[4], b[2]; } mine, all[32];
-  for (int i = 0; i < 4; i++) mine.a[i] = a[i];
-  for (int i = 0; i < 2; i++) mine.b[i] = b[i];
-  cuemu::exchange(&mine, sizeof mine, all);
-  for (int i = 0; i < 4; i++) {
-    const int r = lane_id() / 4 + (i / 2) * 8, n = lane_id() % 4 * 2 + i % 2;
+  const Fragments all(a, b);
+  for (int i = 0; i < 4; i++)
     for (int t = 0; t < 4; t++)
-      for (int h = 0; h < 2; h++)
-        for (int e = 0; e < 4; e++) c[i] += (i8)(all[r % 8 * 4 + t].a[r / 8 + 2 * h] >> 8 * e) * (i8)(all[n * 4 + t].b[h] >> 8 * e);
-  }
+      for (int h = 0; h < 2; h++) {
+        const u32 x = all.left(row_of_c(i), t, h), y = all.right(column_of_c(i), t, h);
+        for (int e = 0; e < 4; e++) c[i] += (i8)(x >> 8 * e) * (i8)(y >> 8 * e);
+      }
 #else
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
