@@ -276,9 +276,9 @@ func (c cardCase) onCardRounded(t *testing.T, dt tensor.Dtype) {
 		vm := G.NewTapeMachine(g)
 		defer vm.Close()
 		require.NoError(t, vm.RunAll())
-		bar := 1e-5
+		bar := 1e-5 // 2⁻²⁴ of each of some hundred terms
 		if dt == tensor.Float64 {
-			bar = 1e-12
+			bar = 1e-12 // some thousand roundings: scales and means pass through them too
 		} else if c.cfg.Dropout == 0 && c.cuQ == nil {
 			bar = 0x1p-8
 		}
