@@ -91,7 +91,7 @@ check_generated() {
 check_race() {
   [[ $(go env CGO_ENABLED) = 1 ]] && command -v "$(go env CC)" >/dev/null || skip "the race detector wants a C compiler"
   go test -race ./internal/parallel ./internal/op ./ops/kvcompress &&
-    go test -race -run 'Thread|Concurren|Machines|BitEqual|Bits|Parallel|Resume|Session|Race' ./ops ./ops/flashattn . ./internal/kernel
+    go test -race -run 'Thread|Concurren|Machines|BitEqual|Bits|Parallel|Resume|Session|Race|AtOnce' ./ops ./ops/flashattn . ./internal/kernel
 }
 
 # The arm64 build, its tests on an emulated processor unless this is one.
