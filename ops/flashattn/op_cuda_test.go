@@ -278,7 +278,7 @@ func (c cardCase) onCardRounded(t *testing.T, dt tensor.Dtype) {
 		require.NoError(t, vm.RunAll())
 		bar := 1e-5 // 2⁻²⁴ of each of some hundred terms
 		if dt == tensor.Float64 {
-			bar = 1e-12 // some thousand roundings: scales and means pass through them too
+			bar = 1e-12 // some thousand roundings of its own
 		} else if c.cfg.Dropout == 0 && c.cuQ == nil {
 			bar = 0x1p-8
 		}
