@@ -39,6 +39,7 @@ if (( $# )); then
 else
   # Of the grid of attention, one width at three lengths and one length at four widths.
   bench '^Benchmark(Forward|Backward)$/seq=(512|1024|4096)$/d=64$|^Benchmark(Forward|Backward)$/seq=1024$/d=(80|96|128)$|^BenchmarkNodes$|^BenchmarkLong$' ./ops/flashattn
+  bench '^BenchmarkForward$/^precision=/seq=(1024|4096)$' ./ops/flashattn
   bench '^BenchmarkLinear$' ./ops
   bench '^BenchmarkMatMul$' ./ops/quantize
   bench '^BenchmarkDecode$' ./ops/kvcompress
