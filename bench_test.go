@@ -230,6 +230,6 @@ func BenchmarkGenerate(b *testing.B) {
 		for b.Loop() {
 			decode()
 		}
-		report(b, count, 0)
+		report(b, count, flops(bm.cfg, count, depth, count))
 	})
 }

@@ -75,7 +75,7 @@ check_kernels() {
   for isa in generic avx2 avx512; do
     [[ $isa = generic ]] || grep -qw "${isa/avx512/avx512vl}" /proc/cpuinfo 2>/dev/null || continue
     echo "STHENO_KERNEL=$isa"
-    STHENO_KERNEL=$isa go test -count=1 ./internal/kernel ./ops/... || return 1
+    STHENO_KERNEL=$isa go test ./internal/kernel && STHENO_KERNEL=$isa go test -short -count=1 ./ops/... || return 1
   done
 }
 
@@ -91,7 +91,7 @@ check_generated() {
 check_race() {
   [[ $(go env CGO_ENABLED) = 1 ]] && command -v "$(go env CC)" >/dev/null || skip "the race detector wants a C compiler"
   go test -race ./internal/parallel ./internal/op ./ops/kvcompress &&
-    go test -race -run 'Thread|Concurren|Machines|BitEqual|Bits|Parallel|Resume|Session|Race|AtOnce' ./ops ./ops/flashattn . ./internal/kernel
+    go test -race -run 'Thread|Concurren|Machines|BitEqual|Bits|Parallel|Resume|Session|Race|AtOnce' ./ops ./ops/flashattn ./ops/quantize ./ops/grounding . ./internal/kernel
 }
 
 # The arm64 build, its tests on an emulated processor unless this is one.
