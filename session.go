@@ -31,6 +31,7 @@ type Session struct {
 	past     *plainCache        // with Plain nodes
 	decode   *InferenceGraph    // of one token, built when it is first needed
 	lent     []cardMover        // caches that NewSession has moved to the card
+	closed   bool
 }
 
 // cardMover is a cache that can lie on the card.
@@ -147,6 +148,9 @@ func (s *Session) CacheBytes() int64 {
 // the session holds what it held before; tokens that a compressed cache has coded meanwhile stay coded. Where one with
 // a Budget or a Window has dropped tokens meanwhile, that may be impossible: the error says so, and Truncate(0) begins anew.
 func (s *Session) Feed(tokens []int) ([]float32, error) {
+	if s.closed {
+		return nil, fmt.Errorf("stheno: Feed: got a session that is closed, want an open one")
+	}
 	if len(tokens) == 0 {
 		return nil, fmt.Errorf("stheno: Feed: got no tokens, want at least one")
 	}
@@ -280,8 +284,9 @@ func (s *Session) leaveCard() (err error) {
 	return err
 }
 
-// Close frees the session's machine, and memory of the card.
+// Close frees the session's machine, and memory of the card. It takes no more tokens then.
 func (s *Session) Close() error {
+	s.closed = true
 	var err error
 	if s.decode != nil {
 		err, s.decode = s.decode.Close(), nil

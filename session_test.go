@@ -169,6 +169,10 @@ func TestSessionErrorsLeaveItAsItWas(t *testing.T) {
 		again, err := s.Feed([]int{1, 2})
 		require.NoError(t, err)
 		require.Equal(t, before, again)
+		require.NoError(t, s.Close())
+		_, err = s.Feed([]int{1})
+		require.ErrorContains(t, err, "Feed: got a session that is closed, want an open one")
+		require.NoError(t, s.Close())
 	}
 	_, err := m.NewSession(SessionConfig{Capacity: 17})
 	require.ErrorContains(t, err, "got 17, want 1 to MaxSeq = 16")

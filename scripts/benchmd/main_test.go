@@ -37,7 +37,7 @@ func TestTables(t *testing.T) {
 	r.write(&out, r.cpu+", 2 logical processors", "abc1234", "2026-01-02")
 	text := out.String()
 	for _, want := range []string{
-		"- Some CPU @ 2.00GHz, 2 logical processors\n- 2026-01-02, commit abc1234\n- the median of 3 of each\n",
+		"- Some CPU @ 2.00GHz, 2 logical processors\n- 2026-01-02, commit abc1234\n- the median of 3 runs of each\n",
 		"## stheno/ops\n\n### Linear\n\n| m | threads | kernel | time | %peak | GFLOP/s | GB/s |\n|---|---|---|---:|---:|---:|---:|\n" +
 			"| 512 | 1 |  | 1.1 ms | 89.5 | 110 |  |\n| 1 | 2 |  | 950 ns |  |  | 12 |\n| 512 | 1 | avx2 | 2.2 ms | 80.5 | 60 |  |\n",
 		"## stheno\n\n### Generate\n\n| model | nodes | time | tok/s |\n|---|---|---:|---:|\n| gotext | plain | 2.5 s | 1234 |\n",

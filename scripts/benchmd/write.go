@@ -20,7 +20,7 @@ measures them).
 
 - %s
 - %s, commit %s
-- the median of %d of each
+- %s
 `, machine, date, commit, r.runs())
 	pkg := ""
 	for _, t := range r.tables {
@@ -32,8 +32,8 @@ measures them).
 	}
 }
 
-// runs is how often a case ran, at most.
-func (r results) runs() int {
+// runs says how often a case ran, at most.
+func (r results) runs() string {
 	n := 0
 	for _, t := range r.tables {
 		for _, c := range t.cases {
@@ -42,7 +42,10 @@ func (r results) runs() int {
 			}
 		}
 	}
-	return n
+	if n == 1 {
+		return "one run of each"
+	}
+	return fmt.Sprintf("the median of %d runs of each", n)
 }
 
 func (t *table) write(w io.Writer) {
